@@ -1,0 +1,62 @@
+/*
+ * Names and positions of WAL: LSNs, timelines, segment numbers, file names (facts 5.1).
+ *
+ * Units: an LSN is a byte position; segment sizes are powers of two from 1 MiB to 1 GiB; ranges are
+ * half-open. The segment that holds the byte before an LSN is wal_segment_before.
+ */
+#ifndef PGCAIRN_POSTGRES_WAL_NAME_H
+#define PGCAIRN_POSTGRES_WAL_NAME_H
+
+#include "common/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { LSN_TEXT_SIZE = 20, WAL_NAME_SIZE = 25, WAL_FILE_NAME_LIMIT = 64 };
+enum { POSTGRES_MAJOR_MIN = 15, POSTGRES_MAJOR_MAX = 18 };
+
+/* "0/3000028"; accepts any number of hex digits up to 8 on both sides. */
+void lsn_format(char text[LSN_TEXT_SIZE], uint64_t lsn);
+bool lsn_parse(const char *text, uint64_t *lsn_out) MUST_CHECK;
+
+bool wal_segment_size_valid(uint64_t segment_size);
+void wal_segment_name(char name[WAL_NAME_SIZE], uint32_t timeline, uint64_t segment_number,
+                      uint32_t segment_size);
+/* False unless name is exactly 24 upper-case hex digits with a possible low part. */
+bool wal_segment_parse(const char *name, uint32_t segment_size, uint32_t *timeline_out,
+                       uint64_t *segment_number_out) MUST_CHECK;
+
+static inline uint64_t
+wal_segment_of(uint64_t lsn, uint32_t segment_size)
+{
+    return lsn / segment_size;
+}
+
+static inline uint64_t
+wal_segment_before(uint64_t lsn, uint32_t segment_size)
+{
+    return (lsn - 1) / segment_size;
+}
+
+typedef enum {
+    WAL_FILE_SEGMENT,        /* 24 hex */
+    WAL_FILE_PARTIAL,        /* 24 hex .partial */
+    WAL_FILE_BACKUP_HISTORY, /* 24 hex . 8 hex .backup */
+    WAL_FILE_HISTORY,        /* 8 hex .history */
+} WalFileKind;
+
+typedef struct {
+    WalFileKind kind;
+    uint32_t timeline;
+    uint32_t log;      /* second group of eight digits; 0 for .history */
+    uint32_t low;      /* third group */
+} WalFileName;
+
+/* USAGE for anything that PostgreSQL would not archive; no slash, no leading dot ever passes. */
+bool wal_file_name_parse(const char *name, WalFileName *file_out, CairnError *err) MUST_CHECK;
+
+/* WAL page magic of a major version, 0 when unknown; and the reverse. */
+uint16_t wal_magic_of_major(int major);
+int wal_major_of_magic(uint16_t magic);
+
+#endif
