@@ -27,8 +27,8 @@ typedef struct {
 
 /* The path of a timeline without a history file (timeline 1). */
 void timeline_history_root(uint32_t timeline, TimelineHistory *history_out);
-/* text: content of `<timeline>.history`. CORRUPT when lines do not parse, timelines do not rise or
-   switch points fall. */
+/* text: content of `<timeline>.history`. CORRUPT when lines do not parse, timelines do not rise,
+   switch points fall or no parent is named. */
 bool timeline_history_parse(uint32_t timeline, const char *text, size_t size,
                             TimelineHistory *history_out, CairnError *err) MUST_CHECK;
 /* Timeline that holds the byte at lsn on this path; 0 when before its first stretch. */
