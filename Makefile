@@ -2,14 +2,19 @@
 #
 # Knobs:
 #   PG=15        major version that the tests run (default: the newest installed)
-#   FLAVOUR=...  debug (default) | release | asan | tsan; objects live in build/$(FLAVOUR)
+#   FLAVOUR=...  release (default) | debug | asan | tsan | fuzz; objects live in build/$(FLAVOUR)
 #   PREFIX=...   where `make install` puts things
 #   CC=...       gcc or clang
+#   FUZZ_SECONDS=20  how long `make fuzz` feeds each parser
 
 FLAVOUR  ?= release
 PREFIX   ?= /usr/local
 DESTDIR  ?=
-CC       ?= gcc
+FUZZ_SECONDS ?= 20
+# Not ?=, which make's own default for CC (cc) would defeat.
+ifeq ($(origin CC),default)
+CC       := gcc
+endif
 BUILD    := build/$(FLAVOUR)
 
 # Everything that needs a package waits for this stamp; the script installs only what is missing.
@@ -19,6 +24,7 @@ FLAVOUR_FLAGS_debug   := -O1 -g
 FLAVOUR_FLAGS_release := -O2 -g
 FLAVOUR_FLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 FLAVOUR_FLAGS_tsan    := -O1 -g -fsanitize=thread
+FLAVOUR_FLAGS_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wmissing-prototypes -Wstrict-prototypes -Werror
 VERSION  := 0.1.0
 
@@ -59,7 +65,7 @@ $(BUILD)/pgcairn: $(call objects,$(PGCAIRN_SOURCES))
 $(BUILD)/pgcairn-wal: $(call objects,$(PGCAIRN_WAL_SOURCES))
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_WAL)
 
-$(BUILD)/%.o: %.c | $(DEPS)
+$(BUILD)/%.o: %.c Makefile | $(DEPS)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 
@@ -69,18 +75,96 @@ $(DEPS): tools/install-dependencies
 	tools/install-dependencies
 	@mkdir -p build && touch $@
 
-# Unit tests: one program a module, tests/unit/test_<module>.c, linked with every room.
-UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
-LIBRARY    := $(call objects,$(COMMON) $(STORAGE) $(CODEC) $(POSTGRES) $(REPOSITORY) $(AGENT) $(WALARCHIVE) $(RESTORE) $(wildcard tests/unit/support/*.c))
+DEPS_LINT := build/.deps-lint-installed
 
-$(BUILD)/tests/test_%: $(BUILD)/tests/unit/test_%.o $(LIBRARY)
-	@mkdir -p $(@D)
+$(DEPS_LINT): tools/install-dependencies
+	tools/install-dependencies --lint
+	@mkdir -p build && touch $@
+
+# Every room's objects.  What is linked with them: test programs, helpers of the system tests, fuzzers.
+ROOMS := $(call objects,$(COMMON) $(STORAGE) $(CODEC) $(POSTGRES) $(REPOSITORY) $(AGENT) $(WALARCHIVE) $(RESTORE))
+
+# Unit tests: one program a module, tests/unit/test_<module>.c; tests/unit/support serves them all.
+UNIT_TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
+UNIT_SUPPORT := $(call objects,$(wildcard tests/unit/support/*.c))
+
+$(UNIT_TESTS): $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(UNIT_SUPPORT) $(ROOMS)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+
+# Programs that the system tests call: tests/support/wal-dump.c becomes $(BUILD)/tests/wal-dump.
+SUPPORT_PROGRAMS := $(patsubst tests/support/%.c,$(BUILD)/tests/%,$(wildcard tests/support/*.c))
+
+$(SUPPORT_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/support/%.o $(ROOMS)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+# Fuzzers, one a parser of foreign bytes: tests/fuzz/fuzz_<what>.c, only in FLAVOUR=fuzz.
+FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
+
+$(FUZZERS): $(BUILD)/%: $(BUILD)/tests/fuzz/%.o $(ROOMS)
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 
 unit-tests: $(UNIT_TESTS)
 
-check-unit: unit-tests
+test-programs: unit-tests $(SUPPORT_PROGRAMS)
+
+check: all test-programs
+	BUILD=$(BUILD) tests/run-all
+
+check-unit: test-programs
 	tests/run-unit $(BUILD)/tests
+
+check-matrix:
+	tests/matrix
+
+# Sanitizer builds of the unit tests.  tsan of gcc 12 needs the old, smaller address randomisation.
+asan:
+	$(MAKE) FLAVOUR=asan check-unit
+
+tsan:
+	$(MAKE) FLAVOUR=tsan test-programs
+	setarch --addr-no-randomize tests/run-unit build/tsan/tests
+
+fuzz: | $(DEPS_LINT)
+	$(MAKE) FLAVOUR=fuzz CC=clang run-fuzzers
+
+# New inputs go to build/; seeds worth keeping are in tests/fuzz/corpus/<fuzzer>.
+run-fuzzers: $(FUZZERS)
+	@set -e; for fuzzer in $(notdir $(FUZZERS)); do \
+	    mkdir -p $(BUILD)/corpus/$$fuzzer tests/fuzz/corpus/$$fuzzer; \
+	    echo "$$fuzzer, $(FUZZ_SECONDS) s"; \
+	    $(BUILD)/$$fuzzer -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -artifact_prefix=$(BUILD)/$$fuzzer- \
+	        $(BUILD)/corpus/$$fuzzer tests/fuzz/corpus/$$fuzzer; \
+	done
+
+# Ours: C files of the rooms and the tests.  -Werror is gcc's affair; clang-tidy has its own.
+SOURCES := $(wildcard $(addsuffix /*.c,common storage codec postgres repository agent walarchive restore cli \
+                                       tests/unit tests/unit/support tests/support tests/fuzz))
+HEADERS := $(wildcard $(addsuffix /*.h,common storage codec postgres repository agent walarchive restore cli \
+                                       tests/unit tests/unit/support tests/support tests/fuzz))
+
+lint: | $(DEPS_LINT)
+	clang-format --dry-run -Werror $(SOURCES) $(HEADERS)
+	printf '%s\n' $(SOURCES) | xargs -P 2 -n 4 sh -c 'clang-tidy --quiet "$$@" -- $(TIDY_FLAGS)' tidy
+
+TIDY_FLAGS = $(subst ",\",$(filter-out -Werror,$(CFLAGS)))
+
+format: | $(DEPS_LINT)
+	clang-format -i $(SOURCES) $(HEADERS)
+
+demo: all
+	tools/demo
+
+bench: all
+	bench/run
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install $(BUILD)/pgcairn $(BUILD)/pgcairn-wal $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 packaging/pgcairn-backup@.service packaging/pgcairn-backup@.timer \
+	    $(DESTDIR)$(PREFIX)/lib/systemd/system/
+
+clean:
+	rm -rf build
 
 help:
 	@echo 'make demo          install what is missing, build, show the main job end to end'
@@ -89,6 +173,7 @@ help:
 	@echo 'make bench         measure against the peers; see bench/README.md'
 	@echo 'make lint format fuzz asan tsan install clean'
 
-.PHONY: all help unit-tests check-unit
+.PHONY: all help unit-tests test-programs check check-unit check-matrix asan tsan fuzz run-fuzzers lint format \
+        demo bench install clean
 .SECONDARY:
 .DEFAULT_GOAL := all
