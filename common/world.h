@@ -22,6 +22,8 @@
 typedef struct Disk Disk;
 struct Disk {
     int (*openat)(const Disk *disk, int dirfd, const char *path, int flags, mode_t mode);
+    /* The same, below dirfd and through no symbolic link: ELOOP for one, EXDEV for a way out. */
+    int (*openat_beneath)(const Disk *disk, int dirfd, const char *path, int flags, mode_t mode);
     int (*close)(const Disk *disk, int fd);
     ssize_t (*read)(const Disk *disk, int fd, void *data, size_t size);
     ssize_t (*pread)(const Disk *disk, int fd, void *data, size_t size, off_t offset);

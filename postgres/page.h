@@ -12,6 +12,8 @@ enum { PAGE_SIZE_BYTES = 8192, PAGE_SEGMENT_BLOCKS = 131072 };
 
 /* block: number within the relation fork. AVX2 where the CPU has it. */
 uint16_t page_checksum(const void *page, uint32_t block);
+/* The same on any CPU; for tests, which compare the two. */
+uint16_t page_checksum_generic(const void *page, uint32_t block);
 bool bytes_are_zero(const void *data, size_t size);
 uint64_t page_lsn(const void *page);
 
@@ -25,10 +27,11 @@ typedef enum { PAGE_GOOD, PAGE_NEW, PAGE_BAD } PageVerdict;
 PageVerdict page_verify(const void *page, uint32_t block, uint64_t backup_start_lsn);
 
 /* A relation file's parts from its cluster path ("base/5/16384_fsm.2", "global/1262",
-   "pg_tblspc/16400/PG_15_202209061/5/16385"); false for every other file. */
+   "pg_tblspc/16400/PG_15_202209061/5/16385"); false for every other file, temporary relations too.
+   In postgres/relation_file.c. */
 typedef struct {
     uint32_t tablespace; /* 1663 base, 1664 global */
-    uint32_t database;
+    uint32_t database;   /* 0 in global/ */
     uint32_t relfilenode;
     int fork;            /* 0 main 1 fsm 2 vm 3 init */
     uint32_t segment;

@@ -1,0 +1,70 @@
+#include "common/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *const LEVEL_NAMES[] = {"error", "warn", "info", "debug"};
+static const char *const LEVEL_LABELS[] = {"ERROR", "WARNING", "INFO", "DEBUG"};
+
+static _Atomic LogLevel current_level = LOG_LEVEL_INFO;
+
+void
+log_set_level(LogLevel level)
+{
+    atomic_store_explicit(&current_level, level, memory_order_relaxed);
+}
+
+LogLevel
+log_level(void)
+{
+    return atomic_load_explicit(&current_level, memory_order_relaxed);
+}
+
+bool
+log_level_parse(const char *name, LogLevel *level_out)
+{
+    for (size_t i = 0; i < sizeof LEVEL_NAMES / sizeof LEVEL_NAMES[0]; i++) {
+        if (strcmp(name, LEVEL_NAMES[i]) == 0) {
+            *level_out = (LogLevel)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+void
+log_message(LogLevel level, const char *format, ...)
+{
+    if (level > log_level())
+        return;
+
+    const int saved_errno = errno;
+    va_list args;
+    va_start(args, format);
+    /* Locked as a whole, so that lines of several threads do not mix. */
+    flockfile(stderr);
+    fprintf(stderr, "%s: ", LEVEL_LABELS[level]);
+    vfprintf(stderr, format, args);
+    putc_unlocked('\n', stderr);
+    funlockfile(stderr);
+    va_end(args);
+    errno = saved_errno;
+}
+
+void
+log_error(const CairnError *err)
+{
+    flockfile(stderr);
+    fprintf(stderr, "ERROR: %s\n", err->message);
+    if (err->hint[0] != '\0')
+        fprintf(stderr, "HINT: %s\n", err->hint);
+    if (log_level() >= LOG_LEVEL_DEBUG && err->file != NULL) {
+        fprintf(stderr, "DEBUG: %s at %s:%d, errno %d, sqlstate %s\n",
+                cairn_error_kind_name(err->kind), err->file, err->line, err->system_errno,
+                err->sqlstate[0] != '\0' ? err->sqlstate : "-");
+    }
+    funlockfile(stderr);
+}

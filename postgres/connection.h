@@ -1,0 +1,60 @@
+/*
+ * One connection to a server over libpq (facts 2.1, style 9).
+ *
+ * What: opens with our application name, keepalives and a connect timeout; SQL queries with bound
+ * parameters; the raw PGconn for the streams in basebackup.c.
+ * Errors: UNAVAILABLE (cannot connect, connection lost, server starting or shutting down: class 08, 57P0x),
+ * DENIED (28xxx, 42501, pg_hba), FAILED queries keep their SQLSTATE; kinds by sqlstate.
+ * Threads: one connection, one thread.
+ */
+#ifndef PGCAIRN_POSTGRES_CONNECTION_H
+#define PGCAIRN_POSTGRES_CONNECTION_H
+
+#include "common/error.h"
+#include "common/scoped.h"
+
+#include <libpq-fe.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef enum { CONNECTION_SQL, CONNECTION_REPLICATION } ConnectionKind;
+
+typedef struct Connection Connection;
+
+/* conninfo NULL or "": libpq's own environment. purpose is shown in pg_stat_activity ("pgcairn backup"). */
+Connection *connection_open(const char *conninfo, ConnectionKind kind, const char *purpose,
+                            CairnError *err) MUST_CHECK;
+void connection_close(Connection *connection);
+SCOPED_TYPE(Connection, connection_close);
+PGconn *connection_libpq(Connection *connection); /* borrowed */
+int connection_major(const Connection *connection);
+/* "15.18 (Debian ...)" borrowed. */
+const char *connection_server_version(const Connection *connection);
+
+/* parameters are text, NULL-terminated array or NULL. Returned owned; exactly `columns` columns, at least
+   min_rows and at most max_rows rows (max_rows -1: any). timeout_ms 0: the default 60 s; on timeout the query
+   is cancelled and drained: UNAVAILABLE. */
+typedef struct {
+    int columns;
+    int min_rows;
+    int max_rows;
+    int timeout_ms;
+} QueryShape;
+PGresult *connection_query(Connection *connection, const char *sql, const char *const *parameters,
+                           QueryShape shape, CairnError *err) MUST_CHECK;
+/* One value of one row, malloc'ed; NULL value is "". */
+char *connection_query_text(Connection *connection, const char *sql, const char *const *parameters,
+                            CairnError *err) MUST_CHECK;
+
+/* Fills err from a failed result (kind by SQLSTATE, the server's message, detail as hint). Always false. */
+bool connection_result_error(Connection *connection, const PGresult *result, const char *what,
+                             CairnError *err);
+
+static inline void
+scoped_clear_result(PGresult **result)
+{
+    PQclear(*result);
+}
+#define SCOPED_RESULT __attribute__((cleanup(scoped_clear_result))) PGresult *
+
+#endif
