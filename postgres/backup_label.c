@@ -1,5 +1,6 @@
 #include "postgres/backup_label.h"
 
+#include "common/scoped.h"
 #include "postgres/wal_name.h"
 
 #include <inttypes.h>

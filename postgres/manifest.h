@@ -3,8 +3,10 @@
  *
  * Reading: manifest_reader_feed takes the bytes in any pieces and calls back for each file in order;
  * finish checks the manifest's own SHA-256, version (1 or 2), system identifier (version 2) and that
- * exactly one WAL range chain was given. A hostile manifest is refused (CORRUPT), memory is constant
- * (one line of at most MANIFEST_LINE_LIMIT bytes).
+ * exactly one WAL range chain was given. A hostile manifest is refused (CORRUPT; UNSUPPORTED for another
+ * version), memory is constant (one line of at most MANIFEST_LINE_LIMIT bytes). Files are shown before the
+ * checksum is known to be right: only finish makes them true. That no path comes twice is the caller's
+ * to check. Failure is sticky; a callback's own error is passed on unchanged.
  * The server writes one file object a line; this reader relies on that, and on no other formatting.
  */
 #ifndef PGCAIRN_POSTGRES_MANIFEST_H
@@ -41,7 +43,8 @@ void manifest_reader_free(ManifestReader *reader);
 bool manifest_reader_feed(ManifestReader *reader, const void *data, size_t size,
                           CairnError *err) MUST_CHECK;
 bool manifest_reader_finish(ManifestReader *reader, CairnError *err) MUST_CHECK;
-/* After finish. */
+/* After finish. WAL ranges: newest timeline first, as in the manifest; borrowed from the reader.
+   Digest: the manifest's own checksum. */
 int manifest_reader_version(const ManifestReader *reader);
 uint64_t manifest_reader_system_id(const ManifestReader *reader); /* 0 in version 1 */
 size_t manifest_reader_wal_ranges(const ManifestReader *reader, const ManifestWalRange **ranges_out);
@@ -51,7 +54,9 @@ SCOPED_TYPE(ManifestReader, manifest_reader_free);
 /*
  * Rewriting, as a stream: bytes in, changed bytes out through `write`. Every file line is offered to
  * `change`, which answers KEEP, DROP, or REPLACE (new size and CRC filled in); entries for new files are
- * given to manifest_rewriter_add before finish. The checksum line is made anew when anything changed.
+ * given to manifest_rewriter_add before the first feed. The checksum line is made anew; without changes the
+ * output is the input, byte for byte. What went out is a manifest only once finish succeeded: the input is
+ * checked as by the reader. In postgres/manifest_rewriter.c.
  */
 typedef enum { MANIFEST_KEEP, MANIFEST_DROP, MANIFEST_REPLACE } ManifestVerdict;
 typedef ManifestVerdict ManifestChange(void *context, const ManifestFile *file,
@@ -62,7 +67,8 @@ typedef struct ManifestRewriter ManifestRewriter;
 ManifestRewriter *manifest_rewriter_new(ManifestChange *change, ManifestSink *sink, void *context,
                                         CairnError *err) MUST_CHECK;
 void manifest_rewriter_free(ManifestRewriter *rewriter);
-/* Before the first feed: a file that the server did not list. modified_s: its mtime, unix seconds. */
+/* Before the first feed: a file that the server did not list (CONFLICT from feed when it did, and
+   `change` did not drop it). modified_s: its mtime, unix seconds. */
 bool manifest_rewriter_add(ManifestRewriter *rewriter, const ManifestFile *file, int64_t modified_s,
                            CairnError *err) MUST_CHECK;
 bool manifest_rewriter_feed(ManifestRewriter *rewriter, const void *data, size_t size,

@@ -1,5 +1,7 @@
 #include "postgres/recovery_settings.h"
 
+#include "common/scoped.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>

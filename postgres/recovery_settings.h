@@ -20,10 +20,12 @@ extern const char *const recovery_setting_names[];
 /* Appends `name = 'value'\n`, quotes doubled, backslashes doubled; refuses newlines (USAGE). */
 bool settings_append(ByteWriter *text, const char *name, const char *value, CairnError *err) MUST_CHECK;
 
-/* Copies text without lines that set any of names (case-insensitive, '=' optional). */
+/* Copies text without lines that set any of names (case-insensitive, '=' optional); the result always
+   ends with a newline (unless empty), so that settings can be appended. */
 void settings_filter(const char *text, size_t size, const char *const *names, ByteWriter *filtered);
 
-/* Value of the last line that sets name, unquoted, malloc'ed; NULL when none does. */
+/* Value of the last line that sets name, unquoted, malloc'ed (returned owned); NULL when none does.
+   Include directives are not followed. */
 char *settings_find(const char *text, size_t size, const char *name);
 
 #endif

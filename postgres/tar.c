@@ -299,7 +299,7 @@ take_header(TarParser *parser, const uint8_t *header, CairnError *err)
     }
 
     TarMember member = {0};
-    bool skip;
+    bool skip = false;
     if (!check_header_form(header, err) || !parse_type(header, &member.type, err) ||
         !parse_numbers(header, &member, err) || !parse_names(parser, header, &member, &skip, err)) {
         return false;
