@@ -121,7 +121,8 @@ bool byte_writer_check(const ByteWriter *writer, CairnError *err) MUST_CHECK;
 /* Release by scope: `SCOPED_BYTES ByteWriter body = {0};` */
 #define SCOPED_BYTES __attribute__((cleanup(byte_writer_free)))
 
-/* Lower-case hex of size bytes into text (2 * size + 1 chars), and back; false on any other char. */
+/* Lower-case hex of size bytes into text (2 * size + 1 chars), and back from exactly 2 * size chars
+   (what follows them is the caller's to check); false on any other char. */
 void hex_encode(char *text, const void *data, size_t size);
 bool hex_decode(void *data, size_t size, const char *text);
 

@@ -12,6 +12,9 @@
  *                 digests and map node hashes take all 16. Algorithm id 1 in the format.
  * Keys            hkdf_sha256: RFC 5869, for every key we derive.
  *
+ * digest_skip_openssl_config   for programs that must start in a few milliseconds and speak no TLS
+ *                 (pgcairn-wal): call it first in main. Elsewhere the system's policy is to be read.
+ *
  * Errors: OpenSSL's failures are INTERNAL, its error queue is emptied into the message.
  * Threads: one object, one thread; crc32c and hkdf from any.
  */
@@ -23,6 +26,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+void digest_skip_openssl_config(void);
 
 uint32_t crc32c(uint32_t crc, const void *data, size_t size);
 uint32_t crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t size_b);

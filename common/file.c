@@ -217,8 +217,8 @@ temporary_path(const World *world, const char *path, char *temporary, size_t siz
 
     const char *slash = strrchr(path, '/');
     const char *name = slash != NULL ? slash + 1 : path;
-    const int length = snprintf(temporary, size, "%.*s.%s.%s.tmp", (int)(name - path), path, name,
-                                token_text);
+    const int length =
+        snprintf(temporary, size, "%.*s.%s.%s.tmp", (int)(name - path), path, name, token_text);
     if (length < 0 || (size_t)length >= size)
         return cairn_error(err, CAIRN_USAGE, "unable to write '%s': name too long", path);
     return true;
@@ -265,38 +265,48 @@ file_replace(const World *world, int dirfd, const char *path, const void *data, 
     if (slash == NULL)
         snprintf(directory, sizeof directory, ".");
     else
-        snprintf(directory, sizeof directory, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+        snprintf(directory, sizeof directory, "%.*s", slash == path ? 1 : (int)(slash - path),
+                 path);
     return file_sync_directory(world, dirfd, directory, err);
 }
 
-/* Opens `name` below parent, making it when missing. New ones get their mode and are synced. */
+/* The directory `name` just made below parent gets its mode, whatever the umask, and is synced. */
+static bool
+finish_new_directory(const World *world, int parent, const char *name, mode_t mode, CairnError *err)
+{
+    const Disk *disk = world->disk;
+    const int fd =
+        disk->openat(disk, parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+    if (fd < 0)
+        return cairn_error_errno(err, "unable to open directory '%s'", name);
+    bool finished = true;
+    if (disk->fchmod(disk, fd, mode) != 0)
+        finished = cairn_error_errno(err, "unable to set the mode of directory '%s'", name);
+    disk->close(disk, fd);
+    return finished && file_sync_directory(world, parent, ".", err);
+}
+
+/* A descriptor of `name` below parent, which is made when missing; -1 on failure. */
 static int
-enter_directory(const World *world, int parent, const char *name, int open_flags, mode_t mode,
+enter_directory(const World *world, int parent, const char *name, bool follow, mode_t mode,
                 CairnError *err)
 {
     const Disk *disk = world->disk;
-    bool made = false;
-    int fd = disk->openat(disk, parent, name, open_flags, 0);
+    /* O_PATH: ancestors need not be readable to us, only searchable. */
+    const int flags = O_PATH | O_DIRECTORY | O_CLOEXEC | (follow ? 0 : O_NOFOLLOW);
+    int fd = disk->openat(disk, parent, name, flags, 0);
     if (fd < 0 && errno == ENOENT) {
-        made = disk->mkdirat(disk, parent, name, mode) == 0;
-        if (!made && errno != EEXIST) {
+        if (disk->mkdirat(disk, parent, name, mode) == 0) {
+            if (!finish_new_directory(world, parent, name, mode, err))
+                return -1;
+        } else if (errno != EEXIST) {
             cairn_error_errno(err, "unable to make directory '%s'", name);
             return -1;
         }
-        fd = disk->openat(disk, parent, name, open_flags, 0);
+        fd = disk->openat(disk, parent, name, flags, 0);
     }
-    if (fd < 0) {
+    if (fd < 0)
         cairn_error_errno(err, "unable to open directory '%s'", name);
-        return -1;
-    }
-    if (made) {
-        if (disk->fchmod(disk, fd, mode) != 0)
-            cairn_error_errno(err, "unable to set the mode of directory '%s'", name);
-        if (err->kind != CAIRN_OK || !file_sync_directory(world, parent, ".", err)) {
-            disk->close(disk, fd);
-            return -1;
-        }
-    }
     return fd;
 }
 
@@ -309,9 +319,8 @@ file_make_directories(const World *world, int dirfd, const char *path, mode_t mo
      * directory the names may come from a backup, and a link is refused.
      */
     const bool absolute = path[0] == '/';
-    const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | (absolute ? 0 : O_NOFOLLOW);
     int at = disk->openat(disk, absolute ? AT_FDCWD : dirfd, absolute ? "/" : ".",
-                          O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+                          O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
     if (at < 0)
         return cairn_error_errno(err, "unable to make directory '%s'", path);
 
@@ -328,7 +337,7 @@ file_make_directories(const World *world, int dirfd, const char *path, mode_t mo
         } else {
             memcpy(name, rest, length);
             name[length] = '\0';
-            next = enter_directory(world, at, name, flags, mode, err);
+            next = enter_directory(world, at, name, absolute, mode, err);
         }
         disk->close(disk, at);
         at = next;

@@ -44,7 +44,8 @@ char *file_read_all(const World *world, int dirfd, const char *path, size_t limi
 bool file_replace(const World *world, int dirfd, const char *path, const void *data, size_t size,
                   mode_t mode, CairnError *err) MUST_CHECK;
 
-/* mkdir -p of path below dirfd, each new directory's parent synced. */
+/* mkdir -p of path below dirfd, each new directory's parent synced; mode whatever the umask. A relative
+   path goes through no symbolic link. */
 bool file_make_directories(const World *world, int dirfd, const char *path, mode_t mode,
                            CairnError *err) MUST_CHECK;
 

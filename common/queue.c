@@ -1,6 +1,7 @@
 #include "common/queue.h"
 
 #include <pthread.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 struct Queue {

@@ -27,9 +27,8 @@ days_of_date(int64_t year, unsigned month, unsigned day)
 {
     const int64_t y = month > 2 ? year : year - 1;
     const int64_t month_from_march = (month + 9) % 12;
-    const int64_t leap_days =
-        (y >= 0 ? y / 4 : (y - 3) / 4) - (y >= 0 ? y / 100 : (y - 99) / 100) +
-        (y >= 0 ? y / 400 : (y - 399) / 400);
+    const int64_t leap_days = (y >= 0 ? y / 4 : (y - 3) / 4) - (y >= 0 ? y / 100 : (y - 99) / 100) +
+                              (y >= 0 ? y / 400 : (y - 399) / 400);
     const int64_t day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
     const int64_t days_to_1970 = 719468; /* from 0000-03-01 */
     return 365 * y + leap_days + day_of_year - days_to_1970;
@@ -78,8 +77,8 @@ timestamp_format(char text[TIMESTAMP_TEXT_SIZE], int64_t time_us)
     int length = snprintf(text, TIMESTAMP_TEXT_SIZE, "%04" PRId64 "-%02u-%02u %02u:%02u:%02u",
                           t.year, t.month, t.day, t.hour, t.minute, t.second);
     if (t.microsecond != 0)
-        length += snprintf(text + length, TIMESTAMP_TEXT_SIZE - (size_t)length, ".%06u",
-                           t.microsecond);
+        length +=
+            snprintf(text + length, TIMESTAMP_TEXT_SIZE - (size_t)length, ".%06u", t.microsecond);
     snprintf(text + length, TIMESTAMP_TEXT_SIZE - (size_t)length, "+00");
 }
 

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <linux/openat2.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
@@ -18,7 +19,8 @@ real_openat(const Disk *disk, int dirfd, const char *path, int flags, mode_t mod
     return openat(dirfd, path, flags, mode);
 }
 
-/* One component at a time, each opened with O_NOFOLLOW: for kernels and sandboxes without openat2. */
+/* One component at a time, each opened with O_NOFOLLOW: for kernels and sandboxes without openat2.
+ */
 static int
 walk_beneath(int dirfd, const char *path, int flags, mode_t mode)
 {
@@ -40,8 +42,8 @@ walk_beneath(int dirfd, const char *path, int flags, mode_t mode)
             if (fd < 0 && errno == ENOTDIR) {
                 /* O_DIRECTORY hides a symbolic link behind ENOTDIR; openat2 says ELOOP. */
                 struct stat status;
-                const bool link = fstatat(at, name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
-                                  S_ISLNK(status.st_mode);
+                const bool link =
+                    fstatat(at, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(status.st_mode);
                 errno = link ? ELOOP : ENOTDIR;
             }
         }
