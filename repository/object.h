@@ -93,4 +93,8 @@ bool object_put_small(Repository *repository, const char *name, ObjectKind kind,
 char *object_get_small(Repository *repository, const char *name, ObjectKind kind, size_t *size_out,
                        uint8_t *digest_out, CairnError *err) MUST_CHECK;
 
+/* Repository id out of an object's checked header: how the descriptor says who it is. */
+bool object_read_repository_id(Repository *repository, const char *name, uint8_t *id_out,
+                               CairnError *err) MUST_CHECK;
+
 #endif

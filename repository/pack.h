@@ -59,6 +59,13 @@ void pack_frame_extent(const PackReader *reader, uint32_t frame, uint64_t *offse
    scratch: FRAME_SIZE + 4096 bytes. */
 bool pack_read_frame(const PackReader *reader, uint32_t frame, CodecContext *codec, void *scratch,
                      void *raw, CairnError *err) MUST_CHECK;
+/* The same in two steps, for readers that fetch several neighbouring frames at once. */
+bool pack_pread(const PackReader *reader, void *data, size_t size, uint64_t offset,
+                CairnError *err) MUST_CHECK;
+bool pack_decode_frame(const PackReader *reader, uint32_t frame, CodecContext *codec, const void *stored,
+                       void *raw, CairnError *err) MUST_CHECK;
+/* Trailer digest (SHA256_SIZE bytes, borrowed). */
+const uint8_t *pack_digest(const PackReader *reader);
 /* Fingerprint stored for a slot (FINGERPRINT_SIZE bytes, borrowed). */
 const uint8_t *pack_fingerprint(const PackReader *reader, uint32_t slot);
 /* Keyless scrub of the whole object. */

@@ -9,6 +9,7 @@
 #define PGCAIRN_REPOSITORY_REPOSITORY_H
 
 #include "codec/codec.h"
+#include "common/arena.h"
 #include "common/config.h"
 #include "common/digest.h"
 #include "common/error.h"
