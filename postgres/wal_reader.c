@@ -74,7 +74,7 @@ typedef struct {
     uint32_t crc; /* of the body so far */
     bool wanted;
     uint8_t header[WAL_RECORD_HEADER_SIZE];
-    const uint8_t *body; /* in the page or in the reader's buffer; only when wanted */
+    const uint8_t *body; /* in the page or in the reader's buffer; empty unless wanted */
     size_t body_size;
     uint64_t end_lsn;
 } Assembly;
@@ -281,7 +281,7 @@ take_fragment(WalReader *reader, Assembly *assembly, const uint8_t *data, uint32
 
     assembly->crc = crc32c(assembly->crc, data, size);
     assembly->got += size;
-    if (!assembly->wanted)
+    if (!assembly->wanted || size == 0)
         return READ_GOOD;
     if (whole) {
         assembly->body = data;
@@ -338,7 +338,7 @@ begin_record(WalReader *reader, Assembly *assembly, CairnError *err)
     if (total_size < WAL_RECORD_HEADER_SIZE || total_size > record_size_limit)
         return end_at(reader, lsn, "impossible record length %u", total_size);
 
-    *assembly = (Assembly){.start_lsn = lsn, .total_size = total_size};
+    *assembly = (Assembly){.start_lsn = lsn, .total_size = total_size, .body = reader->page};
     return READ_GOOD;
 }
 
