@@ -78,7 +78,7 @@ static const Key REPOSITORY_KEYS[] = {
     TEXT_KEY(RepositoryConfig, path, "path"),
     CHOICE_KEY(RepositoryConfig, encryption, "encryption", " none passphrase key-file sealed "),
     CHOICE_KEY(RepositoryConfig, compression, "compression", " none lz4 zstd "),
-    INT_KEY(RepositoryConfig, compression_level, "compression-level", -1000, 22),
+    INT_KEY(RepositoryConfig, compression_level, "compression-level", 0, 19),
     IGNORED_KEY("passphrase-file"),
     IGNORED_KEY("passphrase-command"),
     IGNORED_KEY("key-file"),

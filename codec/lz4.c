@@ -1,0 +1,57 @@
+/* LZ4 blocks, without the LZ4 frame around them: sizes and digests are the container's. */
+#include "codec/codec_intern.h"
+
+#include <lz4.h>
+#include <lz4hc.h>
+
+/* Levels 0 to 2 are the fast compressor, 3 to 12 LZ4HC; the format is one and the same. */
+enum { FIRST_HC_LEVEL = 3 };
+
+static size_t
+lz4_bound(size_t raw_size)
+{
+    return (size_t)LZ4_compressBound((int)raw_size);
+}
+
+static bool
+lz4_compress(void **state, int level, const void *raw, size_t raw_size, void *stored,
+             size_t capacity, size_t *stored_size_out, CairnError *err)
+{
+    const bool hc = level >= FIRST_HC_LEVEL;
+    if (*state == NULL)
+        *state = malloc((size_t)(hc ? LZ4_sizeofStateHC() : LZ4_sizeofState()));
+    if (*state == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+
+    const int size =
+        hc ? LZ4_compress_HC_extStateHC(*state, raw, stored, (int)raw_size, (int)capacity, level)
+           : LZ4_compress_fast_extState(*state, raw, stored, (int)raw_size, (int)capacity, 1);
+    if (size <= 0)
+        return cairn_error(err, CAIRN_INTERNAL, "lz4 is unable to compress %zu bytes", raw_size);
+    *stored_size_out = (size_t)size;
+    return true;
+}
+
+static bool
+lz4_decompress(void **state, const void *stored, size_t stored_size, void *raw, size_t raw_size,
+               CairnError *err)
+{
+    (void)state;
+    if (stored_size > (size_t)LZ4_compressBound(CODEC_RAW_LIMIT))
+        return cairn_error(err, CAIRN_CORRUPT, "an lz4 block of %zu bytes is too large",
+                           stored_size);
+    const int size = LZ4_decompress_safe(stored, raw, (int)stored_size, (int)raw_size);
+    if (size < 0 || (size_t)size != raw_size)
+        return cairn_error(err, CAIRN_CORRUPT, "damaged lz4 block");
+    return true;
+}
+
+const CodecRow codec_lz4_row = {
+    .name = "lz4",
+    .level_min = 1,
+    .level_max = LZ4HC_CLEVEL_MAX,
+    .bound = lz4_bound,
+    .compress = lz4_compress,
+    .decompress = lz4_decompress,
+    .free_compress_state = free,
+};
