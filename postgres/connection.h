@@ -50,6 +50,25 @@ char *connection_query_text(Connection *connection, const char *sql, const char 
 bool connection_result_error(Connection *connection, const PGresult *result, const char *what,
                              CairnError *err);
 
+/* For streams (basebackup.c). Waits a slice for bytes from the server and reads them; AGAIN: ask libpq once more.
+   deadline_ms (monotonic) 0: none. */
+typedef enum {
+    CONNECTION_WAIT_AGAIN,
+    CONNECTION_WAIT_TIMEOUT,
+    CONNECTION_WAIT_CANCELLED,
+    CONNECTION_WAIT_FAILED,
+} ConnectionWait;
+ConnectionWait connection_wait(Connection *connection, int64_t deadline_ms) MUST_CHECK;
+/* Fills err for anything but AGAIN. Always false. */
+bool connection_wait_error(Connection *connection, ConnectionWait waited, CairnError *err);
+/* The next result of a query that was sent, however long it takes; NULL and an error when there is none. */
+PGresult *connection_next_result(Connection *connection, CairnError *err) MUST_CHECK;
+/* Asks the server to stop what runs, and closes: every later call answers UNAVAILABLE. */
+void connection_abandon(Connection *connection);
+
+/* A conninfo as it may be shown: without passwords. malloc'ed (returned owned). */
+char *connection_conninfo_redacted(const char *conninfo) MUST_CHECK;
+
 static inline void
 scoped_clear_result(PGresult **result)
 {
