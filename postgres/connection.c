@@ -41,7 +41,7 @@ flatten(char *text_out, size_t capacity, const char *text)
     size_t at = 0;
     for (const char *next = text; *next != '\0' && at + 3 < capacity; next++) {
         if (*next != '\n') {
-            text_out[at++] = *next;
+            text_out[at++] = *next == '\t' ? ' ' : *next;
         } else if (next[1] != '\0') {
             text_out[at++] = ';';
             text_out[at++] = ' ';
