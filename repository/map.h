@@ -87,9 +87,9 @@ typedef struct {
     uint64_t size_bytes;      /* of the cluster's files */
 } MapResult;
 
-/* Everything durable. pack_digest is called with each map pack's trailer digest, in order. */
+/* Everything durable. each_digest is called with each map pack's trailer digest, in order. */
 typedef bool MapPackDigest(void *context, const uint8_t digest[SHA256_SIZE], CairnError *err);
-bool map_builder_finish(MapBuilder *builder, MapPackDigest *pack_digest, void *context,
+bool map_builder_finish(MapBuilder *builder, MapPackDigest *each_digest, void *context,
                         MapResult *result_out, CairnError *err) MUST_CHECK;
 SCOPED_TYPE(MapBuilder, map_builder_free);
 

@@ -1,0 +1,575 @@
+#include "repository/map.h"
+
+#include "repository/map_node.h"
+#include "repository/object.h"
+#include "repository/pack.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { OPEN_MAP_PACKS = 8 };
+
+/* A node on the way from the root to the current entry. */
+typedef struct {
+    uint8_t *raw; /* owned */
+    NodeReader node;
+    uint64_t left; /* children or entries not read yet */
+} Step;
+
+typedef struct {
+    BackupId creator;
+    uint32_t pack;
+    ObjectReader *object; /* owned */
+    uint64_t used;        /* for least-recently-used */
+} OpenPack;
+
+struct MapReader {
+    Repository *repository;
+    char cluster[CLUSTER_NAME_LIMIT + 1];
+    CodecContext *codec;
+    KeyedDigest *digest;
+    OpenPack open[OPEN_MAP_PACKS];
+    uint64_t clock;
+
+    BackupId *creators; /* every BID seen so far: what run indexes mean to our caller */
+    size_t creator_count;
+
+    MapNodeRef top;
+    MapNodeRef *pack_lists;
+    size_t pack_list_count;
+    uint64_t files, directories, size_bytes;
+    size_t depth;
+
+    Step steps[MAP_DEPTH_LIMIT + 1]; /* 0 is the top, depth the leaf */
+    bool positioned;
+    uint8_t key[MAP_KEY_LIMIT + 1];
+    size_t key_size;
+    bool have_entry; /* an entry is parsed and not handed out yet (after a seek) */
+    MapEntry entry;
+
+    ByteReader regions; /* of the current entry, at its next region */
+    uint64_t region_count, region_next, units_left;
+    MapRun *runs;
+    size_t run_capacity;
+};
+
+static ObjectReader *
+open_map_pack(MapReader *reader, const MapNodeRef *ref, CairnError *err)
+{
+    OpenPack *oldest = &reader->open[0];
+    for (size_t i = 0; i < OPEN_MAP_PACKS; i++) {
+        OpenPack *open = &reader->open[i];
+        if (open->object != NULL && open->pack == ref->pack &&
+            backup_id_equal(&open->creator, &ref->creator)) {
+            open->used = ++reader->clock;
+            return open->object;
+        }
+        if (open->used < oldest->used)
+            oldest = open;
+    }
+
+    char name[STORAGE_NAME_LIMIT];
+    map_pack_name(name, reader->cluster, &ref->creator, ref->pack);
+    ObjectReader *object = object_open(reader->repository, name, OBJECT_MAP, err);
+    if (object == NULL)
+        return NULL;
+    if (oldest->object != NULL)
+        object_reader_free(oldest->object);
+    *oldest = (OpenPack){.creator = ref->creator, .pack = ref->pack, .object = object,
+                         .used = ++reader->clock};
+    return object;
+}
+
+/* Raw node behind a reference, checked against its keyed digest. Returned owned. */
+static uint8_t *
+read_node(MapReader *reader, const MapNodeRef *ref, CairnError *err)
+{
+    ObjectReader *object = open_map_pack(reader, ref, err);
+    if (object == NULL)
+        return NULL;
+    SCOPED_MEMORY uint8_t *stored = malloc((size_t)ref->stored_size + 1);
+    SCOPED_MEMORY uint8_t *raw = malloc((size_t)ref->raw_size + 1);
+    if (stored == NULL || raw == NULL) {
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    uint8_t digest[KEYED_DIGEST_SIZE];
+    if (!object_pread(object, stored, ref->stored_size, ref->offset, err) ||
+        !codec_decompress(reader->codec, (CodecId)ref->codec, stored, ref->stored_size, raw,
+                          ref->raw_size, err) ||
+        !keyed_digest_of(reader->digest, raw, ref->raw_size, digest, err)) {
+        cairn_error_wrap(err, "map pack %u of backup %s", ref->pack, ref->creator.text);
+        return NULL;
+    }
+    if (memcmp(digest, ref->digest, sizeof digest) != 0) {
+        cairn_error(err, CAIRN_CORRUPT, "map pack %u of backup %s: node at byte %llu is damaged",
+                    ref->pack, ref->creator.text, (unsigned long long)ref->offset);
+        return NULL;
+    }
+    return (uint8_t *)take(&raw);
+}
+
+static bool
+parse_root(MapReader *reader, const uint8_t *raw, size_t size, CairnError *err)
+{
+    NodeReader node;
+    if (!node_open(&node, raw, size, NODE_ROOT, err))
+        return false;
+    reader->depth = byte_reader_varint_max(&node.body, MAP_DEPTH_LIMIT);
+    if (!node_ref_read(&node, &reader->top, err))
+        return false;
+    uint64_t lists = byte_reader_varint_max(&node.body, MAP_NODE_LIMIT / 20);
+    reader->pack_lists = calloc(lists + 1, sizeof *reader->pack_lists);
+    if (reader->pack_lists == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    for (uint64_t i = 0; i < lists; i++) {
+        if (!node_ref_read(&node, &reader->pack_lists[i], err))
+            return false;
+    }
+    reader->pack_list_count = lists;
+    reader->files = byte_reader_varint(&node.body);
+    reader->directories = byte_reader_varint(&node.body);
+    reader->size_bytes = byte_reader_varint(&node.body);
+    if (!byte_reader_done(&node.body))
+        return cairn_error(err, CAIRN_CORRUPT, "map root is damaged");
+    return true;
+}
+
+MapReader *
+map_reader_open(Repository *repository, const char *cluster, const MapNodeRef *root, CairnError *err)
+{
+    SCOPED(MapReader) reader = calloc(1, sizeof *reader);
+    if (reader == NULL) {
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    reader->repository = repository;
+    snprintf(reader->cluster, sizeof reader->cluster, "%s", cluster);
+    reader->codec = repository_codec(repository, err);
+    if (reader->codec == NULL)
+        return NULL;
+    reader->digest = repository_digest(repository, DIGEST_MAP, err);
+    if (reader->digest == NULL)
+        return NULL;
+    SCOPED_MEMORY uint8_t *raw = read_node(reader, root, err);
+    if (raw == NULL || !parse_root(reader, raw, root->raw_size, err))
+        return NULL;
+    return take(&reader);
+}
+
+void
+map_reader_free(MapReader *reader)
+{
+    if (reader == NULL)
+        return;
+    for (size_t i = 0; i < OPEN_MAP_PACKS; i++) {
+        if (reader->open[i].object != NULL)
+            object_reader_free(reader->open[i].object);
+    }
+    for (size_t i = 0; i <= MAP_DEPTH_LIMIT; i++)
+        free(reader->steps[i].raw);
+    if (reader->codec != NULL)
+        codec_close(reader->codec);
+    keyed_digest_free(reader->digest);
+    free(reader->creators);
+    free(reader->pack_lists);
+    free(reader->runs);
+    free(reader);
+}
+
+void
+map_reader_totals(const MapReader *reader, uint64_t *files_out, uint64_t *directories_out,
+                  uint64_t *size_out)
+{
+    *files_out = reader->files;
+    *directories_out = reader->directories;
+    *size_out = reader->size_bytes;
+}
+
+const BackupId *
+map_reader_creator(const MapReader *reader, uint32_t creator)
+{
+    CAIRN_ASSERT(creator < reader->creator_count);
+    return &reader->creators[creator];
+}
+
+/* Index of a BID in the caller's table; backups draw on at most some hundred others. */
+static bool
+intern_creator(MapReader *reader, const BackupId *bid, uint32_t *creator_out, CairnError *err)
+{
+    for (size_t i = reader->creator_count; i-- > 0;) {
+        if (backup_id_equal(&reader->creators[i], bid)) {
+            *creator_out = (uint32_t)i;
+            return true;
+        }
+    }
+    BackupId *creators = realloc(reader->creators, (reader->creator_count + 1) * sizeof *creators);
+    if (creators == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    reader->creators = creators;
+    reader->creators[reader->creator_count] = *bid;
+    *creator_out = (uint32_t)reader->creator_count++;
+    return true;
+}
+
+/* Reads the node of a step and the count that begins it. */
+static bool
+load_step(MapReader *reader, size_t depth, const MapNodeRef *ref, CairnError *err)
+{
+    Step *step = &reader->steps[depth];
+    uint8_t *raw = read_node(reader, ref, err);
+    if (raw == NULL)
+        return false;
+    free(step->raw);
+    step->raw = raw;
+    NodeType type = depth == reader->depth ? NODE_LEAF : NODE_INNER;
+    if (!node_open(&step->node, raw, ref->raw_size, type, err))
+        return false;
+    step->left = byte_reader_varint_max(&step->node.body, MAP_NODE_LIMIT);
+    return true;
+}
+
+/* The next child of an inner node: its first key and reference. */
+static bool
+next_child(Step *step, const uint8_t **key_out, size_t *key_size_out, MapNodeRef *ref_out,
+           CairnError *err)
+{
+    CAIRN_ASSERT(step->left > 0);
+    step->left--;
+    *key_size_out = byte_reader_varint_max(&step->node.body, MAP_KEY_LIMIT);
+    *key_out = byte_reader_bytes(&step->node.body, *key_size_out);
+    if (*key_out == NULL)
+        return cairn_error(err, CAIRN_CORRUPT, "map node is cut off");
+    return node_ref_read(&step->node, ref_out, err);
+}
+
+/* Descends from step `depth`, always into the next child, down to a leaf. */
+static bool
+descend(MapReader *reader, size_t depth, CairnError *err)
+{
+    for (; depth < reader->depth; depth++) {
+        const uint8_t *key;
+        size_t key_size;
+        MapNodeRef ref;
+        if (reader->steps[depth].left == 0)
+            return cairn_error(err, CAIRN_CORRUPT, "map node has no children");
+        if (!next_child(&reader->steps[depth], &key, &key_size, &ref, err) ||
+            !load_step(reader, depth + 1, &ref, err))
+            return false;
+    }
+    reader->key_size = 0; /* a leaf's first key stands whole */
+    return true;
+}
+
+/* Makes the leaf step hold at least one unread entry; false in *found_out at the end of the tree. */
+static bool
+next_leaf(MapReader *reader, bool *found_out, CairnError *err)
+{
+    if (!reader->positioned) {
+        reader->positioned = true;
+        if (!load_step(reader, 0, &reader->top, err) || !descend(reader, 0, err))
+            return false;
+    }
+    while (reader->steps[reader->depth].left == 0) {
+        size_t depth = reader->depth;
+        while (depth > 0 && reader->steps[depth - 1].left == 0)
+            depth--;
+        if (depth == 0) {
+            *found_out = false;
+            return true;
+        }
+        if (!descend(reader, depth - 1, err))
+            return false;
+    }
+    *found_out = true;
+    return true;
+}
+
+static bool
+damaged(const MapReader *reader, const char *what, CairnError *err)
+{
+    return cairn_error(err, CAIRN_CORRUPT, "map entry after '%.*s': %s",
+                       reader->key_size > 0 ? (int)reader->key_size - 1 : 0, (const char *)reader->key + 1,
+                       what);
+}
+
+/* Key of the next entry: what it shares with the one before, then its own. Keys must ascend. */
+static bool
+parse_key(MapReader *reader, ByteReader *body, CairnError *err)
+{
+    uint64_t shared = byte_reader_varint_max(body, reader->key_size);
+    uint64_t suffix_size = byte_reader_varint_max(body, MAP_KEY_LIMIT - shared);
+    const uint8_t *suffix = byte_reader_bytes(body, suffix_size);
+    if (suffix == NULL || shared + suffix_size < 2 || memchr(suffix, '\0', suffix_size > 1 && shared == 0
+                                                                 ? 0 : suffix_size) != NULL)
+        return damaged(reader, "its key is damaged", err);
+    if (shared < reader->key_size && suffix_size > 0 && suffix[0] <= reader->key[shared])
+        return damaged(reader, "keys do not ascend", err);
+    memcpy(reader->key + shared, suffix, suffix_size);
+    reader->key_size = shared + suffix_size;
+    reader->key[reader->key_size] = '\0';
+    if (memchr(reader->key + 1, '\0', reader->key_size - 1) != NULL || reader->key[0] > MAP_CLASS_OURS)
+        return damaged(reader, "its key is damaged", err);
+    return true;
+}
+
+/* Decodes a list of runs (of the node whose BID table is `node`), or only checks and passes it. */
+static bool
+parse_runs(MapReader *reader, NodeReader *node, ByteReader *body, uint64_t units, size_t *count_out,
+           CairnError *err)
+{
+    uint64_t count = byte_reader_varint_max(body, REGION_UNITS);
+    if (count > reader->run_capacity) {
+        MapRun *runs = realloc(reader->runs, count * sizeof *runs);
+        if (runs == NULL)
+            return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        reader->runs = runs;
+        reader->run_capacity = count;
+    }
+    uint64_t total = 0, last_node_creator = UINT64_MAX;
+    const MapRun *last = NULL;
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t head = byte_reader_varint_max(body, (uint64_t)REGION_UNITS * 4 + 3);
+        MapRun *run = &reader->runs[i];
+        *run = (MapRun){.units = head / 4, .is_zero = head % 4 == 0};
+        total += run->units;
+        if (head % 4 == 1) {
+            last_node_creator = byte_reader_varint_max(body, NODE_BID_LIMIT);
+            BackupId bid;
+            if (!node_bid(node, last_node_creator, &bid, err) ||
+                !intern_creator(reader, &bid, &run->creator, err))
+                return false;
+            run->pack = (uint32_t)byte_reader_varint_max(body, INT32_MAX);
+            run->slot = (uint32_t)byte_reader_varint_max(body, INT32_MAX);
+        } else if (head % 4 == 2 && last != NULL) {
+            run->creator = last->creator;
+            run->pack = last->pack;
+            run->slot = (uint32_t)(last->slot + last->units + byte_reader_varint_max(body, INT32_MAX));
+        } else if (head % 4 != 0) {
+            return damaged(reader, "a run is of unknown kind", err);
+        }
+        if (body->failed || run->units == 0 || total > units || run->slot > INT32_MAX)
+            return damaged(reader, "a run is damaged", err);
+        if (!run->is_zero)
+            last = run;
+    }
+    if (body->failed || total != units)
+        return damaged(reader, "its runs do not add up to its size", err);
+    *count_out = count;
+    return true;
+}
+
+static uint64_t
+region_units(uint64_t units_left)
+{
+    return units_left < REGION_UNITS ? units_left : REGION_UNITS;
+}
+
+/* Passes over the regions of the entry, to find where the next entry begins. */
+static bool
+skip_regions(MapReader *reader, ByteReader *body, CairnError *err)
+{
+    Step *leaf = &reader->steps[reader->depth];
+    uint64_t left = reader->units_left;
+    for (uint64_t i = 0; i < reader->region_count; i++) {
+        size_t count;
+        MapNodeRef ref;
+        uint8_t kind = byte_reader_u8(body);
+        if (kind == 0) {
+            if (!parse_runs(reader, &leaf->node, body, region_units(left), &count, err))
+                return false;
+        } else if (kind == 1) {
+            if (!node_ref_read(&leaf->node, &ref, err))
+                return false;
+        } else {
+            return damaged(reader, "a region is of unknown kind", err);
+        }
+        left -= region_units(left);
+    }
+    return true;
+}
+
+static bool
+parse_entry(MapReader *reader, CairnError *err)
+{
+    Step *leaf = &reader->steps[reader->depth];
+    ByteReader *body = &leaf->node.body;
+    if (!parse_key(reader, body, err))
+        return false;
+    leaf->left--;
+
+    MapEntry entry = {.class = (MapClass)reader->key[0], .path = (const char *)reader->key + 1};
+    entry.type = (MapEntryType)byte_reader_u8(body);
+    entry.mode = (uint32_t)byte_reader_varint_max(body, 07777);
+    reader->region_count = reader->region_next = reader->units_left = 0;
+    if (entry.type == MAP_FILE) {
+        entry.size_bytes = byte_reader_varint_max(body, INT64_MAX);
+        uint8_t flags = byte_reader_u8(body);
+        entry.has_crc32c = (flags & ENTRY_HAS_CRC) != 0;
+        entry.crc32c = entry.has_crc32c ? byte_reader_u32(body) : 0;
+        reader->region_count = byte_reader_varint(body);
+        reader->units_left = units_of_size(entry.size_bytes);
+        if (body->failed || (flags & ~ENTRY_HAS_CRC) != 0 ||
+            reader->region_count != (reader->units_left + REGION_UNITS - 1) / REGION_UNITS)
+            return damaged(reader, "it is damaged", err);
+    } else if (entry.type != MAP_DIRECTORY) {
+        return damaged(reader, "it is of unknown type", err);
+    }
+    reader->regions = *body;
+    if (!skip_regions(reader, body, err))
+        return false;
+    if (body->failed || (leaf->left == 0 && !byte_reader_done(body)))
+        return damaged(reader, "its node is damaged", err);
+    reader->entry = entry;
+    return true;
+}
+
+bool
+map_reader_next(MapReader *reader, MapEntry *entry_out, bool *found_out, CairnError *err)
+{
+    if (!reader->have_entry) {
+        if (!next_leaf(reader, found_out, err))
+            return false;
+        if (!*found_out)
+            return true;
+        if (!parse_entry(reader, err))
+            return false;
+    }
+    reader->have_entry = false;
+    *found_out = true;
+    *entry_out = reader->entry;
+    return true;
+}
+
+static int
+compare_keys(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_size)
+{
+    int order = memcmp(a, b, a_size < b_size ? a_size : b_size);
+    return order != 0 ? order : (a_size > b_size) - (a_size < b_size);
+}
+
+/* In an inner node, the last child whose first key is not after the wanted one. */
+static bool
+choose_child(Step *step, const uint8_t *key, size_t key_size, MapNodeRef *ref_out, CairnError *err)
+{
+    bool first = true;
+    while (step->left > 0) {
+        Step before = *step;
+        const uint8_t *child_key;
+        size_t child_key_size;
+        MapNodeRef ref;
+        if (!next_child(step, &child_key, &child_key_size, &ref, err))
+            return false;
+        if (!first && compare_keys(child_key, child_key_size, key, key_size) > 0) {
+            *step = before;
+            return true;
+        }
+        *ref_out = ref;
+        first = false;
+    }
+    if (first)
+        return cairn_error(err, CAIRN_CORRUPT, "map node has no children");
+    return true;
+}
+
+bool
+map_reader_seek(MapReader *reader, MapClass class, const char *path, CairnError *err)
+{
+    uint8_t key[MAP_KEY_LIMIT + 1];
+    size_t path_size = strlen(path);
+    if (path_size >= MAP_KEY_LIMIT)
+        return cairn_error(err, CAIRN_USAGE, "path is too long");
+    key[0] = (uint8_t)class;
+    memcpy(key + 1, path, path_size);
+
+    reader->positioned = true;
+    reader->have_entry = false;
+    reader->key_size = 0;
+    if (!load_step(reader, 0, &reader->top, err))
+        return false;
+    for (size_t depth = 0; depth < reader->depth; depth++) {
+        MapNodeRef ref = {0};
+        if (!choose_child(&reader->steps[depth], key, path_size + 1, &ref, err) ||
+            !load_step(reader, depth + 1, &ref, err))
+            return false;
+    }
+    for (;;) {
+        bool found;
+        if (!next_leaf(reader, &found, err))
+            return false;
+        if (!found)
+            return true;
+        if (!parse_entry(reader, err))
+            return false;
+        if (compare_keys(reader->key, reader->key_size, key, path_size + 1) >= 0) {
+            reader->have_entry = true;
+            return true;
+        }
+    }
+}
+
+bool
+map_reader_region(MapReader *reader, const MapRun **runs_out, size_t *count_out, uint64_t *first_unit_out,
+                  CairnError *err)
+{
+    *count_out = 0;
+    *runs_out = reader->runs;
+    *first_unit_out = reader->region_next * REGION_UNITS;
+    if (reader->region_next == reader->region_count)
+        return true;
+
+    /* The leaf's own reader has moved on to the next entry: work on a copy that stands at our region. */
+    NodeReader node = reader->steps[reader->depth].node;
+    node.body = reader->regions;
+    uint64_t units = region_units(reader->units_left);
+    if (byte_reader_u8(&node.body) == 0) {
+        if (!parse_runs(reader, &node, &node.body, units, count_out, err))
+            return false;
+    } else {
+        MapNodeRef ref;
+        if (!node_ref_read(&node, &ref, err))
+            return false;
+        SCOPED_MEMORY uint8_t *raw = read_node(reader, &ref, err);
+        NodeReader region;
+        if (raw == NULL || !node_open(&region, raw, ref.raw_size, NODE_REGION, err))
+            return false;
+        if (byte_reader_varint(&region.body) != *first_unit_out)
+            return damaged(reader, "a region is another's", err);
+        if (!parse_runs(reader, &region, &region.body, units, count_out, err))
+            return false;
+    }
+    reader->regions = node.body;
+    reader->units_left -= units;
+    reader->region_next++;
+    *runs_out = reader->runs;
+    return true;
+}
+
+uint8_t *
+map_reader_frame_table(MapReader *reader, uint32_t pack, size_t *size_out, CairnError *err)
+{
+    for (size_t i = 0; i < reader->pack_list_count; i++) {
+        SCOPED_MEMORY uint8_t *raw = read_node(reader, &reader->pack_lists[i], err);
+        NodeReader list;
+        if (raw == NULL || !node_open(&list, raw, reader->pack_lists[i].raw_size, NODE_PACK_LIST, err))
+            return NULL;
+        uint64_t count = byte_reader_varint_max(&list.body, PACKS_PER_LIST);
+        for (uint64_t k = 0; k < count; k++) {
+            uint64_t number = byte_reader_varint(&list.body);
+            MapNodeRef ref;
+            if (!node_ref_read(&list, &ref, err))
+                return NULL;
+            if (number != pack)
+                continue;
+            SCOPED_MEMORY uint8_t *table = read_node(reader, &ref, err);
+            NodeReader node;
+            if (table == NULL || !node_open(&node, table, ref.raw_size, NODE_FRAME_TABLE, err))
+                return NULL;
+            *size_out = byte_reader_left(&node.body);
+            memmove(table, node.body.data + node.body.at, *size_out);
+            return (uint8_t *)take(&table);
+        }
+    }
+    cairn_error(err, CAIRN_NOT_FOUND, "the map has no frame table of pack %u", pack);
+    return NULL;
+}
