@@ -1,0 +1,443 @@
+#include "restore/plan.h"
+
+#include "common/arena.h"
+#include "common/timestamp.h"
+#include "restore/plan_target.h"
+#include "restore/plan_windows.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    Repository *repository;
+    const Catalog *catalog;
+    const Target *target;
+    const PlanOptions *options;
+    Arena *arena;
+    PlanCandidates candidates;
+    bool set_by_hand; /* one backup, named by --set */
+    Incarnation incarnation;
+    WalArchive *archive;
+} Planner;
+
+/* A backup and a path on which the target is reached. */
+typedef struct {
+    const CatalogBackup *backup;
+    const TimelineHistory *path;
+    Reach reach;
+} Choice;
+
+static bool
+is_damaged(const CatalogBackup *backup)
+{
+    return backup->damaged || (backup->fate != NULL && backup->fate->damaged);
+}
+
+static bool
+name_candidate(Planner *planner, CairnError *err)
+{
+    const CatalogBackup *backup = catalog_find(planner->catalog, planner->options->set, err);
+    if (backup == NULL)
+        return false;
+    if (backup->presence != BACKUP_COMMITTED) {
+        return cairn_error(
+            err, CAIRN_REFUSED, "backup %s cannot be restored: it is %s", planner->options->set,
+            backup->presence == BACKUP_EXPIRED ? "expired" : "not a finished backup");
+    }
+    if (is_damaged(backup) && !planner->options->force) {
+        cairn_error(err, CAIRN_REFUSED, "backup %s is damaged", backup->fate->label);
+        return cairn_error_hint(err, "another backup is better; --force restores what is left");
+    }
+    planner->candidates.backups = arena_alloc(planner->arena, sizeof backup);
+    planner->candidates.backups[0] = backup;
+    planner->candidates.count = 1;
+    planner->set_by_hand = true;
+    return true;
+}
+
+/* Newest first, of the newest one's incarnation: older ones are another server's (before an
+ * upgrade). */
+static bool
+list_candidates(Planner *planner, CairnError *err)
+{
+    const Catalog *catalog = planner->catalog;
+    const Fate *newest = NULL;
+
+    planner->candidates.backups =
+        arena_alloc(planner->arena, (catalog->count + 1) * sizeof(CatalogBackup *));
+    for (size_t i = catalog->count; i-- > 0;) {
+        const CatalogBackup *backup = &catalog->backups[i];
+        if (backup->presence != BACKUP_COMMITTED || is_damaged(backup))
+            continue;
+        if (newest == NULL)
+            newest = backup->fate;
+        if (backup->fate->system_id == newest->system_id && backup->fate->major == newest->major)
+            planner->candidates.backups[planner->candidates.count++] = backup;
+    }
+    if (newest == NULL) {
+        cairn_error(err, CAIRN_NOT_FOUND, "there is no backup of cluster '%s' to restore",
+                    planner->options->cluster);
+        return cairn_error_hint(err, "`pgcairn info` lists what there is, damaged ones too");
+    }
+    return true;
+}
+
+static bool
+find_candidates(Planner *planner, CairnError *err)
+{
+    const char *set = planner->options->set;
+    return set != NULL && strcmp(set, "latest") != 0 ? name_candidate(planner, err)
+                                                     : list_candidates(planner, err);
+}
+
+/* Refuses with what can be reached instead. */
+static bool
+refuse(Planner *planner, CairnErrorKind kind, const char *why, CairnError *err)
+{
+    char target[TARGET_TEXT_SIZE];
+    char windows[PLAN_WINDOWS_SIZE];
+
+    target_describe(target, planner->target);
+    CairnError problem = {0};
+    if (!plan_windows_describe(planner->archive, &planner->candidates, windows, &problem))
+        snprintf(windows, sizeof windows, "  unknown: %.200s", problem.message);
+    if (planner->target->type == TARGET_DEFAULT)
+        cairn_error(err, kind, "%s", why);
+    else
+        cairn_error(err, kind, "target %s cannot be reached: %s", target, why);
+    return cairn_error_hint(err, "what can be reached:\n%s", windows);
+}
+
+/*
+ * The newest backup on this path from which the target is reached. *found_out false: *reach says
+ * why the last one asked does not serve.
+ */
+static bool
+choose_backup(Planner *planner, const TimelineHistory *path, Choice *choice, bool *found_out,
+              CairnError *err)
+{
+    const TargetType type = planner->target->type;
+    ReachQuery query = {
+        .archive = planner->archive,
+        .target = planner->target,
+        .path = path,
+        .until_lsn = UINT64_MAX,
+        .first_of_name = planner->set_by_hand,
+    };
+    bool asked = false;
+
+    *found_out = false;
+    for (size_t i = 0; i < planner->candidates.count; i++) {
+        const CatalogBackup *backup = planner->candidates.backups[i];
+        Reach reach;
+
+        query.backup = backup->fate;
+        if (!timeline_history_contains(path, backup->fate->stop_timeline, backup->fate->stop_lsn))
+            continue;
+        if (!plan_reach(&query, &reach, err))
+            return cairn_error_wrap(err, "backup %s", backup->fate->label);
+        /* Of a newer backup without its WAL no more is said than that; older ones may serve. */
+        if (!asked || reach.verdict != REACH_INCOMPLETE)
+            choice->reach = reach;
+        asked = true;
+        if (reach.verdict == REACH_PROVEN) {
+            choice->backup = backup;
+            choice->path = path;
+            *found_out = true;
+        }
+        if (reach.verdict == REACH_PROVEN || reach.verdict == REACH_AMBIGUOUS)
+            return true;
+        /* What is not in the WAL after a backup is not there for an older one either, but before
+         * it. */
+        const bool by_event = type == TARGET_XID || type == TARGET_NAME;
+        if (reach.verdict == REACH_ABSENT && !by_event)
+            return true;
+        query.until_lsn =
+            by_event && reach.verdict == REACH_ABSENT ? backup->fate->start_lsn : UINT64_MAX;
+    }
+    if (!asked) {
+        choice->reach.verdict = REACH_OLDER_BACKUP;
+        snprintf(choice->reach.why, sizeof choice->reach.why, "no backup lies on timeline %u",
+                 path->timeline);
+    }
+    return true;
+}
+
+static bool
+refuse_reach(Planner *planner, const Choice *failed, CairnError *err)
+{
+    const TargetType type = planner->target->type;
+    char why[512];
+    const char *prefix = "";
+
+    switch (failed->reach.verdict) {
+    case REACH_OLDER_BACKUP:
+        prefix = planner->set_by_hand ? "" : "no backup is old enough: ";
+        break;
+    case REACH_AMBIGUOUS:
+        snprintf(why, sizeof why, "%s; name the backup by --set, recovery then stops at the first",
+                 failed->reach.why);
+        return refuse(planner, CAIRN_REFUSED, why, err);
+    default:
+        break;
+    }
+    snprintf(why, sizeof why, "%s%s", prefix, failed->reach.why);
+    const bool unknown =
+        failed->reach.verdict == REACH_ABSENT && (type == TARGET_XID || type == TARGET_NAME);
+    return refuse(planner, unknown ? CAIRN_NOT_FOUND : CAIRN_REFUSED, why, err);
+}
+
+/* Both stop at the same record of the same timeline, from the same backup. */
+static bool
+same_stop(const Choice *a, const Choice *b)
+{
+    const StopPoint *stop_a = &a->reach.stop;
+    const StopPoint *stop_b = &b->reach.stop;
+    return a->backup == b->backup && stop_a->end_lsn == stop_b->end_lsn &&
+           stop_a->has_record == stop_b->has_record && stop_a->has_record &&
+           stop_a->record.start_lsn == stop_b->record.start_lsn &&
+           timeline_history_at(a->path, stop_a->record.start_lsn) ==
+               timeline_history_at(b->path, stop_b->record.start_lsn);
+}
+
+/* No --target-timeline: every leaf is asked, and they must agree. */
+static bool
+choose_among_leaves(Planner *planner, Choice *choice_out, CairnError *err)
+{
+    Choice failed = {0};
+    size_t found_count = 0;
+    size_t asked = 0;
+
+    for (size_t i = 0; i < wal_archive_timeline_count(planner->archive); i++) {
+        const WalTimeline *timeline = wal_archive_timeline(planner->archive, i);
+        Choice choice = {0};
+        bool found;
+
+        if (!timeline->is_leaf || timeline->history == NULL)
+            continue;
+        if (!choose_backup(planner, timeline->history, &choice, &found, err))
+            return false;
+        asked++;
+        if (!found) {
+            failed = choice;
+            continue;
+        }
+        if (found_count++ == 0) {
+            *choice_out = choice;
+        } else if (!same_stop(choice_out, &choice)) {
+            cairn_error_clear(err);
+            refuse(planner, CAIRN_REFUSED, "the archive has several timelines on which it can be",
+                   err);
+            char hint[CAIRN_ERROR_HINT_SIZE];
+            snprintf(hint, sizeof hint, "%s", err->hint);
+            return cairn_error_hint(err, "choose one by --target-timeline=N; %.*s",
+                                    CAIRN_ERROR_HINT_SIZE - 64, hint);
+        }
+    }
+    if (asked == 0)
+        return refuse(planner, CAIRN_REFUSED, "no WAL of this cluster is in the repository", err);
+    return found_count > 0 || refuse_reach(planner, &failed, err);
+}
+
+static bool
+choose_on_timeline(Planner *planner, uint32_t number, Choice *choice_out, CairnError *err)
+{
+    const WalTimeline *timeline = wal_archive_find(planner->archive, number);
+    char why[128];
+    bool found;
+
+    if (timeline == NULL || timeline->history == NULL) {
+        snprintf(why, sizeof why, "%s of timeline %u is in the repository",
+                 timeline == NULL ? "no WAL" : "no history file", number);
+        return refuse(planner, CAIRN_NOT_FOUND, why, err);
+    }
+    if (!choose_backup(planner, timeline->history, choice_out, &found, err))
+        return false;
+    return found || refuse_reach(planner, choice_out, err);
+}
+
+/* Each backup on the timeline that it was made on, newest first. */
+static bool
+choose_current(Planner *planner, Choice *choice_out, CairnError *err)
+{
+    const PlanCandidates all = planner->candidates;
+    Choice failed = {0};
+
+    for (size_t i = 0; i < all.count; i++) {
+        const WalTimeline *timeline =
+            wal_archive_find(planner->archive, all.backups[i]->fate->stop_timeline);
+        bool found = false;
+        if (timeline == NULL || timeline->history == NULL)
+            continue;
+        planner->candidates = (PlanCandidates){.backups = &all.backups[i], .count = 1};
+        *choice_out = (Choice){0};
+        const bool asked = choose_backup(planner, timeline->history, choice_out, &found, err);
+        planner->candidates = all;
+        if (!asked || found)
+            return asked;
+        failed = *choice_out;
+        if (failed.reach.verdict == REACH_AMBIGUOUS)
+            break;
+    }
+    if (failed.reach.why[0] == '\0')
+        snprintf(failed.reach.why, sizeof failed.reach.why,
+                 "no WAL of the backups' timelines is "
+                 "in the repository");
+    return refuse_reach(planner, &failed, err);
+}
+
+/* The highest leaf: what PostgreSQL calls latest, but its number is what gets written. */
+static uint32_t
+latest_timeline(const WalArchive *archive)
+{
+    uint32_t latest = 0;
+    for (size_t i = 0; i < wal_archive_timeline_count(archive); i++)
+        latest = wal_archive_timeline(archive, i)->timeline;
+    return latest;
+}
+
+static bool
+choose(Planner *planner, Choice *choice_out, CairnError *err)
+{
+    const Target *target = planner->target;
+    switch (target->timeline_choice) {
+    case TIMELINE_NUMBER:
+        return choose_on_timeline(planner, target->timeline, choice_out, err);
+    case TIMELINE_LATEST:
+        return choose_on_timeline(planner, latest_timeline(planner->archive), choice_out, err);
+    case TIMELINE_CURRENT:
+        return choose_current(planner, choice_out, err);
+    default:
+        break;
+    }
+    /* These stop at the backup's own consistency, which lies on its own timeline. */
+    if (target->type == TARGET_IMMEDIATE || target->type == TARGET_NONE ||
+        target->type == TARGET_STANDBY) {
+        return choose_current(planner, choice_out, err);
+    }
+    return choose_among_leaves(planner, choice_out, err);
+}
+
+static RestorePlan *
+make_plan(const Planner *planner, const Choice *choice, CairnError *err)
+{
+    SCOPED(RestorePlan) plan = calloc(1, sizeof *plan);
+    if (plan == NULL) {
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    plan->backup = choice->backup;
+    plan->incarnation = planner->incarnation;
+    plan->target = *planner->target;
+    plan->setting = choice->reach.setting;
+    memcpy(plan->value, choice->reach.value, sizeof plan->value);
+    plan->inclusive = choice->reach.inclusive;
+    plan->stop = choice->reach.stop;
+    plan->path = malloc(sizeof *plan->path);
+    if (plan->path == NULL) {
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    if (choice->path != NULL) {
+        *plan->path = *choice->path;
+        plan->wal_complete = true;
+    } else {
+        timeline_history_root(choice->backup->fate->stop_timeline, plan->path);
+    }
+    if (plan->target.type != TARGET_STANDBY && plan->target.type != TARGET_NONE)
+        plan->timeline = plan->path->timeline;
+    return take(&plan);
+}
+
+RestorePlan *
+plan_make(Repository *repository, const Catalog *catalog, const Target *target,
+          const PlanOptions *options, CairnError *err)
+{
+    SCOPED(Arena) arena = arena_new();
+    Planner planner = {
+        .repository = repository,
+        .catalog = catalog,
+        .target = target,
+        .options = options,
+        .arena = arena,
+    };
+    if (!find_candidates(&planner, err))
+        return NULL;
+
+    const CatalogBackup *newest = planner.candidates.backups[0];
+    if (!incarnation_get(repository, options->cluster, newest->fate->system_id, newest->fate->major,
+                         &planner.incarnation, err)) {
+        return NULL;
+    }
+    if (target->type == TARGET_NONE && options->without_wal) {
+        const Choice bare = {.backup = newest, .reach.stop.end_lsn = newest->fate->stop_lsn};
+        return make_plan(&planner, &bare, err);
+    }
+
+    SCOPED(WalArchive)
+    archive = wal_archive_load(repository, options->cluster, &planner.incarnation, err);
+    if (archive == NULL)
+        return NULL;
+    planner.archive = archive;
+    Choice choice = {0};
+    if (!choose(&planner, &choice, err))
+        return NULL;
+    return make_plan(&planner, &choice, err);
+}
+
+void
+plan_free(RestorePlan *plan)
+{
+    if (plan == NULL)
+        return;
+    free(plan->path);
+    free(plan);
+}
+
+static const char *
+describe_kind(const WalRecord *record)
+{
+    switch (record->kind) {
+    case WAL_RECORD_COMMIT:
+        return "commit";
+    case WAL_RECORD_ABORT:
+        return "abort";
+    case WAL_RECORD_RESTORE_POINT:
+        return "restore point";
+    case WAL_RECORD_CHECKPOINT:
+        return "checkpoint";
+    case WAL_RECORD_SWITCH:
+        return "segment switch";
+    default:
+        return "record";
+    }
+}
+
+void
+plan_describe_stop(char text[PLAN_STOP_TEXT_SIZE], const RestorePlan *plan)
+{
+    const StopPoint *stop = &plan->stop;
+    char lsn[LSN_TEXT_SIZE];
+    char time[TIMESTAMP_TEXT_SIZE + 4] = "";
+    char detail[TARGET_NAME_LIMIT + 32] = "";
+
+    if (!stop->has_record) {
+        lsn_format(lsn, stop->end_lsn);
+        snprintf(text, PLAN_STOP_TEXT_SIZE, "where the backup is consistent, at %s", lsn);
+        return;
+    }
+    const WalRecord *record = &stop->record;
+    lsn_format(lsn, record->start_lsn);
+    if (record->time_us != 0) {
+        time[0] = ',';
+        time[1] = ' ';
+        timestamp_format(time + 2, record->time_us);
+    }
+    if (record->kind == WAL_RECORD_COMMIT || record->kind == WAL_RECORD_ABORT)
+        snprintf(detail, sizeof detail, " of transaction %u", record->transaction_xid);
+    else if (record->kind == WAL_RECORD_RESTORE_POINT)
+        snprintf(detail, sizeof detail, " '%.63s'", record->restore_point);
+    snprintf(text, PLAN_STOP_TEXT_SIZE, "%s the %s%s at %s%s", stop->before ? "before" : "after",
+             describe_kind(record), detail, lsn, time);
+}
