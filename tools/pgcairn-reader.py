@@ -49,6 +49,7 @@ KEY_LIMIT = 1025
 DEPTH_LIMIT = 8
 WAL_FRAME = 131072
 WAL_FILE_LIMIT = 1024 * MIB
+HISTORY_LIMIT = MIB
 
 REPOSITORY, INCARNATION, INTENT, PACK, MAP, REFS, FATE, MARK, WAL = 1, 3, 4, 5, 6, 7, 8, 9, 15
 
@@ -893,7 +894,7 @@ class WalFile:
             parse.fail("a short frame before the last")
         if self.used != sum(frame.raw for frame in self.frames) or self.used > self.size:
             parse.fail("the frames do not add up to the file")
-        if self.size > WAL_FILE_LIMIT:
+        if self.size > (WAL_FILE_LIMIT if self.kind < 2 else HISTORY_LIMIT):
             parse.fail(f"a WAL file of {self.size} bytes")
         self._check_name(parse)
 
@@ -1127,7 +1128,7 @@ class Restore:
             raise Damage("backup_manifest: SHA-256 is not the one in the fate")
 
     def _relocate_tablespaces(self):
-        """Links, and tablespace_map with the new places; backslashes escape LF, CR and themselves."""
+        """Links, and new places in tablespace_map; backslashes escape LF, CR and themselves."""
         for oid, place in self.places.items():
             os.makedirs(os.path.join(self.target, "pg_tblspc"), mode=0o700, exist_ok=True)
             os.symlink(place, os.path.join(self.target, "pg_tblspc", str(oid)))
