@@ -67,6 +67,8 @@ typedef struct {
     uint64_t size_bytes;
     uint64_t stored_bytes;
     uint64_t map_bytes;
+    BackupId previous_bid; /* the newest committed backup before it, "" when there was none */
+    uint8_t previous_sha256[SHA256_SIZE];
 } Fate;
 
 Fate *fate_new(void);

@@ -1,5 +1,6 @@
 #include "repository/map.h"
 
+#include "postgres/tar.h"
 #include "repository/map_node.h"
 #include "repository/object.h"
 #include "repository/pack.h"
@@ -300,15 +301,16 @@ parse_key(MapReader *reader, ByteReader *body, CairnError *err)
     uint64_t shared = byte_reader_varint_max(body, reader->key_size);
     uint64_t suffix_size = byte_reader_varint_max(body, MAP_KEY_LIMIT - shared);
     const uint8_t *suffix = byte_reader_bytes(body, suffix_size);
-    if (suffix == NULL || shared + suffix_size < 2 || memchr(suffix, '\0', suffix_size > 1 && shared == 0
-                                                                 ? 0 : suffix_size) != NULL)
+    if (suffix == NULL || suffix_size == 0 || shared + suffix_size < 2)
         return damaged(reader, "its key is damaged", err);
-    if (shared < reader->key_size && suffix_size > 0 && suffix[0] <= reader->key[shared])
+    if (shared < reader->key_size && suffix[0] <= reader->key[shared])
         return damaged(reader, "keys do not ascend", err);
     memcpy(reader->key + shared, suffix, suffix_size);
     reader->key_size = shared + suffix_size;
     reader->key[reader->key_size] = '\0';
-    if (memchr(reader->key + 1, '\0', reader->key_size - 1) != NULL || reader->key[0] > MAP_CLASS_OURS)
+    /* A restore writes where this path says: whoever made the map, it stays below the target. */
+    if (!path_is_clean((const char *)reader->key + 1, reader->key_size - 1) ||
+        reader->key[0] > MAP_CLASS_OURS)
         return damaged(reader, "its key is damaged", err);
     return true;
 }

@@ -20,32 +20,48 @@
 typedef struct WalStore WalStore;
 
 /* WAL of one incarnation of a cluster. Everything is borrowed and must outlive the store. */
-WalStore *wal_store_open(Repository *repository, const char *cluster, const Incarnation *incarnation,
-                         CairnError *err) MUST_CHECK;
+WalStore *wal_store_open(Repository *repository, const char *cluster,
+                         const Incarnation *incarnation, CairnError *err) MUST_CHECK;
 void wal_store_close(WalStore *store);
 SCOPED_TYPE(WalStore, wal_store_close);
 const Incarnation *wal_store_incarnation(const WalStore *store);
 
 /*
- * Store the file that fd is open on (borrowed, read from offset 0 to its end) under its archive name.
- * Segments and partials: the first page's identity (system id, version, address, segment size) must
- * agree with the incarnation and name, and the size must be the segment size: MISMATCH otherwise.
+ * Store the file that fd is open on (borrowed, read from offset 0 to its end) under its archive
+ * name. Segments and partials: the first page's identity (system id, version, address, segment
+ * size) must agree with the incarnation and name, and the size must be the segment size: MISMATCH
+ * otherwise.
  *
  * True: durable; PostgreSQL may recycle the file. *existed_out says that an identical one was there
  * (it has been made durable again: the last run may have died between link and sync).
- * CONFLICT: the name holds other content; both sides are named. Segments whose records are equal up to the end
- * of valid WAL or the switch record, and that differ only in the unused tail, count as identical
+ * CONFLICT: the name holds other content; both sides are named. Segments whose records are equal up
+ * to the end of valid WAL or the switch record, and that differ only in the unused tail, count as
+ * identical
  * (*tail_differs_out).
  */
 bool wal_store_put(WalStore *store, const char *file_name, int fd, bool *existed_out,
                    bool *tail_differs_out, CairnError *err) MUST_CHECK;
 
-/* Write the whole file (zero tail included) to fd at offset 0. Every frame and the keyed digest are verified
-   before true; what fd holds after false is garbage. NOT_FOUND: proven absent. */
+/* Write the whole file (zero tail included) to fd at offset 0. Every frame and the keyed digest are
+   verified before true; what fd holds after false is garbage. NOT_FOUND: proven absent. */
 bool wal_store_fetch(WalStore *store, const char *file_name, int fd, CairnError *err) MUST_CHECK;
 
 /* Proven presence. */
-bool wal_store_has(WalStore *store, const char *file_name, bool *present_out, CairnError *err) MUST_CHECK;
+bool wal_store_has(WalStore *store, const char *file_name, bool *present_out,
+                   CairnError *err) MUST_CHECK;
+
+/*
+ * For a file that is not stored: does anything stored prove that it once existed? For a segment
+ * that is a later segment of its timeline, or a timeline that forked from it in a later segment;
+ * for a history file WAL of that timeline or a descendant of it, unless it is the oldest one here.
+ * found: a hole, not the end of WAL.
+ */
+typedef struct {
+    bool found;
+    char name[WAL_FILE_NAME_LIMIT]; /* the proof */
+} WalSuccessor;
+bool wal_store_successor(WalStore *store, const char *file_name, WalSuccessor *successor_out,
+                         CairnError *err) MUST_CHECK;
 
 /* One decoded frame-by-frame reader for the WAL reader: page at lsn of timeline's segment. */
 typedef struct WalSegmentReader WalSegmentReader;
@@ -75,6 +91,7 @@ bool wal_store_coverage(WalStore *store, uint32_t timeline, WalRun **runs_out, s
                         CairnError *err) MUST_CHECK;
 
 /* Content of <timeline>.history, NUL-terminated, malloc'ed; NOT_FOUND when not stored. */
-char *wal_store_history(WalStore *store, uint32_t timeline, size_t *size_out, CairnError *err) MUST_CHECK;
+char *wal_store_history(WalStore *store, uint32_t timeline, size_t *size_out,
+                        CairnError *err) MUST_CHECK;
 
 #endif

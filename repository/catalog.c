@@ -1,0 +1,342 @@
+#include "repository/catalog.h"
+
+#include "repository/host.h"
+#include "repository/json.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { MARK_LIMIT = 1000000 };
+
+/* What the listing below one backup said. */
+typedef struct {
+    CatalogBackup *backup;
+    Catalog *catalog;
+    bool has_fate;
+    char evidence[64][128]; /* the first names of each kind that carries a date worth reading */
+    size_t evidence_count;
+    uint32_t marks[1024];
+    size_t mark_count;
+} BackupListing;
+
+static bool
+ends_kind(const char *name, const char *kind)
+{
+    size_t size = strlen(kind);
+    return strncmp(name, kind, size) == 0 && name[size] == '.';
+}
+
+static void
+note_evidence(BackupListing *listing, const char *name)
+{
+    CatalogBackup *backup = listing->backup;
+    const char *kind = name + 3;
+    backup->scrubbed |= ends_kind(kind, "scrubbed");
+    backup->damaged |= ends_kind(kind, "damaged");
+    backup->failed |= ends_kind(kind, "failed");
+    bool dated = ends_kind(kind, "verified") || ends_kind(kind, "drilled");
+    backup->verified |= ends_kind(kind, "verified");
+    backup->drilled |= ends_kind(kind, "drilled");
+    size_t limit = sizeof listing->evidence / sizeof *listing->evidence;
+    if (dated && listing->evidence_count < limit && strlen(name) < sizeof listing->evidence[0])
+        snprintf(listing->evidence[listing->evidence_count++], sizeof listing->evidence[0], "%s", name);
+}
+
+static StorageListNext
+list_backup(void *context, const StorageEntry *entry, CairnError *err)
+{
+    BackupListing *listing = context;
+    unsigned mark;
+    char rest;
+    if (strcmp(entry->name, "fate") == 0) {
+        listing->has_fate = true;
+    } else if (strncmp(entry->name, "ev.", 3) == 0) {
+        note_evidence(listing, entry->name);
+    } else if (sscanf(entry->name, "mark.%u%c", &mark, &rest) == 1 && mark < MARK_LIMIT) {
+        if (listing->mark_count == sizeof listing->marks / sizeof *listing->marks) {
+            cairn_error(err, CAIRN_UNSUPPORTED, "backup %s has too many marks", listing->backup->bid.text);
+            return STORAGE_LIST_FAILED;
+        }
+        listing->marks[listing->mark_count++] = mark;
+    }
+    return STORAGE_LIST_GO_ON;
+}
+
+static int
+ascending(const void *a, const void *b)
+{
+    uint32_t left = *(const uint32_t *)a, right = *(const uint32_t *)b;
+    return (left > right) - (left < right);
+}
+
+/* The highest mark of {expire, unexpire-pending, unexpire} and of {keep, release} win. */
+static bool
+apply_marks(Repository *repository, const char *cluster, BackupListing *listing, bool *expired_out,
+            CairnError *err)
+{
+    qsort(listing->marks, listing->mark_count, sizeof *listing->marks, ascending);
+    for (size_t i = 0; i < listing->mark_count; i++) {
+        char name[STORAGE_NAME_LIMIT];
+        snprintf(name, sizeof name, "c/%s/b/%s/mark.%u", cluster, listing->backup->bid.text,
+                 listing->marks[i]);
+        SCOPED_JSON json_t *json = json_get(repository, name, OBJECT_MARK, NULL, err);
+        if (json == NULL)
+            return false;
+        JsonReader fields = json_reader(json, name, err);
+        const char *mark = json_read_text(&fields, "mark");
+        if (fields.failed)
+            return false;
+        if (strcmp(mark, "expire") == 0 || strcmp(mark, "unexpire-pending") == 0)
+            *expired_out = true;
+        else if (strcmp(mark, "unexpire") == 0)
+            *expired_out = false;
+        else if (strcmp(mark, "keep") == 0 || strcmp(mark, "release") == 0)
+            listing->backup->kept = strcmp(mark, "keep") == 0;
+        else
+            return cairn_error(err, CAIRN_UNSUPPORTED, "object '%s': mark '%s' is unknown", name, mark);
+    }
+    return true;
+}
+
+/* Dates of the newest verified and drilled evidence. Unreadable evidence counts for nothing. */
+static void
+read_evidence_dates(Repository *repository, const char *cluster, const BackupListing *listing)
+{
+    CatalogBackup *backup = listing->backup;
+    for (size_t i = 0; i < listing->evidence_count; i++) {
+        char name[STORAGE_NAME_LIMIT];
+        CairnError ignored = {0};
+        snprintf(name, sizeof name, "c/%s/b/%s/%s", cluster, backup->bid.text, listing->evidence[i]);
+        SCOPED_JSON json_t *json = json_get(repository, name, OBJECT_EVIDENCE, NULL, &ignored);
+        if (json == NULL)
+            continue;
+        JsonReader fields = json_reader(json, name, &ignored);
+        int64_t at = json_read_time(&fields, "at");
+        int64_t *newest = ends_kind(listing->evidence[i] + 3, "drilled") ? &backup->drilled_us
+                                                                         : &backup->verified_us;
+        if (!fields.failed && at > *newest)
+            *newest = at;
+    }
+}
+
+/* Storage that cannot be reached is an error; an object that cannot be read makes this one backup unreadable. */
+static bool
+is_about_the_object(CairnErrorKind kind)
+{
+    return kind == CAIRN_CORRUPT || kind == CAIRN_UNSUPPORTED || kind == CAIRN_MISMATCH;
+}
+
+static bool
+read_backup(Repository *repository, const char *cluster, Catalog *catalog, CatalogBackup *backup,
+            CairnError *err)
+{
+    char prefix[STORAGE_NAME_LIMIT];
+    snprintf(prefix, sizeof prefix, "c/%s/b/%s", cluster, backup->bid.text);
+    BackupListing listing = {.backup = backup, .catalog = catalog};
+    if (!storage_list(repository_storage(repository), prefix, list_backup, &listing, err))
+        return false;
+    backup->presence = BACKUP_UNFINISHED;
+    if (!listing.has_fate)
+        return true;
+
+    bool expired = false;
+    backup->fate = fate_read(repository, cluster, &backup->bid, NULL, err);
+    if (backup->fate == NULL || !apply_marks(repository, cluster, &listing, &expired, err)) {
+        if (!is_about_the_object(err->kind))
+            return false;
+        backup->presence = BACKUP_UNREADABLE;
+        backup->problem = arena_alloc(catalog->arena, sizeof *backup->problem);
+        *backup->problem = *err;
+        cairn_error_clear(err);
+        return true;
+    }
+    if (!backup->fate->committed)
+        backup->presence = BACKUP_REVOKED;
+    else
+        backup->presence = expired ? BACKUP_EXPIRED : BACKUP_COMMITTED;
+    backup->damaged |= backup->fate->committed && backup->fate->damaged;
+    read_evidence_dates(repository, cluster, &listing);
+    return true;
+}
+
+typedef struct {
+    BackupId *ids;
+    size_t count, capacity;
+} IdList;
+
+static StorageListNext
+list_id(void *context, const StorageEntry *entry, CairnError *err)
+{
+    IdList *list = context;
+    BackupId id;
+    if (!backup_id_parse(entry->name, &id))
+        return STORAGE_LIST_GO_ON;
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity == 0 ? 64 : 2 * list->capacity;
+        BackupId *ids = realloc(list->ids, capacity * sizeof *ids);
+        if (ids == NULL) {
+            cairn_error(err, CAIRN_INTERNAL, "out of memory");
+            return STORAGE_LIST_FAILED;
+        }
+        list->ids = ids;
+        list->capacity = capacity;
+    }
+    list->ids[list->count++] = id;
+    return STORAGE_LIST_GO_ON;
+}
+
+static int
+by_id(const void *a, const void *b)
+{
+    return strcmp(((const BackupId *)a)->text, ((const BackupId *)b)->text);
+}
+
+Catalog *
+catalog_read(Repository *repository, const char *cluster, CairnError *err)
+{
+    char prefix[STORAGE_NAME_LIMIT];
+    snprintf(prefix, sizeof prefix, "c/%s/b", cluster);
+    IdList list = {0};
+    bool listed = storage_list(repository_storage(repository), prefix, list_id, &list, err);
+    SCOPED_MEMORY BackupId *ids = list.ids;
+    if (!listed)
+        return NULL;
+    if (list.count > 0)
+        qsort(ids, list.count, sizeof *ids, by_id);
+
+    SCOPED(Catalog) catalog = calloc(1, sizeof *catalog);
+    CAIRN_ASSERT(catalog != NULL);
+    catalog->arena = arena_new();
+    catalog->backups = arena_alloc(catalog->arena, (list.count + 1) * sizeof *catalog->backups);
+    for (size_t i = 0; i < list.count; i++) {
+        CatalogBackup *backup = &catalog->backups[catalog->count++];
+        backup->bid = ids[i];
+        if (!read_backup(repository, cluster, catalog, backup, err))
+            return NULL;
+    }
+    return take(&catalog);
+}
+
+void
+catalog_free(Catalog *catalog)
+{
+    if (catalog == NULL)
+        return;
+    for (size_t i = 0; i < catalog->count; i++)
+        fate_free(catalog->backups[i].fate);
+    arena_free(catalog->arena);
+    free(catalog);
+}
+
+typedef struct {
+    Arena *arena;
+    const char **names;
+    size_t count, capacity;
+} NameList;
+
+static StorageListNext
+list_cluster(void *context, const StorageEntry *entry, CairnError *err)
+{
+    NameList *list = context;
+    (void)err;
+    if (!entry->is_directory || !cluster_name_valid(entry->name))
+        return STORAGE_LIST_GO_ON;
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity == 0 ? 16 : 2 * list->capacity;
+        const char **names = arena_alloc(list->arena, capacity * sizeof *names);
+        if (list->count > 0)
+            memcpy(names, list->names, list->count * sizeof *names);
+        list->names = names;
+        list->capacity = capacity;
+    }
+    list->names[list->count++] = arena_strdup(list->arena, entry->name);
+    return STORAGE_LIST_GO_ON;
+}
+
+static int
+by_name(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+bool
+catalog_clusters(Repository *repository, Arena *arena, const char ***names_out, size_t *count_out,
+                 CairnError *err)
+{
+    NameList list = {.arena = arena};
+    if (!storage_list(repository_storage(repository), "c", list_cluster, &list, err))
+        return false;
+    if (list.count > 0)
+        qsort(list.names, list.count, sizeof *list.names, by_name);
+    *names_out = list.names;
+    *count_out = list.count;
+    return true;
+}
+
+uint64_t
+catalog_highest_sequence(const Catalog *catalog)
+{
+    return catalog->count == 0 ? 0 : backup_id_sequence(&catalog->backups[catalog->count - 1].bid);
+}
+
+static bool
+is_usable(const CatalogBackup *backup)
+{
+    return backup->presence == BACKUP_COMMITTED && !backup->damaged;
+}
+
+static bool
+matches(const CatalogBackup *backup, const char *selector)
+{
+    if (strcmp(backup->bid.text, selector) == 0)
+        return true;
+    return backup->fate != NULL && backup->fate->committed && strcmp(backup->fate->label, selector) == 0;
+}
+
+const CatalogBackup *
+catalog_find(const Catalog *catalog, const char *selector, CairnError *err)
+{
+    const CatalogBackup *found = NULL;
+    bool latest = strcmp(selector, "latest") == 0;
+    for (size_t i = catalog->count; i-- > 0;) {
+        const CatalogBackup *backup = &catalog->backups[i];
+        if (latest ? !is_usable(backup) : !matches(backup, selector))
+            continue;
+        if (found != NULL) {
+            cairn_error(err, CAIRN_REFUSED, "'%s' names several backups", selector);
+            cairn_error_hint(err, "use the backup id, such as %s or %s", found->bid.text,
+                             backup->bid.text);
+            return NULL;
+        }
+        found = backup;
+        if (latest)
+            break;
+    }
+    if (found == NULL) {
+        cairn_error(err, CAIRN_NOT_FOUND, "there is no backup '%s'", selector);
+        cairn_error_hint(err, "`pgcairn info` lists labels and ids");
+        return NULL;
+    }
+    if (found->presence == BACKUP_UNREADABLE) {
+        *err = *found->problem;
+        return NULL;
+    }
+    return found;
+}
+
+bool
+catalog_add_evidence(Repository *repository, const char *cluster, const BackupId *bid, const char *kind,
+                     const char *scope, const char *result_json, CairnError *err)
+{
+    const World *world = repository_world(repository);
+    char token[17], name[STORAGE_NAME_LIMIT];
+    if (!random_token(world, token, err))
+        return false;
+    snprintf(name, sizeof name, "c/%s/b/%s/ev.%s.%s", cluster, bid->text, kind, token);
+    json_t *result = result_json != NULL ? json_loads(result_json, 0, NULL) : json_object();
+    SCOPED_JSON json_t *json =
+        json_pack("{s:s, s:o, s:o, s:s, s:o}", "evidence", kind, "at",
+                  json_time(world->clock->wall_us(world->clock)), "by", host_json(), "scope", scope,
+                  "result", result);
+    return json_put(repository, name, OBJECT_EVIDENCE, backup_id_sequence(bid), json, NULL, err);
+}

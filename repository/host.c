@@ -1,0 +1,74 @@
+#include "repository/host.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* First line of a small system file; "" when it cannot be read. These are the kernel's answers about this very
+   process, not stored data, so they do not go through the World. */
+static void
+read_line(const char *path, char *line, size_t size)
+{
+    line[0] = '\0';
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return;
+    if (fgets(line, (int)size, file) == NULL)
+        line[0] = '\0';
+    fclose(file);
+    line[strcspn(line, "\n")] = '\0';
+}
+
+/* Start time of a process, 0 when there is none. Field 22 follows the name, which may hold anything. */
+static uint64_t
+process_start(int pid)
+{
+    char path[64], line[1024];
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    read_line(path, line, sizeof line);
+    const char *at = strrchr(line, ')');
+    if (at == NULL)
+        return 0;
+    unsigned long long start = 0;
+    if (sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+               &start) != 1)
+        return 0;
+    return start;
+}
+
+void
+host_self(Host *host_out)
+{
+    memset(host_out, 0, sizeof *host_out);
+    if (gethostname(host_out->host, sizeof host_out->host - 1) != 0)
+        host_out->host[0] = '\0';
+    read_line("/etc/machine-id", host_out->machine_id, sizeof host_out->machine_id);
+    read_line("/proc/sys/kernel/random/boot_id", host_out->boot_id, sizeof host_out->boot_id);
+    host_out->pid = (int)getpid();
+    host_out->process_start = process_start(host_out->pid);
+}
+
+bool
+host_is_dead(const Host *host)
+{
+    Host self;
+    host_self(&self);
+    if (self.boot_id[0] == '\0' || host->boot_id[0] == '\0')
+        return false;
+    if (strcmp(host->boot_id, self.boot_id) == 0) {
+        /* Containers share a boot id but not process numbers: the host name must agree as well. */
+        return strcmp(host->host, self.host) == 0 && process_start(host->pid) != host->process_start;
+    }
+    return host->machine_id[0] != '\0' && strcmp(host->machine_id, self.machine_id) == 0 &&
+           strcmp(host->host, self.host) == 0;
+}
+
+json_t *
+host_json(void)
+{
+    Host self;
+    host_self(&self);
+    return json_pack("{s:s, s:i, s:s}", "host", self.host, "pid", self.pid, "program",
+                     "pgcairn " PGCAIRN_VERSION);
+}

@@ -1,0 +1,26 @@
+/*
+ * Who we are on this machine: what an intent says, so that a later run can tell a dead attempt of this host
+ * from a live one and from a foreign one.
+ */
+#ifndef PGCAIRN_REPOSITORY_HOST_H
+#define PGCAIRN_REPOSITORY_HOST_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct {
+    char host[65];
+    char machine_id[33]; /* "" when the machine has none */
+    char boot_id[37];
+    int pid;
+    uint64_t process_start; /* clock ticks since boot, of /proc/<pid>/stat */
+} Host;
+
+void host_self(Host *host_out);
+/* True when the process that wrote this is certainly gone: same machine, and another boot or no such process. */
+bool host_is_dead(const Host *host);
+/* {"host", "pid", "program"}: new reference. */
+json_t *host_json(void);
+
+#endif

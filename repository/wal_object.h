@@ -1,0 +1,103 @@
+/*
+ * One stored WAL file taken apart: its index and its frames (docs/format.md, "WAL"). Private to the
+ * files that make up wal_store.h: wal_store.c (names, delivering), wal_listing.c (what is there),
+ * wal_put.c (storing) and wal_object.c (reading).
+ *
+ * Errors: CORRUPT names the object and the part. Everything read from an index is bounded and
+ * checked before it is believed, so that frames add up to exactly the file. Threads: as the store:
+ * one.
+ */
+#ifndef PGCAIRN_REPOSITORY_WAL_OBJECT_H
+#define PGCAIRN_REPOSITORY_WAL_OBJECT_H
+
+#include "common/bytes.h"
+#include "common/digest.h"
+#include "repository/object.h"
+#include "repository/wal_store.h"
+
+enum {
+    WAL_FRAME_SIZE = 128 << 10,
+    WAL_STORED_LIMIT = WAL_FRAME_SIZE + 4096, /* most that a codec makes of a frame */
+    WAL_SMALL_FILE_LIMIT = 1 << 20,           /* history files and backup history files */
+    WAL_PUSHER_TEXT_SIZE = 128,
+};
+
+struct WalStore {
+    Repository *repository;
+    const Incarnation *incarnation;
+    char prefix[STORAGE_NAME_LIMIT + 1]; /* c/<cluster>/w/<incarnation> */
+
+    /* Made by wal_store_prepare, when bytes are to move. */
+    CodecContext *codec;
+    KeyedDigest *digest;
+    uint8_t *raw;    /* WAL_FRAME_SIZE */
+    uint8_t *stored; /* WAL_STORED_LIMIT */
+};
+
+/* Entries of the prefix "<store's own><below>"; below is "" or begins with a slash. */
+enum { WAL_PREFIX_SIZE = 24 };
+bool wal_store_list(const WalStore *store, const char *below, StorageListCallback *callback,
+                    void *context, CairnError *err) MUST_CHECK;
+
+bool wal_store_prepare(WalStore *store, CairnError *err) MUST_CHECK;
+
+/* Name of an object. partial_digest: the whole keyed digest, only looked at for a .partial. USAGE
+   for a segment number that the segment size does not allow. */
+bool wal_object_name(const WalStore *store, const WalFileName *file, const char *file_name,
+                     const uint8_t *partial_digest, char name[STORAGE_NAME_LIMIT + 1],
+                     CairnError *err) MUST_CHECK;
+/* LSN of the first byte of a segment or partial; 0 for history files of both kinds. */
+uint64_t wal_file_start_lsn(const WalFileName *file, uint32_t segment_size);
+
+typedef struct {
+    uint64_t offset; /* in the object */
+    uint32_t raw_size;
+    uint32_t stored_size;
+    uint32_t crc;
+    CodecId codec;
+} WalFrame;
+
+typedef struct {
+    WalFileKind kind;
+    uint64_t size;      /* of the file */
+    uint64_t data_size; /* without its tail of zeros */
+    uint8_t digest[KEYED_DIGEST_SIZE];
+    uint32_t timeline;
+    uint64_t start_lsn;
+    size_t frame_count;
+    WalFrame *frames;
+    /* Section 2, "" when it is absent or unreadable: only messages use it. */
+    char host[WAL_PUSHER_TEXT_SIZE];
+    char at[WAL_PUSHER_TEXT_SIZE];
+} WalIndex;
+
+/* The index as bytes; sections included. */
+bool wal_index_format(const WalIndex *index, const char *program, ByteWriter *bytes,
+                      CairnError *err) MUST_CHECK;
+
+typedef struct {
+    WalStore *store;
+    ObjectReader *object;
+    char name[STORAGE_NAME_LIMIT + 1];
+    WalIndex index;
+} WalObject;
+
+/* NOT_FOUND when absent. `file` is what the index must agree with. */
+WalObject *wal_object_open(WalStore *store, const char *name, const WalFileName *file,
+                           CairnError *err) MUST_CHECK;
+void wal_object_free(WalObject *object);
+SCOPED_TYPE(WalObject, wal_object_free);
+
+/* Decode frame number `number` into raw (WAL_FRAME_SIZE bytes), its CRC checked. */
+bool wal_object_frame(WalObject *object, size_t number, uint8_t *raw, CairnError *err) MUST_CHECK;
+
+/* Everything but the zero tail, in order, to sink; true only when the keyed digest agreed. */
+typedef bool WalSink(void *context, const void *data, size_t size, uint64_t offset,
+                     CairnError *err);
+bool wal_object_stream(WalObject *object, WalSink *sink, void *context, CairnError *err) MUST_CHECK;
+
+/* The digest of a WAL file is finished by its size, so that the zero tail is part of it. */
+bool wal_digest_finish(KeyedDigest *digest, uint64_t size, uint8_t digest_out[KEYED_DIGEST_SIZE],
+                       CairnError *err) MUST_CHECK;
+
+#endif

@@ -1,0 +1,392 @@
+#include "repository/wal_store.h"
+
+#include "common/file.h"
+#include "postgres/wal_page.h"
+#include "repository/wal_object.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { SEGMENT_DIGITS = 24, PARTIAL_DIGEST_BYTES = 4 };
+enum { ZEROS_SIZE = 128 << 10 };
+
+WalStore *
+wal_store_open(Repository *repository, const char *cluster, const Incarnation *incarnation,
+               CairnError *err)
+{
+    char incarnation_text[INCARNATION_NAME_SIZE];
+
+    if (!cluster_name_valid(cluster)) {
+        cairn_error(err, CAIRN_USAGE, "'%s' is not the name of a cluster", cluster);
+        return NULL;
+    }
+    CAIRN_ASSERT(wal_segment_size_valid(incarnation->wal_segment_size));
+    WalStore *store = calloc(1, sizeof *store);
+    if (store == NULL) {
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    store->repository = repository;
+    store->incarnation = incarnation;
+    incarnation_name(incarnation_text, incarnation->system_id, incarnation->major);
+    snprintf(store->prefix, sizeof store->prefix, "c/%s/w/%s", cluster, incarnation_text);
+    return store;
+}
+
+void
+wal_store_close(WalStore *store)
+{
+    if (store == NULL)
+        return;
+    if (store->codec != NULL)
+        codec_close(store->codec);
+    if (store->digest != NULL)
+        keyed_digest_free(store->digest);
+    free(store->raw);
+    free(store->stored);
+    free(store);
+}
+
+const Incarnation *
+wal_store_incarnation(const WalStore *store)
+{
+    return store->incarnation;
+}
+
+bool
+wal_store_prepare(WalStore *store, CairnError *err)
+{
+    if (store->codec == NULL && (store->codec = repository_codec(store->repository, err)) == NULL)
+        return false;
+    CAIRN_ASSERT(codec_bound(store->codec, WAL_FRAME_SIZE) <= WAL_STORED_LIMIT);
+    if (store->digest == NULL &&
+        (store->digest = repository_digest(store->repository, DIGEST_WAL, err)) == NULL)
+        return false;
+    if (store->raw == NULL)
+        store->raw = malloc(WAL_FRAME_SIZE);
+    if (store->stored == NULL)
+        store->stored = malloc(WAL_STORED_LIMIT);
+    if (store->raw == NULL || store->stored == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    return true;
+}
+
+uint64_t
+wal_file_start_lsn(const WalFileName *file, uint32_t segment_size)
+{
+    if (file->kind == WAL_FILE_HISTORY || file->kind == WAL_FILE_BACKUP_HISTORY)
+        return 0;
+    return ((uint64_t)file->log << 32) + (uint64_t)file->low * segment_size;
+}
+
+bool
+wal_object_name(const WalStore *store, const WalFileName *file, const char *file_name,
+                const uint8_t *partial_digest, char name[STORAGE_NAME_LIMIT + 1], CairnError *err)
+{
+    const size_t size = STORAGE_NAME_LIMIT + 1;
+
+    if (file->kind == WAL_FILE_HISTORY) {
+        snprintf(name, size, "%.400s/%08" PRIX32 "/history", store->prefix, file->timeline);
+        return true;
+    }
+    if (file->low >= (UINT64_C(1) << 32) / store->incarnation->wal_segment_size) {
+        return cairn_error(err, CAIRN_MISMATCH,
+                           "no segment '%.24s' can exist where segments have %" PRIu32 " bytes",
+                           file_name, store->incarnation->wal_segment_size);
+    }
+    const int length = snprintf(name, size, "%.400s/%08" PRIX32 "/%08" PRIX32 "/%s", store->prefix,
+                                file->timeline, file->log, file_name);
+    if (file->kind == WAL_FILE_PARTIAL) {
+        char hex[2 * PARTIAL_DIGEST_BYTES + 1];
+        hex_encode(hex, partial_digest, PARTIAL_DIGEST_BYTES);
+        snprintf(name + length, size - (size_t)length, ".%s", hex);
+    }
+    return true;
+}
+
+/* Looks for the stored versions of a .partial. */
+typedef struct {
+    const char *file_name;
+    size_t count;
+    char found[WAL_FILE_NAME_LIMIT];
+} PartialSearch;
+
+static StorageListNext
+match_partial(void *context, const StorageEntry *entry, CairnError *err)
+{
+    PartialSearch *search = context;
+    const size_t size = strlen(search->file_name);
+
+    (void)err;
+    if (!entry->is_directory && strncmp(entry->name, search->file_name, size) == 0 &&
+        entry->name[size] == '.' && strlen(entry->name + size + 1) == 2 * PARTIAL_DIGEST_BYTES) {
+        search->count++;
+        snprintf(search->found, sizeof search->found, "%s", entry->name);
+    }
+    return STORAGE_LIST_GO_ON;
+}
+
+static bool
+search_partial(const WalStore *store, const WalFileName *file, const char *file_name,
+               PartialSearch *search, CairnError *err)
+{
+    char below[WAL_PREFIX_SIZE];
+
+    *search = (PartialSearch){.file_name = file_name};
+    snprintf(below, sizeof below, "/%08" PRIX32 "/%08" PRIX32, file->timeline, file->log);
+    return wal_store_list(store, below, match_partial, search, err);
+}
+
+/*
+ * The object of an archive name. A partial file may be stored in several versions: it is named by
+ * its prefix when there is one, with its eight digits (`<segment>.partial.<8 hex>`) when there are
+ * more.
+ */
+static bool
+find_object(const WalStore *store, const char *file_name, WalFileName *file_out,
+            char name[STORAGE_NAME_LIMIT + 1], CairnError *err)
+{
+    char plain[WAL_FILE_NAME_LIMIT];
+    const size_t partial_size = SEGMENT_DIGITS + strlen(".partial");
+    uint8_t digest[PARTIAL_DIGEST_BYTES];
+    PartialSearch search;
+
+    snprintf(plain, sizeof plain, "%s", file_name);
+    const bool has_digest = strlen(plain) == partial_size + 1 + 2 * PARTIAL_DIGEST_BYTES &&
+                            plain[partial_size] == '.' &&
+                            hex_decode(digest, sizeof digest, plain + partial_size + 1);
+    if (has_digest)
+        plain[partial_size] = '\0';
+    if (!wal_file_name_parse(plain, file_out, err))
+        return false;
+    if (file_out->kind != WAL_FILE_PARTIAL || has_digest)
+        return wal_object_name(store, file_out, plain, digest, name, err);
+
+    if (!search_partial(store, file_out, plain, &search, err))
+        return false;
+    if (search.count > 1) {
+        cairn_error(err, CAIRN_CONFLICT, "%zu versions of '%s' are stored", search.count, plain);
+        return cairn_error_hint(err, "name one of them, such as %s", search.found);
+    }
+    if (search.count == 0)
+        return cairn_error(err, CAIRN_NOT_FOUND, "'%s' is not stored", plain);
+    const uint8_t *start =
+        hex_decode(digest, sizeof digest, search.found + partial_size + 1) ? digest : NULL;
+    if (start == NULL)
+        return cairn_error(err, CAIRN_CORRUPT, "'%s' is no name of a partial segment",
+                           search.found);
+    return wal_object_name(store, file_out, plain, start, name, err);
+}
+
+bool
+wal_store_has(WalStore *store, const char *file_name, bool *present_out, CairnError *err)
+{
+    char name[STORAGE_NAME_LIMIT + 1];
+    WalFileName file;
+    uint64_t size;
+
+    if (find_object(store, file_name, &file, name, err) &&
+        storage_exists(repository_storage(store->repository), name, &size, err)) {
+        *present_out = true;
+        return true;
+    }
+    if (err->kind == CAIRN_CONFLICT) {
+        cairn_error_clear(err);
+        *present_out = true;
+        return true;
+    }
+    if (err->kind != CAIRN_NOT_FOUND)
+        return false;
+    cairn_error_clear(err);
+    *present_out = false;
+    return true;
+}
+
+static WalObject *
+open_file(WalStore *store, const char *file_name, WalFileName *file_out, CairnError *err)
+{
+    char name[STORAGE_NAME_LIMIT + 1];
+
+    if (!find_object(store, file_name, file_out, name, err))
+        return NULL;
+    return wal_object_open(store, name, file_out, err);
+}
+
+typedef struct {
+    const WalStore *store;
+    const WalObject *object;
+    int fd;
+} FetchSink;
+
+/* Who trusts names alone delivers another cluster's WAL one day. */
+static bool
+check_first_page(const FetchSink *sink, const void *page, size_t size, CairnError *err)
+{
+    const WalIndex *index = &sink->object->index;
+    const Incarnation *incarnation = sink->store->incarnation;
+    WalIdentity identity;
+
+    if (!wal_identity_read(page, size, &identity, err))
+        return cairn_error_wrap(err, "object '%s'", sink->object->name);
+    if (identity.system_id != incarnation->system_id || identity.major != incarnation->major ||
+        identity.segment_size != incarnation->wal_segment_size ||
+        identity.lsn != index->start_lsn || identity.timeline > index->timeline) {
+        return cairn_error(err, CAIRN_MISMATCH, "object '%s' holds WAL of another place or cluster",
+                           sink->object->name);
+    }
+    return true;
+}
+
+static bool
+write_fetched(void *context, const void *data, size_t size, uint64_t offset, CairnError *err)
+{
+    const FetchSink *sink = context;
+    const WalFileKind kind = sink->object->index.kind;
+
+    if (offset == 0 && (kind == WAL_FILE_SEGMENT || kind == WAL_FILE_PARTIAL) &&
+        !check_first_page(sink, data, size, err))
+        return false;
+    return file_pwrite(repository_world(sink->store->repository), sink->fd, data, size, offset,
+                       "the fetched WAL file", err);
+}
+
+/* Real zeros: PostgreSQL may recycle the file and counts on its blocks being there. */
+static bool
+write_zero_tail(const WalObject *object, int fd, CairnError *err)
+{
+    static const uint8_t zeros[ZEROS_SIZE];
+    const World *world = repository_world(object->store->repository);
+
+    for (uint64_t at = object->index.data_size; at < object->index.size;) {
+        const uint64_t left = object->index.size - at;
+        const size_t size = left < sizeof zeros ? (size_t)left : sizeof zeros;
+        if (!file_pwrite(world, fd, zeros, size, at, "the fetched WAL file", err))
+            return false;
+        at += size;
+    }
+    return true;
+}
+
+bool
+wal_store_fetch(WalStore *store, const char *file_name, int fd, CairnError *err)
+{
+    WalFileName file;
+    SCOPED(WalObject) object = open_file(store, file_name, &file, err);
+
+    if (object == NULL)
+        return false;
+    FetchSink sink = {.store = store, .object = object, .fd = fd};
+    return wal_object_stream(object, write_fetched, &sink, err) && write_zero_tail(object, fd, err);
+}
+
+static bool
+ignore_bytes(void *context, const void *data, size_t size, uint64_t offset, CairnError *err)
+{
+    (void)context, (void)data, (void)size, (void)offset, (void)err;
+    return true;
+}
+
+bool
+wal_store_verify(WalStore *store, const char *file_name, CairnError *err)
+{
+    WalFileName file;
+    SCOPED(WalObject) object = open_file(store, file_name, &file, err);
+
+    return object != NULL && object_scrub(object->object, err) &&
+           wal_object_stream(object, ignore_bytes, NULL, err);
+}
+
+static bool
+copy_bytes(void *context, const void *data, size_t size, uint64_t offset, CairnError *err)
+{
+    (void)err;
+    memcpy((char *)context + offset, data, size);
+    return true;
+}
+
+char *
+wal_store_history(WalStore *store, uint32_t timeline, size_t *size_out, CairnError *err)
+{
+    char name[WAL_FILE_NAME_LIMIT];
+    WalFileName file;
+
+    snprintf(name, sizeof name, "%08" PRIX32 ".history", timeline);
+    SCOPED(WalObject) object = open_file(store, name, &file, err);
+    if (object == NULL)
+        return NULL;
+    /* At most WAL_SMALL_FILE_LIMIT: the index was checked. */
+    SCOPED_MEMORY char *text = calloc(1, (size_t)object->index.size + 1);
+    if (text == NULL) {
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    if (!wal_object_stream(object, copy_bytes, text, err))
+        return NULL;
+    *size_out = (size_t)object->index.size;
+    return take(&text);
+}
+
+struct WalSegmentReader {
+    WalObject *object;
+    uint8_t *raw;        /* the decoded frame number frame_number */
+    size_t frame_number; /* SIZE_MAX: none */
+};
+
+WalSegmentReader *
+wal_store_read(WalStore *store, uint32_t timeline, uint64_t segment_number, CairnError *err)
+{
+    char name[WAL_NAME_SIZE];
+    WalFileName file;
+
+    wal_segment_name(name, timeline, segment_number, store->incarnation->wal_segment_size);
+    SCOPED(WalSegmentReader) reader = calloc(1, sizeof *reader);
+    if (reader != NULL)
+        reader->raw = malloc(WAL_FRAME_SIZE);
+    if (reader == NULL || reader->raw == NULL) {
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    reader->frame_number = SIZE_MAX;
+    reader->object = open_file(store, name, &file, err);
+    return reader->object != NULL ? take(&reader) : NULL;
+}
+
+void
+wal_segment_reader_free(WalSegmentReader *reader)
+{
+    if (reader == NULL)
+        return;
+    wal_object_free(reader->object);
+    free(reader->raw);
+    free(reader);
+}
+
+bool
+wal_segment_reader_pread(WalSegmentReader *reader, void *data, size_t size, uint64_t offset,
+                         CairnError *err)
+{
+    const WalIndex *index = &reader->object->index;
+    uint8_t *out = data;
+
+    CAIRN_ASSERT(offset <= index->size && size <= index->size - offset);
+    while (size > 0 && offset < index->data_size) {
+        const size_t number = (size_t)(offset / WAL_FRAME_SIZE);
+        const size_t skip = (size_t)(offset % WAL_FRAME_SIZE);
+
+        if (reader->frame_number != number) {
+            reader->frame_number = SIZE_MAX;
+            if (!wal_object_frame(reader->object, number, reader->raw, err))
+                return false;
+            reader->frame_number = number;
+        }
+        size_t part = index->frames[number].raw_size - skip;
+        part = part < size ? part : size;
+        memcpy(out, reader->raw + skip, part);
+        out += part;
+        offset += part;
+        size -= part;
+    }
+    memset(out, 0, size);
+    return true;
+}
