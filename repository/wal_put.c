@@ -218,7 +218,7 @@ fill_pusher(Incoming *in)
 {
     if (gethostname(in->index.host, sizeof in->index.host - 1) != 0)
         snprintf(in->index.host, sizeof in->index.host, "an unknown host");
-    _Static_assert(WAL_PUSHER_TEXT_SIZE >= TIMESTAMP_TEXT_SIZE, "a time fits");
+    _Static_assert((int)WAL_PUSHER_TEXT_SIZE >= (int)TIMESTAMP_TEXT_SIZE, "a time fits");
     timestamp_format(in->index.at, in->world->clock->wall_us(in->world->clock));
 }
 

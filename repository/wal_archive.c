@@ -1,0 +1,425 @@
+/*
+ * Which timeline's file holds a segment of a path: the one of the stretch that the segment's last
+ * byte lies on (or the range's last byte, when the range ends earlier). So a segment with a fork is
+ * read under the newer timeline's name as soon as the path goes on, which is how PostgreSQL writes
+ * and reads it.
+ */
+#include "repository/wal_archive.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+struct WalArchive {
+    WalStore *store;
+    WalTimeline *timelines; /* ascending */
+    size_t count;
+};
+
+struct WalArchiveReader {
+    WalArchive *archive;
+    const TimelineHistory *path;
+    WalReader *records;
+    WalSegmentReader *segment;
+    uint64_t segment_number; /* of segment; meaningless when it is NULL */
+};
+
+static uint32_t
+segment_size_of(const WalArchive *archive)
+{
+    return wal_store_incarnation(archive->store)->wal_segment_size;
+}
+
+/* *history_out stays NULL when the file is not stored and the timeline is not the oldest. */
+static bool
+load_history(WalStore *store, uint32_t timeline, bool oldest, TimelineHistory **history_out,
+             CairnError *err)
+{
+    size_t size = 0;
+    SCOPED_MEMORY char *text = NULL;
+    SCOPED_MEMORY TimelineHistory *history = malloc(sizeof *history);
+
+    if (history == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    text = wal_store_history(store, timeline, &size, err);
+    if (text == NULL) {
+        if (err->kind != CAIRN_NOT_FOUND)
+            return false;
+        cairn_error_clear(err);
+        if (!oldest && timeline != 1)
+            return true;
+        timeline_history_root(timeline, history);
+    } else if (!timeline_history_parse(timeline, text, size, history, err)) {
+        return false;
+    }
+    *history_out = take(&history);
+    return true;
+}
+
+/* The last switch away from `timeline` that any history names; false when there is none. */
+static bool
+last_fork(const WalArchive *archive, uint32_t timeline, uint64_t *fork_lsn_out)
+{
+    bool found = false;
+
+    for (size_t i = 0; i < archive->count; i++) {
+        const TimelineHistory *history = archive->timelines[i].history;
+        for (size_t k = 0; history != NULL && k + 1 < history->stretch_count; k++) {
+            const TimelineStretch *stretch = &history->stretches[k];
+            if (stretch->timeline != timeline)
+                continue;
+            if (!found || stretch->end_lsn > *fork_lsn_out)
+                *fork_lsn_out = stretch->end_lsn;
+            found = true;
+        }
+    }
+    return found;
+}
+
+/* A whole segment at the fork or after it was finished on this timeline: it went its own way. */
+static bool
+has_wal_from(const WalTimeline *timeline, uint64_t lsn, uint32_t segment_size)
+{
+    return timeline->run_count > 0 && timeline->runs[timeline->run_count - 1].last_segment >=
+                                          wal_segment_of(lsn, segment_size);
+}
+
+WalArchive *
+wal_archive_load(Repository *repository, const char *cluster, const Incarnation *incarnation,
+                 CairnError *err)
+{
+    SCOPED_MEMORY uint32_t *numbers = NULL;
+    size_t count = 0;
+    SCOPED(WalArchive) archive = calloc(1, sizeof *archive);
+
+    if (archive == NULL) {
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    archive->store = wal_store_open(repository, cluster, incarnation, err);
+    if (archive->store == NULL || !wal_store_timelines(archive->store, &numbers, &count, err))
+        return NULL;
+    archive->timelines = calloc(count + 1, sizeof *archive->timelines);
+    if (archive->timelines == NULL) {
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    for (size_t i = 0; i < count; i++) {
+        WalTimeline *timeline = &archive->timelines[archive->count++];
+        timeline->timeline = numbers[i];
+        if (!load_history(archive->store, numbers[i], i == 0, &timeline->history, err) ||
+            !wal_store_coverage(archive->store, numbers[i], &timeline->runs, &timeline->run_count,
+                                err))
+            return NULL;
+    }
+    for (size_t i = 0; i < count; i++) {
+        WalTimeline *timeline = &archive->timelines[i];
+        uint64_t fork_lsn = 0;
+        timeline->is_leaf = !last_fork(archive, timeline->timeline, &fork_lsn) ||
+                            has_wal_from(timeline, fork_lsn, incarnation->wal_segment_size);
+    }
+    return take(&archive);
+}
+
+void
+wal_archive_free(WalArchive *archive)
+{
+    if (archive == NULL)
+        return;
+    for (size_t i = 0; i < archive->count; i++) {
+        free(archive->timelines[i].history);
+        free(archive->timelines[i].runs);
+    }
+    free(archive->timelines);
+    wal_store_close(archive->store);
+    free(archive);
+}
+
+size_t
+wal_archive_timeline_count(const WalArchive *archive)
+{
+    return archive->count;
+}
+
+const WalTimeline *
+wal_archive_timeline(const WalArchive *archive, size_t index)
+{
+    CAIRN_ASSERT(index < archive->count);
+    return &archive->timelines[index];
+}
+
+const WalTimeline *
+wal_archive_find(const WalArchive *archive, uint32_t timeline)
+{
+    for (size_t i = 0; i < archive->count; i++) {
+        if (archive->timelines[i].timeline == timeline)
+            return &archive->timelines[i];
+    }
+    return NULL;
+}
+
+const Incarnation *
+wal_archive_incarnation(const WalArchive *archive)
+{
+    return wal_store_incarnation(archive->store);
+}
+
+WalStore *
+wal_archive_store(WalArchive *archive)
+{
+    return archive->store;
+}
+
+/* Names of missing segments: counts them all, keeps the first ones. */
+typedef struct {
+    uint32_t segment_size;
+    char (*names)[WAL_NAME_SIZE];
+    size_t capacity;
+    size_t count;
+} MissingList;
+
+static void
+add_missing(MissingList *list, uint32_t timeline, uint64_t first, uint64_t last)
+{
+    for (uint64_t number = first; number <= last && list->count < list->capacity; number++) {
+        wal_segment_name(list->names[list->count++], timeline, number, list->segment_size);
+        first++;
+    }
+    if (first <= last)
+        list->count += (size_t)(last - first + 1);
+}
+
+/* What of [first, last] no run of the timeline covers. */
+static void
+add_missing_of(const WalArchive *archive, uint32_t number, uint64_t first, uint64_t last,
+               MissingList *list)
+{
+    const WalTimeline *timeline = wal_archive_find(archive, number);
+
+    for (size_t i = 0; timeline != NULL && i < timeline->run_count && first <= last; i++) {
+        const WalRun *run = &timeline->runs[i];
+        if (run->last_segment < first)
+            continue;
+        if (run->first_segment > last)
+            break;
+        if (run->first_segment > first)
+            add_missing(list, number, first, run->first_segment - 1);
+        first = run->last_segment + 1;
+    }
+    if (first <= last)
+        add_missing(list, number, first, last);
+}
+
+size_t
+wal_archive_missing(const WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn,
+                    uint64_t end_lsn, char (*names_out)[WAL_NAME_SIZE], size_t capacity)
+{
+    const uint32_t segment_size = segment_size_of(archive);
+    MissingList list = {.segment_size = segment_size, .names = names_out, .capacity = capacity};
+
+    if (start_lsn >= end_lsn)
+        return 0;
+    const uint64_t last_byte = end_lsn - 1;
+    uint64_t first = wal_segment_of(start_lsn, segment_size);
+    for (size_t i = 0; i < path->stretch_count; i++) {
+        const TimelineStretch *stretch = &path->stretches[i];
+
+        if (stretch->end_lsn <= start_lsn || stretch->start_lsn > last_byte)
+            continue;
+        uint64_t end = wal_segment_of(last_byte, segment_size) + 1; /* segments, half-open */
+        if (stretch->end_lsn <= last_byte)
+            end = wal_segment_of(stretch->end_lsn, segment_size);
+        /* A stretch inside one segment has no file of its own here: the next one's holds it. */
+        if (first < end) {
+            add_missing_of(archive, stretch->timeline, first, end - 1, &list);
+            first = end;
+        }
+    }
+    return list.count;
+}
+
+/* The last segment of the run that holds segment `number`; false when none does. */
+static bool
+find_run_end(const WalArchive *archive, uint32_t timeline, uint64_t number, uint64_t *last_out)
+{
+    const WalTimeline *found = wal_archive_find(archive, timeline);
+
+    for (size_t i = 0; found != NULL && i < found->run_count; i++) {
+        if (number >= found->runs[i].first_segment && number <= found->runs[i].last_segment) {
+            *last_out = found->runs[i].last_segment;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The stretch that names the file of a segment, for a path that goes on past it. */
+static const TimelineStretch *
+stretch_of_segment(const TimelineHistory *path, uint64_t number, uint32_t segment_size)
+{
+    const uint64_t last_byte = number * segment_size + segment_size - 1;
+
+    for (size_t i = path->stretch_count; i-- > 0;) {
+        if (path->stretches[i].start_lsn <= last_byte && last_byte < path->stretches[i].end_lsn)
+            return &path->stretches[i];
+    }
+    return NULL;
+}
+
+uint64_t
+wal_archive_unbroken_end(const WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn)
+{
+    const uint32_t segment_size = segment_size_of(archive);
+    uint64_t number = wal_segment_of(start_lsn, segment_size);
+    uint64_t end_lsn = start_lsn;
+
+    for (;;) {
+        const TimelineStretch *stretch = stretch_of_segment(path, number, segment_size);
+        uint64_t last;
+
+        if (stretch == NULL || !find_run_end(archive, stretch->timeline, number, &last))
+            return end_lsn;
+        /* The segment with this stretch's end belongs to the next timeline. */
+        if (stretch->end_lsn != UINT64_MAX &&
+            last >= wal_segment_of(stretch->end_lsn, segment_size))
+            last = wal_segment_of(stretch->end_lsn, segment_size) - 1;
+        number = last + 1;
+        end_lsn = number * segment_size;
+    }
+}
+
+uint32_t
+wal_archive_reader_timeline(const WalArchiveReader *reader, uint64_t lsn)
+{
+    const uint32_t segment_size = segment_size_of(reader->archive);
+    const TimelineStretch *stretch =
+        stretch_of_segment(reader->path, wal_segment_of(lsn, segment_size), segment_size);
+
+    return stretch != NULL ? stretch->timeline : 0;
+}
+
+/* WalPageSource over the segments of a path. */
+static bool
+archive_page(void *context, uint64_t lsn, uint8_t page[8192], bool *present_out, CairnError *err)
+{
+    WalArchiveReader *reader = context;
+    const uint32_t segment_size = segment_size_of(reader->archive);
+    const uint64_t number = wal_segment_of(lsn, segment_size);
+
+    if (reader->segment == NULL || reader->segment_number != number) {
+        const uint32_t timeline = wal_archive_reader_timeline(reader, lsn);
+        wal_segment_reader_free(take(&reader->segment));
+        reader->segment =
+            timeline != 0 ? wal_store_read(reader->archive->store, timeline, number, err) : NULL;
+        reader->segment_number = number;
+    }
+    if (reader->segment == NULL) {
+        if (err->kind != CAIRN_OK && err->kind != CAIRN_NOT_FOUND)
+            return false;
+        cairn_error_clear(err);
+        *present_out = false;
+        return true;
+    }
+    *present_out = true;
+    return wal_segment_reader_pread(reader->segment, page, 8192, lsn % segment_size, err);
+}
+
+WalArchiveReader *
+wal_archive_read(WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn, bool seek,
+                 CairnError *err)
+{
+    const Incarnation *incarnation = wal_store_incarnation(archive->store);
+    SCOPED(WalArchiveReader) reader = calloc(1, sizeof *reader);
+
+    if (reader == NULL) {
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    reader->archive = archive;
+    reader->path = path;
+    reader->records =
+        wal_reader_new(archive_page, reader, incarnation->major, incarnation->wal_segment_size,
+                       incarnation->system_id, start_lsn, seek, err);
+    return reader->records != NULL ? take(&reader) : NULL;
+}
+
+void
+wal_archive_reader_free(WalArchiveReader *reader)
+{
+    if (reader == NULL)
+        return;
+    wal_reader_free(reader->records);
+    wal_segment_reader_free(reader->segment);
+    free(reader);
+}
+
+WalReader *
+wal_archive_reader_records(WalArchiveReader *reader)
+{
+    return reader->records;
+}
+
+typedef struct {
+    WalRecord last;
+    bool found;
+    int64_t newest_time_us;
+} Tail;
+
+/* Only kinds that state a moment which has passed; others leave time_us at 0. */
+static bool
+states_time(const WalRecord *record)
+{
+    return record->kind == WAL_RECORD_COMMIT || record->kind == WAL_RECORD_ABORT ||
+           record->kind == WAL_RECORD_RESTORE_POINT || record->kind == WAL_RECORD_CHECKPOINT;
+}
+
+static bool
+read_tail(WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn, uint64_t end_lsn,
+          Tail *tail, CairnError *err)
+{
+    SCOPED(WalArchiveReader) reader = wal_archive_read(archive, path, start_lsn, true, err);
+    WalRecord record;
+    bool found = true;
+
+    if (reader == NULL)
+        return false;
+    while (found) {
+        if (!wal_reader_next(reader->records, &record, &found, err))
+            return false;
+        if (!found || record.start_lsn >= end_lsn)
+            break;
+        tail->found = true;
+        tail->last = record;
+        if (states_time(&record) && record.time_us > tail->newest_time_us)
+            tail->newest_time_us = record.time_us;
+    }
+    return true;
+}
+
+bool
+wal_archive_tail(WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn,
+                 WalRecord *last_out, int64_t *newest_time_us_out, bool *found_out, CairnError *err)
+{
+    const uint64_t segment_size = segment_size_of(archive);
+    const uint64_t end_lsn = wal_archive_unbroken_end(archive, path, start_lsn);
+    Tail tail = {0};
+    uint64_t from = end_lsn;
+
+    /* Mostly the last segment has all that is wanted; idle ones before it are read in bigger steps.
+     */
+    for (uint64_t segments = 1; from > start_lsn && segments <= WAL_TAIL_SEGMENTS; segments *= 4) {
+        const uint64_t back = segments * segment_size;
+        from = end_lsn > back && end_lsn - back > start_lsn ? end_lsn - back : start_lsn;
+        tail = (Tail){0};
+        if (!read_tail(archive, path, from, end_lsn, &tail, err))
+            return false;
+        if (tail.found && tail.newest_time_us != 0)
+            break;
+    }
+    if (tail.found) {
+        *last_out = tail.last;
+        *newest_time_us_out = tail.newest_time_us;
+    }
+    *found_out = tail.found;
+    return true;
+}
