@@ -176,6 +176,12 @@ have_sse42(void)
 #endif
 
 uint32_t
+crc32c_portable(uint32_t crc, const void *data, size_t size)
+{
+    return ~update_generic(~crc, data, size);
+}
+
+uint32_t
 crc32c(uint32_t crc, const void *data, size_t size)
 {
 #if defined(__x86_64__)
@@ -184,5 +190,5 @@ crc32c(uint32_t crc, const void *data, size_t size)
         return ~update_sse42(~crc, data, size);
     }
 #endif
-    return ~update_generic(~crc, data, size);
+    return crc32c_portable(crc, data, size);
 }
