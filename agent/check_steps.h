@@ -1,0 +1,39 @@
+/*
+ * What the files of `check` share; nobody else includes this.
+ */
+#ifndef PGCAIRN_AGENT_CHECK_STEPS_H
+#define PGCAIRN_AGENT_CHECK_STEPS_H
+
+#include "agent/check.h"
+#include "postgres/server_facts.h"
+#include "repository/catalog.h"
+#include "repository/incarnation.h"
+
+typedef struct {
+    const CheckOptions *options;
+    CheckReport *report;
+    Repository *repository; /* NULL when it does not open */
+    Connection *server;     /* NULL when it is out of reach */
+    ServerFacts facts;
+    bool facts_known;
+    Incarnation incarnation;
+    bool incarnation_known;
+} CheckRun;
+
+void check_add(CheckRun *run, const char *name, CheckStatus status, const char *format, ...)
+    PRINTF_LIKE(4, 5);
+/* The error's message and hint as a result. Clears err. */
+void check_add_error(CheckRun *run, const char *name, CheckStatus status, CairnError *err);
+
+/* check_server.c */
+void check_connection(CheckRun *run);
+void check_privileges(CheckRun *run);
+void check_replication(CheckRun *run);
+void check_settings(CheckRun *run);
+void check_tablespaces(CheckRun *run);
+
+/* check_wal.c */
+void check_archiving(CheckRun *run);
+void check_wal_arrival(CheckRun *run);
+
+#endif
