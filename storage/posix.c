@@ -2,6 +2,7 @@
 
 #include "common/bytes.h"
 #include "common/file.h"
+#include "storage/posix_intern.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,25 +12,17 @@
 
 /*
  * Invariants
- * 1. Between open and link a writer's file has a name `.*.tmp`; after commit it has exactly one
- * name.
+ * 1. Between open and link a writer's file has a name `.*.tmp`; after commit it has
+ *    exactly one.
  * 2. A final name appears by link(2) only, so never in another object's place.
  * 3. The bytes are synced before the link, the directory after it, and only then commit is true.
  * 4. Below root every path is resolved by openat_beneath: no symbolic link is followed.
  */
 
-enum { FILE_MODE = 0640, DIRECTORY_MODE = 0750, TOKEN_SIZE = 8 };
+enum { FILE_MODE = 0640, DIRECTORY_MODE = 0750 };
 
-/* Dirty data goes to the disk in pieces of this size while we write, so that fsync has little left.
- */
+/* Dirty data goes to disk in pieces of this size while we write, so that fsync is short. */
 static const uint64_t WRITEBACK_SIZE = 8 << 20;
-
-typedef struct {
-    Storage base; /* first */
-    const World *world;
-    int root_fd;
-    char *root;
-} PosixStorage;
 
 typedef struct {
     StorageWriter base; /* first */
@@ -110,9 +103,8 @@ open_failed(const PosixStorage *storage, const char *name, CairnError *err)
         cairn_error_errno(err, "unable to open '%s/%s'", storage->root, name);
 }
 
-/* A descriptor of the directory `path` ("" for the root); -1 on failure. */
-static int
-open_directory(const PosixStorage *storage, const char *path, CairnError *err)
+int
+posix_open_directory(const PosixStorage *storage, const char *path, CairnError *err)
 {
     const Disk *disk = storage->world->disk;
     const int fd = disk->openat_beneath(disk, storage->root_fd, path[0] == '\0' ? "." : path,
@@ -143,7 +135,7 @@ make_directory_of(const PosixStorage *storage, const char *name, CairnError *err
 {
     char prefix[STORAGE_NAME_LIMIT + 1];
     prefix_of(name, prefix);
-    const int fd = open_directory(storage, prefix, err);
+    const int fd = posix_open_directory(storage, prefix, err);
     if (fd >= 0 || err->kind != CAIRN_NOT_FOUND)
         return fd;
 
@@ -152,7 +144,7 @@ make_directory_of(const PosixStorage *storage, const char *name, CairnError *err
         cairn_error_wrap(err, "repository '%s'", storage->root);
         return -1;
     }
-    return open_directory(storage, prefix, err);
+    return posix_open_directory(storage, prefix, err);
 }
 
 static void
@@ -175,8 +167,8 @@ static bool
 create_temporary(PosixWriter *writer, CairnError *err)
 {
     const World *world = writer->storage->world;
-    uint8_t token[TOKEN_SIZE];
-    char token_text[2 * TOKEN_SIZE + 1];
+    uint8_t token[POSIX_TOKEN_SIZE];
+    char token_text[2 * POSIX_TOKEN_SIZE + 1];
     if (world->random->fill(world->random, token, sizeof token) != 0)
         return cairn_error_errno(err, "unable to get random bytes");
     hex_encode(token_text, token, sizeof token);
@@ -201,7 +193,7 @@ static StorageWriter *
 posix_create(Storage *base, const char *name, CairnError *err)
 {
     PosixStorage *storage = (PosixStorage *)base;
-    if (strlen(last_component(name)) > NAME_MAX - sizeof "...tmp" - 2 * (size_t)TOKEN_SIZE) {
+    if (strlen(last_component(name)) > NAME_MAX - sizeof "...tmp" - 2 * (size_t)POSIX_TOKEN_SIZE) {
         cairn_error(err, CAIRN_USAGE, "object name '%s' is too long", name);
         return NULL;
     }
@@ -389,7 +381,7 @@ posix_make_durable(Storage *base, const char *name, CairnError *err)
     while (synced && prefix[0] != '\0') {
         char *slash = strrchr(prefix, '/');
         *(slash != NULL ? slash : prefix) = '\0';
-        const int directory_fd = open_directory(storage, prefix, err);
+        const int directory_fd = posix_open_directory(storage, prefix, err);
         if (directory_fd < 0)
             return false;
         synced = file_sync_directory(storage->world, directory_fd, ".", err);
@@ -405,7 +397,7 @@ posix_remove(Storage *base, const char *name, CairnError *err)
     const Disk *disk = storage->world->disk;
     char prefix[STORAGE_NAME_LIMIT + 1];
     prefix_of(name, prefix);
-    const int directory_fd = open_directory(storage, prefix, err);
+    const int directory_fd = posix_open_directory(storage, prefix, err);
     if (directory_fd < 0) {
         if (err->kind != CAIRN_NOT_FOUND)
             return false;
@@ -436,144 +428,6 @@ posix_free_space(Storage *base, uint64_t *bytes_out, CairnError *err)
         bytes = UINT64_MAX;
     *bytes_out = bytes;
     return true;
-}
-
-typedef bool EntryVisitor(const PosixStorage *storage, int directory_fd, const char *name,
-                          void *context, bool *stop, CairnError *err);
-
-/* Calls visit for every name in the directory `prefix` but "." and ".."; a missing one is empty. */
-static bool
-visit_directory(const PosixStorage *storage, const char *prefix, EntryVisitor *visit, void *context,
-                CairnError *err)
-{
-    const Disk *disk = storage->world->disk;
-    const int fd = open_directory(storage, prefix, err);
-    if (fd < 0) {
-        if (err->kind != CAIRN_NOT_FOUND)
-            return false;
-        cairn_error_clear(err);
-        return true;
-    }
-    DIR *directory = disk->opendir(disk, fd);
-    if (directory == NULL) {
-        cairn_error_errno(err, "unable to list '%s/%s'", storage->root, prefix);
-        disk->close(disk, fd);
-        return false;
-    }
-
-    bool visited = true;
-    bool stop = false;
-    while (visited && !stop) {
-        errno = 0;
-        const struct dirent *entry = disk->readdir(disk, directory);
-        if (entry == NULL) {
-            /* A listing cut short would read as absence. */
-            if (errno != 0)
-                visited = cairn_error_errno(err, "unable to list '%s/%s'", storage->root, prefix);
-            break;
-        }
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            visited = visit(storage, fd, entry->d_name, context, &stop, err);
-    }
-    disk->closedir(disk, directory);
-    return visited;
-}
-
-static int64_t
-modified_us(const struct stat *status)
-{
-    return (int64_t)status->st_mtim.tv_sec * 1000000 + status->st_mtim.tv_nsec / 1000;
-}
-
-typedef struct {
-    StorageListCallback *callback;
-    void *context;
-} ListVisit;
-
-static bool
-list_entry(const PosixStorage *storage, int directory_fd, const char *name, void *context,
-           bool *stop, CairnError *err)
-{
-    const ListVisit *visit = context;
-    const Disk *disk = storage->world->disk;
-    if (!storage_name_valid(name))
-        return true; /* leftovers, lost+found's friends, .snapshot: none is an object of ours */
-
-    struct stat status;
-    if (disk->fstatat(disk, directory_fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0) {
-        if (errno == ENOENT)
-            return true; /* removed since */
-        return cairn_error_errno(err, "unable to examine '%s' in '%s'", name, storage->root);
-    }
-    if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode))
-        return true;
-    const bool is_directory = S_ISDIR(status.st_mode);
-    const StorageEntry entry = {
-        .name = name,
-        .is_directory = is_directory,
-        .size_bytes = is_directory ? 0 : (uint64_t)status.st_size,
-        .modified_us = is_directory ? 0 : modified_us(&status),
-    };
-    switch (visit->callback(visit->context, &entry, err)) {
-    case STORAGE_LIST_GO_ON:
-        return true;
-    case STORAGE_LIST_STOP:
-        *stop = true;
-        return true;
-    case STORAGE_LIST_FAILED:
-        break;
-    }
-    CAIRN_ASSERT(err->kind != CAIRN_OK);
-    return false;
-}
-
-static bool
-posix_list(Storage *base, const char *prefix, StorageListCallback *callback, void *context,
-           CairnError *err)
-{
-    ListVisit visit = {callback, context};
-    return visit_directory((PosixStorage *)base, prefix, list_entry, &visit, err);
-}
-
-/* ".<name>.<16 hex>.tmp", as create_temporary makes them; nothing else is ours to remove. */
-static bool
-is_leftover(const char *name)
-{
-    const size_t length = strlen(name);
-    const size_t tail = 1 + 2 * (size_t)TOKEN_SIZE + strlen(".tmp");
-    uint8_t token[TOKEN_SIZE];
-    return name[0] == '.' && length > 1 + tail && name[length - tail] == '.' &&
-           strcmp(name + length - strlen(".tmp"), ".tmp") == 0 &&
-           hex_decode(token, sizeof token, name + length - tail + 1);
-}
-
-static bool
-sweep_entry(const PosixStorage *storage, int directory_fd, const char *name, void *context,
-            bool *stop, CairnError *err)
-{
-    (void)stop;
-    const int64_t older_than_us = *(const int64_t *)context;
-    const Disk *disk = storage->world->disk;
-    struct stat status;
-    if (!is_leftover(name))
-        return true;
-    if (disk->fstatat(disk, directory_fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0) {
-        if (errno == ENOENT)
-            return true;
-        return cairn_error_errno(err, "unable to examine '%s' in '%s'", name, storage->root);
-    }
-    if (!S_ISREG(status.st_mode) || modified_us(&status) >= older_than_us)
-        return true;
-    if (disk->unlinkat(disk, directory_fd, name, 0) != 0 && errno != ENOENT)
-        return cairn_error_errno(err, "unable to remove leftover '%s' in '%s'", name,
-                                 storage->root);
-    return true;
-}
-
-static bool
-posix_sweep(Storage *base, const char *prefix, int64_t older_than_us, CairnError *err)
-{
-    return visit_directory((PosixStorage *)base, prefix, sweep_entry, &older_than_us, err);
 }
 
 static const StorageOps POSIX_OPS = {

@@ -1,0 +1,164 @@
+#include "common/config_intern.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define TEXT_KEY(Section, field, key)                                                              \
+    {                                                                                              \
+        key, VALUE_TEXT, offsetof(Section, field), NULL, 0, 0                                      \
+    }
+#define CHOICE_KEY(Section, field, key, choices)                                                   \
+    {                                                                                              \
+        key, VALUE_CHOICE, offsetof(Section, field), choices, 0, 0                                 \
+    }
+#define INT_KEY(Section, field, key, minimum, maximum)                                             \
+    {                                                                                              \
+        key, VALUE_INT, offsetof(Section, field), NULL, minimum, maximum                           \
+    }
+/* Known, read by nobody in this version or by the code that needs it. */
+#define IGNORED_KEY(key)                                                                           \
+    {                                                                                              \
+        key, VALUE_IGNORED, 0, NULL, 0, 0                                                          \
+    }
+
+const ConfigKey CONFIG_GLOBAL_KEYS[] = {
+    INT_KEY(GlobalConfig, jobs, "jobs", 1, 1024),
+    CHOICE_KEY(GlobalConfig, log_level, "log-level", " error warn info debug "),
+    {"max-memory", VALUE_SIZE, offsetof(GlobalConfig, max_memory_bytes), NULL, 0, 0},
+    INT_KEY(GlobalConfig, wal_timeout_s, "wal-timeout", 0, 86400),
+    {NULL, VALUE_TEXT, 0, NULL, 0, 0},
+};
+
+const ConfigKey CONFIG_REPOSITORY_KEYS[] = {
+    CHOICE_KEY(RepositoryConfig, type, "type", " posix s3 ssh "),
+    TEXT_KEY(RepositoryConfig, path, "path"),
+    CHOICE_KEY(RepositoryConfig, encryption, "encryption", " none passphrase key-file sealed "),
+    CHOICE_KEY(RepositoryConfig, compression, "compression", " none lz4 zstd "),
+    INT_KEY(RepositoryConfig, compression_level, "compression-level", 0, 19),
+    IGNORED_KEY("passphrase-file"),
+    IGNORED_KEY("passphrase-command"),
+    IGNORED_KEY("key-file"),
+    IGNORED_KEY("recipients"),
+    IGNORED_KEY("endpoint"),
+    IGNORED_KEY("bucket"),
+    IGNORED_KEY("prefix"),
+    IGNORED_KEY("region"),
+    IGNORED_KEY("uri-style"),
+    IGNORED_KEY("access-key"),
+    IGNORED_KEY("secret-key"),
+    IGNORED_KEY("ca-file"),
+    IGNORED_KEY("required"),
+    {NULL, VALUE_TEXT, 0, NULL, 0, 0},
+};
+
+const ConfigKey CONFIG_CLUSTER_KEYS[] = {
+    TEXT_KEY(ClusterConfig, conninfo, "conninfo"),
+    TEXT_KEY(ClusterConfig, pgdata, "pgdata"),
+    TEXT_KEY(ClusterConfig, timezone, "timezone"),
+    TEXT_KEY(ClusterConfig, repositories, "repository"),
+    {NULL, VALUE_TEXT, 0, NULL, 0, 0},
+};
+
+bool
+parse_size(const char *text, uint64_t *size_out)
+{
+    static const char UNITS[] = "KMGT";
+
+    if (!isdigit((unsigned char)text[0]))
+        return false; /* strtoull would take signs and blanks */
+    char *end;
+    errno = 0;
+    const unsigned long long value = strtoull(text, &end, 10);
+    if (errno != 0)
+        return false;
+
+    unsigned shift = 0;
+    if (*end != '\0') {
+        const char *unit = strchr(UNITS, *end);
+        if (unit != NULL) {
+            shift = 10 * (unsigned)(unit - UNITS + 1);
+            end++;
+            if (end[0] == 'i' && end[1] == 'B')
+                end++;
+        }
+        if (*end == 'B')
+            end++;
+    }
+    if (*end != '\0' || value > UINT64_MAX >> shift)
+        return false;
+    *size_out = (uint64_t)value << shift;
+    return true;
+}
+
+bool
+config_refuse(const ConfigOrigin *origin, CairnError *err, const char *format, ...)
+{
+    char message[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    if (origin->variable != NULL)
+        return cairn_error(err, CAIRN_USAGE, "environment variable %s: %s", origin->variable,
+                           message);
+    return cairn_error(err, CAIRN_USAGE, "%s:%d: %s", origin->file, origin->line, message);
+}
+
+static bool
+set_int(const ConfigKey *key, int *field, const char *value, const ConfigOrigin *origin,
+        CairnError *err)
+{
+    char *end;
+    errno = 0;
+    const long number = strtol(value, &end, 10);
+    if (errno != 0 || end == value || *end != '\0' || isspace((unsigned char)value[0]) ||
+        number < key->minimum || number > key->maximum) {
+        return config_refuse(origin, err, "'%s' must be a number from %d to %d, not '%.100s'",
+                             key->name, key->minimum, key->maximum, value);
+    }
+    *field = (int)number;
+    return true;
+}
+
+static bool
+is_choice(const char *choices, const char *value)
+{
+    char padded[64];
+    const int length = snprintf(padded, sizeof padded, " %s ", value);
+    return length > 2 && (size_t)length < sizeof padded && strchr(value, ' ') == NULL &&
+           strstr(choices, padded) != NULL;
+}
+
+bool
+config_set_value(Config *config, const ConfigKey *key, void *values, const char *value,
+                 const ConfigOrigin *origin, CairnError *err)
+{
+    void *field = (char *)values + key->offset;
+    if (*value == '\0')
+        return config_refuse(origin, err, "'%s' has no value", key->name);
+
+    switch (key->type) {
+    case VALUE_CHOICE:
+        if (!is_choice(key->choices, value))
+            return config_refuse(origin, err, "'%s' must be one of%.*s, not '%.100s'", key->name,
+                                 (int)strlen(key->choices) - 1, key->choices, value);
+        *(const char **)field = arena_strdup(config->arena, value);
+        return true;
+    case VALUE_TEXT:
+        *(const char **)field = arena_strdup(config->arena, value);
+        return true;
+    case VALUE_INT:
+        return set_int(key, field, value, origin, err);
+    case VALUE_SIZE:
+        if (!parse_size(value, field))
+            return config_refuse(origin, err, "'%s' must be a size like 64MiB, not '%.100s'",
+                                 key->name, value);
+        return true;
+    case VALUE_IGNORED:
+        return true;
+    }
+    return cairn_error(err, CAIRN_INTERNAL, "unknown type of key '%s'", key->name);
+}
