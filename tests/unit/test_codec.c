@@ -26,7 +26,7 @@ fill(void **state)
     for (size_t i = 0; i < SIZE; i++) {
         x = x * 1664525 + 1013904223;
         noise[i] = (uint8_t)(x >> 24);
-        text[i] = (uint8_t)((uint8_t)"pgcairn "[i % 8] + (x >> 31));
+        text[i] = (uint8_t)((uint8_t) "pgcairn "[i % 8] + (x >> 31));
     }
     return 0;
 }
@@ -130,6 +130,22 @@ test_a_wrong_size_is_corrupt(void **state)
 }
 
 static void
+test_a_second_frame_behind_a_block_is_corrupt(void **state)
+{
+    (void)state;
+    CairnError err = {0};
+    SCOPED(CodecContext) codec = codec_open(CODEC_ZSTD, 0, &err);
+    const size_t bound = codec_bound(codec, SIZE);
+    SCOPED_MEMORY uint8_t *stored = malloc(bound + 8);
+    size_t size;
+    CodecId id;
+    assert_true(codec_compress(codec, text, SIZE, stored, bound, &size, &id, &err));
+    /* An empty skippable frame, which the library would step over. */
+    memcpy(stored + size, "\x50\x2a\x4d\x18\0\0\0\0", 8);
+    expect_corrupt(codec, id, stored, size + 8, SIZE);
+}
+
+static void
 test_bombs_are_refused(void **state)
 {
     (void)state;
@@ -219,6 +235,7 @@ main(void)
         cmocka_unit_test(test_every_codec_and_level_gives_back_what_it_took),
         cmocka_unit_test(test_any_context_decompresses_every_codec),
         cmocka_unit_test(test_a_wrong_size_is_corrupt),
+        cmocka_unit_test(test_a_second_frame_behind_a_block_is_corrupt),
         cmocka_unit_test(test_bombs_are_refused),
         cmocka_unit_test(test_damage_never_gets_out_of_bounds),
         cmocka_unit_test(test_ids_names_and_levels_are_checked),
