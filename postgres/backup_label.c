@@ -176,7 +176,7 @@ parse_lines(Lines *lines, BackupLabel *label)
 bool
 backup_label_parse(const char *text, size_t size, BackupLabel *label_out, CairnError *err)
 {
-    Lines lines = {.at = text, .end = text + size};
+    Lines lines = {.at = text, .end = size == 0 ? text : text + size};
     BackupLabel label = {0};
 
     if (!parse_lines(&lines, &label))

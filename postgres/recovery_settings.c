@@ -31,6 +31,13 @@ typedef struct {
     const char *end;
 } Span;
 
+/* An empty text may be NULL, which no arithmetic may touch. */
+static Span
+span_of(const char *text, size_t size)
+{
+    return size == 0 ? (Span){0} : (Span){.at = text, .end = text + size};
+}
+
 static bool
 is_letter(char c)
 {
@@ -117,7 +124,7 @@ settings_append(ByteWriter *text, const char *name, const char *value, CairnErro
 void
 settings_filter(const char *text, size_t size, const char *const *names, ByteWriter *filtered)
 {
-    Span rest = {.at = text, .end = text + size};
+    Span rest = span_of(text, size);
     while (rest.at < rest.end) {
         const Span line = take_line(&rest);
         Span scan = line;
@@ -214,7 +221,7 @@ char *
 settings_find(const char *text, size_t size, const char *name)
 {
     SCOPED_MEMORY char *found = NULL;
-    Span rest = {.at = text, .end = text + size};
+    Span rest = span_of(text, size);
     while (rest.at < rest.end) {
         Span line = take_line(&rest);
         if (!name_is(take_name(&line), name))

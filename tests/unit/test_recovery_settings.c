@@ -162,6 +162,16 @@ test_settings_find_takes_the_last_valid_line(void **state)
 }
 
 static void
+test_settings_take_an_empty_text_without_memory(void **state)
+{
+    (void)state;
+    SCOPED_BYTES ByteWriter filtered = {0};
+    settings_filter(NULL, 0, recovery_setting_names, &filtered);
+    assert_int_equal(filtered.size, 0);
+    assert_null(settings_find(NULL, 0, "port"));
+}
+
+static void
 test_settings_find_unquotes_as_the_server_does(void **state)
 {
     (void)state;
@@ -191,6 +201,7 @@ main(void)
         cmocka_unit_test(test_settings_filter_knows_every_recovery_setting),
         cmocka_unit_test(test_settings_filter_obeys_the_names_given),
         cmocka_unit_test(test_settings_find_takes_the_last_valid_line),
+        cmocka_unit_test(test_settings_take_an_empty_text_without_memory),
         cmocka_unit_test(test_settings_find_unquotes_as_the_server_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
