@@ -1,5 +1,6 @@
 #include "repository/catalog.h"
 
+#include "repository/attempts.h"
 #include "repository/host.h"
 #include "repository/json.h"
 
@@ -11,7 +12,6 @@ enum { MARK_LIMIT = 1000000 };
 /* What the listing below one backup said. */
 typedef struct {
     CatalogBackup *backup;
-    Catalog *catalog;
     bool has_fate;
     char evidence[64][128]; /* the first names of each kind that carries a date worth reading */
     size_t evidence_count;
@@ -132,7 +132,7 @@ read_backup(Repository *repository, const char *cluster, Catalog *catalog, Catal
 {
     char prefix[STORAGE_NAME_LIMIT];
     snprintf(prefix, sizeof prefix, "c/%s/b/%s", cluster, backup->bid.text);
-    BackupListing listing = {.backup = backup, .catalog = catalog};
+    BackupListing listing = {.backup = backup};
     if (!storage_list(repository_storage(repository), prefix, list_backup, &listing, err))
         return false;
     backup->presence = BACKUP_UNFINISHED;
@@ -159,56 +159,19 @@ read_backup(Repository *repository, const char *cluster, Catalog *catalog, Catal
     return true;
 }
 
-typedef struct {
-    BackupId *ids;
-    size_t count, capacity;
-} IdList;
-
-static StorageListNext
-list_id(void *context, const StorageEntry *entry, CairnError *err)
-{
-    IdList *list = context;
-    BackupId id;
-    if (!backup_id_parse(entry->name, &id))
-        return STORAGE_LIST_GO_ON;
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity == 0 ? 64 : 2 * list->capacity;
-        BackupId *ids = realloc(list->ids, capacity * sizeof *ids);
-        if (ids == NULL) {
-            cairn_error(err, CAIRN_INTERNAL, "out of memory");
-            return STORAGE_LIST_FAILED;
-        }
-        list->ids = ids;
-        list->capacity = capacity;
-    }
-    list->ids[list->count++] = id;
-    return STORAGE_LIST_GO_ON;
-}
-
-static int
-by_id(const void *a, const void *b)
-{
-    return strcmp(((const BackupId *)a)->text, ((const BackupId *)b)->text);
-}
-
 Catalog *
 catalog_read(Repository *repository, const char *cluster, CairnError *err)
 {
-    char prefix[STORAGE_NAME_LIMIT];
-    snprintf(prefix, sizeof prefix, "c/%s/b", cluster);
-    IdList list = {0};
-    bool listed = storage_list(repository_storage(repository), prefix, list_id, &list, err);
-    SCOPED_MEMORY BackupId *ids = list.ids;
-    if (!listed)
+    SCOPED_MEMORY BackupId *ids = NULL;
+    size_t count;
+    if (!attempts_list(repository, cluster, &ids, &count, err))
         return NULL;
-    if (list.count > 0)
-        qsort(ids, list.count, sizeof *ids, by_id);
 
     SCOPED(Catalog) catalog = calloc(1, sizeof *catalog);
     CAIRN_ASSERT(catalog != NULL);
     catalog->arena = arena_new();
-    catalog->backups = arena_alloc(catalog->arena, (list.count + 1) * sizeof *catalog->backups);
-    for (size_t i = 0; i < list.count; i++) {
+    catalog->backups = arena_alloc(catalog->arena, (count + 1) * sizeof *catalog->backups);
+    for (size_t i = 0; i < count; i++) {
         CatalogBackup *backup = &catalog->backups[catalog->count++];
         backup->bid = ids[i];
         if (!read_backup(repository, cluster, catalog, backup, err))

@@ -1,0 +1,153 @@
+#include "repository/frame_job.h"
+
+#include <string.h>
+
+FrameJob *
+frame_job_new(size_t stored_capacity, CairnError *err)
+{
+    FrameJob *job = calloc(1, sizeof *job);
+    if (job == NULL || (job->raw = malloc(FRAME_SIZE)) == NULL ||
+        (job->stored = malloc(stored_capacity)) == NULL) {
+        frame_job_free(job);
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    return job;
+}
+
+void
+frame_job_reset(FrameJob *job)
+{
+    for (size_t i = 0; i < job->event_count; i++) {
+        if (job->events[i].type == EVENT_END)
+            pipeline_file_free(job->events[i].file);
+    }
+    job->event_count = 0;
+    job->slot_count = 0;
+    job->done = false;
+}
+
+void
+frame_job_free(void *pointer)
+{
+    FrameJob *job = pointer;
+    if (job == NULL)
+        return;
+    frame_job_reset(job);
+    free(job->events);
+    free(job->raw);
+    free(job->stored);
+    free(job);
+}
+
+bool
+frame_job_event(FrameJob *job, const FrameEvent *event, CairnError *err)
+{
+    FrameEvent *last = job->event_count > 0 ? &job->events[job->event_count - 1] : NULL;
+    if (last != NULL && event->type != EVENT_END && last->type == event->type &&
+        last->file == event->file && last->first_unit + last->units == event->first_unit &&
+        last->units < REGION_UNITS) {
+        last->units += event->units;
+        last->tail_bytes = event->tail_bytes;
+        return true;
+    }
+    if (job->event_count == job->event_capacity) {
+        size_t capacity = job->event_capacity == 0 ? 32 : 2 * job->event_capacity;
+        FrameEvent *events = realloc(job->events, capacity * sizeof *events);
+        if (events == NULL)
+            return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        job->events = events;
+        job->event_capacity = capacity;
+    }
+    job->events[job->event_count++] = *event;
+    return true;
+}
+
+static bool
+fingerprint(FrameJob *job, const FrameTools *tools, uint32_t slot, uint32_t size, CairnError *err)
+{
+    uint8_t digest[KEYED_DIGEST_SIZE];
+    if (!keyed_digest_of(tools->digest, job->raw + (size_t)slot * UNIT_SIZE, size, digest, err))
+        return false;
+    memcpy(job->fingerprints[slot], digest, FINGERPRINT_SIZE);
+    return true;
+}
+
+static bool
+process_extent(FrameJob *job, const FrameTools *tools, const FrameEvent *event, uint32_t first_slot,
+               CairnError *err)
+{
+    if (tools->check != NULL && event->file->entry.class == MAP_CLASS_CLUSTER) {
+        tools->check(tools->check_context, event->file->path, event->first_unit,
+                     job->raw + (size_t)first_slot * UNIT_SIZE, event->units, event->tail_bytes);
+    }
+    for (uint32_t i = 0; i < event->units; i++) {
+        bool is_tail = i + 1 == event->units && event->tail_bytes > 0;
+        if (!fingerprint(job, tools, first_slot + i, is_tail ? event->tail_bytes : UNIT_SIZE, err))
+            return false;
+    }
+    return true;
+}
+
+bool
+frame_job_process(FrameJob *job, const FrameTools *tools, CairnError *err)
+{
+    uint32_t slot = 0;
+    for (size_t i = 0; i < job->event_count; i++) {
+        if (job->events[i].type != EVENT_DATA)
+            continue;
+        if (!process_extent(job, tools, &job->events[i], slot, err))
+            return false;
+        slot += job->events[i].units;
+    }
+    CAIRN_ASSERT(slot == job->slot_count);
+    if (slot == 0)
+        return true;
+    size_t raw_size = (size_t)slot * UNIT_SIZE;
+    return codec_compress(tools->codec, job->raw, raw_size, job->stored,
+                          codec_bound(tools->codec, FRAME_SIZE), &job->stored_size, &job->codec, err);
+}
+
+PipelineFile *
+pipeline_file_new(MapClass class, const char *path, MapEntryType type, uint32_t mode, CairnError *err)
+{
+    PipelineFile *file = calloc(1, sizeof *file);
+    if (file == NULL || (file->path = strdup(path)) == NULL) {
+        free(file);
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    file->entry = (MapEntry){.class = class, .path = file->path, .type = type, .mode = mode};
+    return file;
+}
+
+void
+pipeline_file_free(PipelineFile *file)
+{
+    if (file == NULL)
+        return;
+    free(file->runs);
+    free(file->path);
+    free(file);
+}
+
+bool
+pipeline_file_run(PipelineFile *file, const MapRun *run, CairnError *err)
+{
+    MapRun *last = file->run_count > 0 ? &file->runs[file->run_count - 1] : NULL;
+    if (last != NULL && last->is_zero == run->is_zero &&
+        (run->is_zero || (last->pack == run->pack && last->slot + last->units == run->slot))) {
+        last->units += run->units;
+        return true;
+    }
+    if (file->run_count == file->run_capacity) {
+        size_t capacity = file->run_capacity == 0 ? 2 : 2 * file->run_capacity;
+        MapRun *runs = realloc(file->runs, capacity * sizeof *runs);
+        if (runs == NULL)
+            return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        file->runs = runs;
+        file->run_capacity = capacity;
+    }
+    file->runs[file->run_count++] = *run;
+    return true;
+}

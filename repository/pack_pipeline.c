@@ -1,0 +1,522 @@
+#include "repository/pack_pipeline.h"
+
+#include "common/queue.h"
+#include "postgres/page.h"
+#include "repository/frame_job.h"
+#include "repository/pack.h"
+
+#include <pthread.h>
+#include <string.h>
+
+enum { EVENTS_WITHOUT_DATA = 256, EVENTS_WITH_DATA = 4096 };
+
+struct PackPipeline {
+    PackPipelineOptions options;
+
+    /* The feeding thread's. */
+    FrameJob *job;         /* being filled */
+    PipelineFile *file;    /* open file */
+    uint64_t file_size;
+    uint32_t file_crc;
+    uint8_t unit[UNIT_SIZE]; /* a unit that came in pieces */
+    size_t unit_used;
+
+    /* Hand-over. A job is in exactly one of: free, being filled, work+order, order (done). The queues hold
+       borrowed pointers and have room for all jobs, so that only pops ever wait. */
+    FrameJob **jobs;
+    size_t job_count;
+    Queue *free_jobs;
+    Queue *work;
+    Queue *order;
+    pthread_mutex_t mutex;
+    pthread_cond_t job_done;
+    bool failed;
+    CairnError error; /* the first failure */
+
+    FrameTools *tools; /* one a worker */
+    pthread_t *workers;
+    int worker_count;
+    pthread_t writer;
+    bool writer_started;
+
+    /* The writer thread's, until it is joined. */
+    PackWriter *pack;
+    uint32_t pack_slots;
+    uint32_t pack_count;
+    uint64_t stored_bytes;
+    uint64_t *live_units;
+    uint8_t (*digests)[SHA256_SIZE];
+};
+
+/* Keeps the first error and makes everybody stop. */
+static void
+fail(PackPipeline *pipeline, const CairnError *err)
+{
+    pthread_mutex_lock(&pipeline->mutex);
+    if (!pipeline->failed) {
+        pipeline->failed = true;
+        pipeline->error = *err;
+    }
+    pthread_cond_broadcast(&pipeline->job_done);
+    pthread_mutex_unlock(&pipeline->mutex);
+    queue_cancel(pipeline->free_jobs);
+    queue_cancel(pipeline->work);
+    queue_cancel(pipeline->order);
+}
+
+/* Gives the pipeline's failure to the feeding thread. */
+static bool
+report(PackPipeline *pipeline, CairnError *err)
+{
+    pthread_mutex_lock(&pipeline->mutex);
+    *err = pipeline->error;
+    pthread_mutex_unlock(&pipeline->mutex);
+    if (err->kind == CAIRN_OK)
+        cairn_error(err, CAIRN_INTERNAL, "pipeline stopped without an error");
+    return false;
+}
+
+typedef struct {
+    PackPipeline *pipeline;
+    FrameTools *tools;
+} WorkerStart;
+
+static void *
+worker_main(void *argument)
+{
+    WorkerStart start = *(WorkerStart *)argument;
+    free(argument);
+    PackPipeline *pipeline = start.pipeline;
+    for (FrameJob *job; (job = queue_pop(pipeline->work)) != NULL;) {
+        CairnError err = {0};
+        if (!frame_job_process(job, start.tools, &err)) {
+            fail(pipeline, &err);
+            return NULL;
+        }
+        pthread_mutex_lock(&pipeline->mutex);
+        job->done = true;
+        pthread_cond_signal(&pipeline->job_done);
+        pthread_mutex_unlock(&pipeline->mutex);
+    }
+    return NULL;
+}
+
+static bool
+finish_pack(PackPipeline *pipeline, CairnError *err)
+{
+    if (pipeline->pack == NULL)
+        return true;
+    uint32_t number = pipeline->pack_count - 1;
+    uint64_t *live = realloc(pipeline->live_units, pipeline->pack_count * sizeof *live);
+    if (live != NULL)
+        pipeline->live_units = live;
+    void *digests = realloc(pipeline->digests, pipeline->pack_count * sizeof *pipeline->digests);
+    if (digests != NULL)
+        pipeline->digests = digests;
+    if (live == NULL || digests == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+
+    SCOPED_BYTES ByteWriter frame_table = {0};
+    uint64_t stored;
+    if (!pack_finish(pipeline->pack, pipeline->digests[number], &pipeline->live_units[number], &stored,
+                     &frame_table, err) ||
+        !map_builder_add_frame_table(pipeline->options.map, number, frame_table.data, frame_table.size,
+                                     err))
+        return false;
+    pipeline->stored_bytes += stored;
+    pack_writer_free(pipeline->pack);
+    pipeline->pack = NULL;
+    return true;
+}
+
+static bool
+ensure_pack(PackPipeline *pipeline, uint32_t slots, CairnError *err)
+{
+    if (pipeline->pack != NULL && (pack_size_so_far(pipeline->pack) >= PACK_TARGET_SIZE ||
+                                   pipeline->pack_slots + slots > PACK_SLOT_LIMIT) &&
+        !finish_pack(pipeline, err))
+        return false;
+    if (pipeline->pack != NULL)
+        return true;
+    const PackPipelineOptions *options = &pipeline->options;
+    pipeline->pack =
+        pack_create(options->repository, options->cluster, options->bid, pipeline->pack_count, err);
+    if (pipeline->pack == NULL)
+        return false;
+    pipeline->pack_count++;
+    pipeline->pack_slots = 0;
+    return true;
+}
+
+static bool
+write_event(PackPipeline *pipeline, FrameEvent *event, uint32_t *slot, CairnError *err)
+{
+    PipelineFile *file = event->file;
+    if (event->type == EVENT_END) {
+        bool added = map_builder_add(pipeline->options.map, &file->entry, file->runs, file->run_count, err);
+        pipeline_file_free(file);
+        event->type = EVENT_ZERO; /* its file is gone: the job must not free it again */
+        return added;
+    }
+    MapRun run = {.is_zero = event->type == EVENT_ZERO, .units = event->units};
+    if (event->type == EVENT_DATA) {
+        run.pack = pipeline->pack_count - 1;
+        run.slot = *slot;
+        *slot += event->units;
+        if (!pack_add_run(pipeline->pack, file->entry.class, file->path, event->first_unit, event->units,
+                          event->tail_bytes, err))
+            return false;
+    }
+    return pipeline_file_run(file, &run, err);
+}
+
+static bool
+write_job(PackPipeline *pipeline, FrameJob *job, CairnError *err)
+{
+    uint32_t slot = 0;
+    if (job->slot_count > 0) {
+        PackFrame frame = {.stored = job->stored, .stored_size = (uint32_t)job->stored_size,
+                           .codec = (uint8_t)job->codec, .slot_count = (uint8_t)job->slot_count,
+                           .fingerprints = job->fingerprints};
+        if (!ensure_pack(pipeline, job->slot_count, err) ||
+            !pack_append(pipeline->pack, &frame, &slot, err))
+            return false;
+        pipeline->pack_slots += job->slot_count;
+    }
+    for (size_t i = 0; i < job->event_count; i++) {
+        if (!write_event(pipeline, &job->events[i], &slot, err))
+            return false;
+    }
+    return true;
+}
+
+static bool
+wait_until_done(PackPipeline *pipeline, const FrameJob *job)
+{
+    pthread_mutex_lock(&pipeline->mutex);
+    while (!job->done && !pipeline->failed)
+        pthread_cond_wait(&pipeline->job_done, &pipeline->mutex);
+    bool done = job->done && !pipeline->failed;
+    pthread_mutex_unlock(&pipeline->mutex);
+    return done;
+}
+
+static void *
+writer_main(void *argument)
+{
+    PackPipeline *pipeline = argument;
+    CairnError err = {0};
+    for (FrameJob *job; (job = queue_pop(pipeline->order)) != NULL;) {
+        if (!wait_until_done(pipeline, job))
+            return NULL; /* the pipeline's array of jobs still owns it */
+        if (!write_job(pipeline, job, &err)) {
+            fail(pipeline, &err);
+            return NULL;
+        }
+        frame_job_reset(job);
+        if (!queue_push(pipeline->free_jobs, job))
+            return NULL;
+    }
+    pthread_mutex_lock(&pipeline->mutex);
+    bool failed = pipeline->failed;
+    pthread_mutex_unlock(&pipeline->mutex);
+    if (!failed && !finish_pack(pipeline, &err))
+        fail(pipeline, &err);
+    return NULL;
+}
+
+static void
+keep_item(void *item)
+{
+    (void)item; /* jobs belong to the pipeline's array, not to the queue they wait in */
+}
+
+static bool
+make_jobs(PackPipeline *pipeline, CairnError *err)
+{
+    size_t count = pipeline->options.frames_in_flight;
+    SCOPED(CodecContext) codec = repository_codec(pipeline->options.repository, err);
+    if (codec == NULL)
+        return false;
+    pipeline->jobs = calloc(count, sizeof *pipeline->jobs);
+    if (pipeline->jobs == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    for (; pipeline->job_count < count; pipeline->job_count++) {
+        FrameJob *job = frame_job_new(codec_bound(codec, FRAME_SIZE), err);
+        if (job == NULL)
+            return false;
+        pipeline->jobs[pipeline->job_count] = job;
+        bool pushed = queue_push(pipeline->free_jobs, job);
+        CAIRN_ASSERT(pushed);
+    }
+    return true;
+}
+
+static bool
+make_tools(PackPipeline *pipeline, FrameTools *tools, CairnError *err)
+{
+    tools->check = pipeline->options.check;
+    tools->check_context = pipeline->options.check_context;
+    tools->codec = repository_codec(pipeline->options.repository, err);
+    if (tools->codec == NULL)
+        return false;
+    tools->digest = repository_digest(pipeline->options.repository, DIGEST_FINGERPRINT, err);
+    return tools->digest != NULL;
+}
+
+static bool
+start_threads(PackPipeline *pipeline, CairnError *err)
+{
+    int jobs = pipeline->options.jobs;
+    pipeline->tools = calloc((size_t)jobs, sizeof *pipeline->tools);
+    pipeline->workers = calloc((size_t)jobs, sizeof *pipeline->workers);
+    if (pipeline->tools == NULL || pipeline->workers == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    for (int i = 0; i < jobs; i++) {
+        if (!make_tools(pipeline, &pipeline->tools[i], err))
+            return false;
+    }
+    if (pthread_create(&pipeline->writer, NULL, writer_main, pipeline) != 0)
+        return cairn_error(err, CAIRN_INTERNAL, "unable to start a thread");
+    pipeline->writer_started = true;
+    for (; pipeline->worker_count < jobs; pipeline->worker_count++) {
+        WorkerStart *start = malloc(sizeof *start);
+        if (start == NULL)
+            return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        *start = (WorkerStart){pipeline, &pipeline->tools[pipeline->worker_count]};
+        if (pthread_create(&pipeline->workers[pipeline->worker_count], NULL, worker_main, start) != 0) {
+            free(start);
+            return cairn_error(err, CAIRN_INTERNAL, "unable to start a thread");
+        }
+    }
+    return true;
+}
+
+PackPipeline *
+pack_pipeline_start(const PackPipelineOptions *options, CairnError *err)
+{
+    SCOPED(PackPipeline) pipeline = calloc(1, sizeof *pipeline);
+    if (pipeline == NULL) {
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    CAIRN_ASSERT(options->jobs >= 1 && options->frames_in_flight > (size_t)options->jobs);
+    pipeline->options = *options;
+    pthread_mutex_init(&pipeline->mutex, NULL);
+    pthread_cond_init(&pipeline->job_done, NULL);
+    size_t count = options->frames_in_flight;
+    if ((pipeline->free_jobs = queue_new(count, keep_item, err)) == NULL ||
+        (pipeline->work = queue_new(count, keep_item, err)) == NULL ||
+        (pipeline->order = queue_new(count, keep_item, err)) == NULL || !make_jobs(pipeline, err) ||
+        !start_threads(pipeline, err))
+        return NULL;
+    return take(&pipeline);
+}
+
+static void
+join_threads(PackPipeline *pipeline)
+{
+    for (int i = 0; i < pipeline->worker_count; i++)
+        pthread_join(pipeline->workers[i], NULL);
+    pipeline->worker_count = 0;
+    if (pipeline->writer_started)
+        pthread_join(pipeline->writer, NULL);
+    pipeline->writer_started = false;
+}
+
+void
+pack_pipeline_free(PackPipeline *pipeline)
+{
+    if (pipeline == NULL)
+        return;
+    if (pipeline->worker_count > 0 || pipeline->writer_started) {
+        CairnError stopped = {0};
+        cairn_error(&stopped, CAIRN_CANCELLED, "backup abandoned");
+        fail(pipeline, &stopped);
+        join_threads(pipeline);
+    }
+    pack_writer_free(pipeline->pack);
+    pipeline_file_free(pipeline->file);
+    for (size_t i = 0; i < pipeline->job_count; i++)
+        frame_job_free(pipeline->jobs[i]);
+    for (int i = 0; pipeline->tools != NULL && i < pipeline->options.jobs; i++) {
+        if (pipeline->tools[i].codec != NULL)
+            codec_close(pipeline->tools[i].codec);
+        keyed_digest_free(pipeline->tools[i].digest);
+    }
+    queue_free(pipeline->free_jobs);
+    queue_free(pipeline->work);
+    queue_free(pipeline->order);
+    pthread_mutex_destroy(&pipeline->mutex);
+    pthread_cond_destroy(&pipeline->job_done);
+    free(pipeline->jobs);
+    free(pipeline->tools);
+    free(pipeline->workers);
+    free(pipeline->live_units);
+    free(pipeline->digests);
+    free(pipeline);
+}
+
+/* A job to fill, waiting for one when all are in flight. */
+static bool
+ensure_job(PackPipeline *pipeline, CairnError *err)
+{
+    if (pipeline->job == NULL)
+        pipeline->job = queue_pop(pipeline->free_jobs);
+    return pipeline->job != NULL || report(pipeline, err);
+}
+
+static bool
+dispatch(PackPipeline *pipeline, CairnError *err)
+{
+    FrameJob *job = pipeline->job;
+    pipeline->job = NULL;
+    if (job == NULL || job->event_count == 0) {
+        pipeline->job = job;
+        return true;
+    }
+    if (!queue_push(pipeline->order, job) || !queue_push(pipeline->work, job))
+        return report(pipeline, err);
+    return true;
+}
+
+/* Entries without data must not pile up behind a frame that never fills. */
+static bool
+dispatch_if_crowded(PackPipeline *pipeline, CairnError *err)
+{
+    size_t limit = pipeline->job->slot_count == 0 ? EVENTS_WITHOUT_DATA : EVENTS_WITH_DATA;
+    return pipeline->job->event_count < limit || dispatch(pipeline, err);
+}
+
+/* The file is the pipeline's from here on, whatever happens. */
+static bool
+end_entry(PackPipeline *pipeline, PipelineFile *file, CairnError *err)
+{
+    FrameEvent event = {.type = EVENT_END, .file = file};
+    if (!ensure_job(pipeline, err) || !frame_job_event(pipeline->job, &event, err)) {
+        pipeline_file_free(file);
+        return false;
+    }
+    return dispatch_if_crowded(pipeline, err);
+}
+
+/* One unit of the open file; size < UNIT_SIZE only for its short end. */
+static bool
+add_unit(PackPipeline *pipeline, const uint8_t *data, uint32_t size, uint64_t unit, CairnError *err)
+{
+    FrameEvent event = {.file = pipeline->file, .first_unit = unit, .units = 1,
+                        .tail_bytes = size < UNIT_SIZE ? size : 0};
+    if (!ensure_job(pipeline, err))
+        return false;
+    if (bytes_are_zero(data, size)) {
+        event.type = EVENT_ZERO;
+        return frame_job_event(pipeline->job, &event, err) && dispatch_if_crowded(pipeline, err);
+    }
+    FrameJob *job = pipeline->job;
+    uint8_t *slot = job->raw + (size_t)job->slot_count * UNIT_SIZE;
+    memcpy(slot, data, size);
+    memset(slot + size, 0, UNIT_SIZE - size);
+    event.type = EVENT_DATA;
+    job->slot_count++;
+    if (!frame_job_event(job, &event, err))
+        return false;
+    return job->slot_count < FRAME_SLOTS || dispatch(pipeline, err);
+}
+
+bool
+pack_pipeline_directory(PackPipeline *pipeline, MapClass class, const char *path, uint32_t mode,
+                        CairnError *err)
+{
+    PipelineFile *directory = pipeline_file_new(class, path, MAP_DIRECTORY, mode, err);
+    if (directory == NULL)
+        return false;
+    return end_entry(pipeline, directory, err);
+}
+
+bool
+pack_pipeline_file_begin(PackPipeline *pipeline, MapClass class, const char *path, uint32_t mode,
+                         CairnError *err)
+{
+    CAIRN_ASSERT(pipeline->file == NULL);
+    pipeline->file = pipeline_file_new(class, path, MAP_FILE, mode, err);
+    pipeline->file_size = 0;
+    pipeline->file_crc = 0;
+    pipeline->unit_used = 0;
+    return pipeline->file != NULL;
+}
+
+bool
+pack_pipeline_data(PackPipeline *pipeline, const uint8_t *data, size_t size, CairnError *err)
+{
+    CAIRN_ASSERT(pipeline->file != NULL);
+    pipeline->file_crc = crc32c(pipeline->file_crc, data, size);
+    while (size > 0) {
+        uint64_t unit = pipeline->file_size / UNIT_SIZE;
+        if (pipeline->unit_used == 0 && size >= UNIT_SIZE) {
+            if (!add_unit(pipeline, data, UNIT_SIZE, unit, err))
+                return false;
+            pipeline->file_size += UNIT_SIZE;
+            data += UNIT_SIZE;
+            size -= UNIT_SIZE;
+            continue;
+        }
+        size_t piece = UNIT_SIZE - pipeline->unit_used;
+        if (piece > size)
+            piece = size;
+        memcpy(pipeline->unit + pipeline->unit_used, data, piece);
+        pipeline->unit_used += piece;
+        data += piece;
+        size -= piece;
+        if (pipeline->unit_used == UNIT_SIZE) {
+            if (!add_unit(pipeline, pipeline->unit, UNIT_SIZE, unit, err))
+                return false;
+            pipeline->file_size += UNIT_SIZE;
+            pipeline->unit_used = 0;
+        }
+    }
+    return true;
+}
+
+bool
+pack_pipeline_file_end(PackPipeline *pipeline, uint64_t *size_out, uint32_t *crc32c_out, CairnError *err)
+{
+    CAIRN_ASSERT(pipeline->file != NULL);
+    if (pipeline->unit_used > 0) {
+        if (!add_unit(pipeline, pipeline->unit, (uint32_t)pipeline->unit_used,
+                      pipeline->file_size / UNIT_SIZE, err))
+            return false;
+        pipeline->file_size += pipeline->unit_used;
+    }
+    PipelineFile *file = pipeline->file;
+    file->entry.size_bytes = pipeline->file_size;
+    file->entry.crc32c = pipeline->file_crc;
+    file->entry.has_crc32c = true;
+    pipeline->file = NULL;
+    if (!end_entry(pipeline, file, err))
+        return false;
+    *size_out = pipeline->file_size;
+    *crc32c_out = pipeline->file_crc;
+    return true;
+}
+
+bool
+pack_pipeline_finish(PackPipeline *pipeline, Sha256 *digests, PackPipelineResult *result_out,
+                     CairnError *err)
+{
+    CAIRN_ASSERT(pipeline->file == NULL);
+    if (!dispatch(pipeline, err))
+        return false;
+    queue_close(pipeline->work);
+    queue_close(pipeline->order);
+    join_threads(pipeline);
+    if (pipeline->failed)
+        return report(pipeline, err);
+    for (uint32_t i = 0; i < pipeline->pack_count; i++) {
+        if (!sha256_update(digests, pipeline->digests[i], SHA256_SIZE, err))
+            return false;
+    }
+    *result_out = (PackPipelineResult){.pack_count = pipeline->pack_count,
+                                       .stored_bytes = pipeline->stored_bytes,
+                                       .live_units = pipeline->live_units};
+    return true;
+}

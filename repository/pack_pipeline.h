@@ -1,0 +1,50 @@
+/*
+ * From a stream of files to packs: one thread feeds, N workers check, fingerprint and compress frames, one writer
+ * appends them to packs in order and tells the map (ARCHITECTURE.md, "The way of a page").
+ *
+ * Memory: frames_in_flight * 0.26 MiB, one pack's directory (at most PACK_SLOT_LIMIT slots), and the runs
+ * of the files in flight.
+ * Errors: the first failure of any thread; sticky. Threads: the feeding functions from one thread.
+ */
+#ifndef PGCAIRN_REPOSITORY_PACK_PIPELINE_H
+#define PGCAIRN_REPOSITORY_PACK_PIPELINE_H
+
+#include "repository/backup_writer.h"
+#include "repository/map.h"
+
+enum { PACK_SLOT_LIMIT = 65536 };
+
+typedef struct {
+    Repository *repository;
+    const char *cluster;
+    const BackupId *bid;
+    MapBuilder *map;
+    int jobs;
+    size_t frames_in_flight;
+    UnitCheck *check;
+    void *check_context;
+} PackPipelineOptions;
+
+typedef struct {
+    uint32_t pack_count;
+    uint64_t stored_bytes;
+    uint64_t *live_units; /* of each pack; borrowed from the pipeline */
+} PackPipelineResult;
+
+typedef struct PackPipeline PackPipeline;
+PackPipeline *pack_pipeline_start(const PackPipelineOptions *options, CairnError *err) MUST_CHECK;
+void pack_pipeline_free(PackPipeline *pipeline); /* stops the threads, abandons the open pack */
+bool pack_pipeline_directory(PackPipeline *pipeline, MapClass class, const char *path, uint32_t mode,
+                             CairnError *err) MUST_CHECK;
+bool pack_pipeline_file_begin(PackPipeline *pipeline, MapClass class, const char *path, uint32_t mode,
+                              CairnError *err) MUST_CHECK;
+bool pack_pipeline_data(PackPipeline *pipeline, const uint8_t *data, size_t size,
+                        CairnError *err) MUST_CHECK;
+bool pack_pipeline_file_end(PackPipeline *pipeline, uint64_t *size_out, uint32_t *crc32c_out,
+                            CairnError *err) MUST_CHECK;
+/* Everything durable, threads joined. digests: fed each pack's trailer digest in order. */
+bool pack_pipeline_finish(PackPipeline *pipeline, Sha256 *digests, PackPipelineResult *result_out,
+                          CairnError *err) MUST_CHECK;
+SCOPED_TYPE(PackPipeline, pack_pipeline_free);
+
+#endif
