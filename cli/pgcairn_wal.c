@@ -1,0 +1,29 @@
+/*
+ * pgcairn-wal: what PostgreSQL calls for every WAL file. Small on purpose: it starts in a few
+ * milliseconds, and links neither libpq nor anything of the network.
+ */
+#include "cli/commands.h"
+
+#include <openssl/crypto.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#ifndef PGCAIRN_VERSION
+#define PGCAIRN_VERSION "unversioned"
+#endif
+
+int
+main(int argc, char **argv)
+{
+    if (argc > 1 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "version") == 0)) {
+        printf("pgcairn-wal %s\n", PGCAIRN_VERSION);
+        return 0;
+    }
+    /* What we make is readable to no others, whatever umask the server has. */
+    umask(027);
+    /* We use the default provider only: its configuration file would cost more time than the
+     * digests. */
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL);
+    return wal_command(world_real(), argc, argv);
+}

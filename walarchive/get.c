@@ -1,0 +1,301 @@
+#include "walarchive/get.h"
+
+#include "common/cancel.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "repository/incarnation.h"
+#include "repository/wal_store.h"
+#include "walarchive/data_directory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#define TEMPORARY_SUFFIX ".pgcairn"
+
+enum { TOKEN_DIGITS = 16, PAUSE_FIRST_MS = 100, PAUSE_LONGEST_MS = 2000 };
+
+/* A leftover that no running get can own any more. */
+static const int64_t LEFTOVER_AGE_US = INT64_C(3600) * 1000000;
+
+/* Where the file goes: the directory of %p, its last component, and the temporary name. */
+typedef struct {
+    const World *world;
+    int directory_fd;
+    int fd;
+    mode_t mode;
+    char name[NAME_MAX + 1];
+    char temporary[NAME_MAX + 1];
+} Target;
+
+static bool
+target_open(Target *target, const char *path, CairnError *err)
+{
+    const Disk *disk = target->world->disk;
+    const char *slash = strrchr(path, '/');
+    const char *name = slash != NULL ? slash + 1 : path;
+    char directory[PATH_MAX];
+
+    if (name[0] == '\0' || strlen(name) > NAME_MAX - TOKEN_DIGITS - sizeof TEMPORARY_SUFFIX ||
+        strlen(path) >= PATH_MAX)
+        return cairn_error(err, CAIRN_USAGE, "'%s' is no path of a file", path);
+    snprintf(target->name, sizeof target->name, "%s", name);
+    if (slash == NULL)
+        snprintf(directory, sizeof directory, ".");
+    else
+        snprintf(directory, sizeof directory, "%.*s", (int)(slash - path) + 1, path);
+    target->directory_fd =
+        disk->openat(disk, AT_FDCWD, directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (target->directory_fd < 0)
+        return cairn_error_errno(err, "unable to open '%s'", directory);
+    return true;
+}
+
+/* A random name each time: a get that outlived a crashed server may still write to its own. */
+static bool
+target_create(Target *target, CairnError *err)
+{
+    const Disk *disk = target->world->disk;
+    char token[TOKEN_DIGITS + 1];
+
+    if (!random_token(target->world, token, err))
+        return false;
+    snprintf(target->temporary, sizeof target->temporary, "%.200s.%s" TEMPORARY_SUFFIX,
+             target->name, token);
+    target->fd = disk->openat(disk, target->directory_fd, target->temporary,
+                              O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, target->mode);
+    if (target->fd < 0)
+        return cairn_error_errno(err, "unable to create '%s'", target->temporary);
+    return true;
+}
+
+static void
+target_abandon(Target *target)
+{
+    const Disk *disk = target->world->disk;
+
+    if (target->fd >= 0)
+        disk->close(disk, target->fd);
+    target->fd = -1;
+    if (target->temporary[0] != '\0')
+        disk->unlinkat(disk, target->directory_fd, target->temporary, 0);
+    target->temporary[0] = '\0';
+}
+
+/* The name is PostgreSQL's scratch name, which it removed before it asked: replacing it is right.
+ */
+static bool
+target_publish(Target *target, CairnError *err)
+{
+    const Disk *disk = target->world->disk;
+
+    if (!file_sync_close(target->world, take_fd(&target->fd), target->temporary, err))
+        return false;
+    if (disk->renameat(disk, target->directory_fd, target->temporary, target->directory_fd,
+                       target->name) != 0)
+        return cairn_error_errno(err, "unable to rename '%s' to '%s'", target->temporary,
+                                 target->name);
+    target->temporary[0] = '\0';
+    return true;
+}
+
+static bool
+is_leftover(const char *name)
+{
+    const size_t tail = 1 + TOKEN_DIGITS + strlen(TEMPORARY_SUFFIX);
+    const size_t size = strlen(name);
+
+    return size > tail && name[size - tail] == '.' &&
+           strcmp(name + size - strlen(TEMPORARY_SUFFIX), TEMPORARY_SUFFIX) == 0 &&
+           strspn(name + size - tail + 1, "0123456789abcdef") == TOKEN_DIGITS;
+}
+
+/* Tidiness only, so that failures do not matter. */
+static void
+sweep_leftovers(const Target *target)
+{
+    const Disk *disk = target->world->disk;
+    const int64_t limit_us = target->world->clock->wall_us(target->world->clock) - LEFTOVER_AGE_US;
+    const int fd =
+        disk->openat(disk, target->directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    DIR *directory = fd >= 0 ? disk->opendir(disk, fd) : NULL;
+    const struct dirent *entry;
+    struct stat status;
+
+    if (directory == NULL) {
+        if (fd >= 0)
+            disk->close(disk, fd);
+        return;
+    }
+    while ((entry = disk->readdir(disk, directory)) != NULL) {
+        if (is_leftover(entry->d_name) &&
+            disk->fstatat(disk, target->directory_fd, entry->d_name, &status,
+                          AT_SYMLINK_NOFOLLOW) == 0 &&
+            S_ISREG(status.st_mode) && (int64_t)status.st_mtim.tv_sec * 1000000 < limit_us)
+            disk->unlinkat(disk, target->directory_fd, entry->d_name, 0);
+    }
+    disk->closedir(disk, directory);
+}
+
+/* Absent from the repository: is that the end of this history, or a hole in it? */
+static WalGetResult
+judge_absence(WalStore *wal, const char *file_name, CairnError *err)
+{
+    WalSuccessor successor;
+
+    if (!wal_store_successor(wal, file_name, &successor, err))
+        return WAL_GET_TROUBLE;
+    if (!successor.found) {
+        cairn_error(err, CAIRN_NOT_FOUND, "'%s' is not in the archive", file_name);
+        return WAL_GET_ABSENT;
+    }
+    cairn_error(err, CAIRN_CORRUPT,
+                "'%s' is missing from the archive, although '%s' is stored: a hole in "
+                "the WAL",
+                file_name, successor.name);
+    cairn_error_hint(
+        err, "the server that wrote it may still have it to push, or it was removed; to end "
+             "recovery before the hole on purpose, set a recovery target");
+    return WAL_GET_TROUBLE;
+}
+
+static WalGetResult
+deliver(WalStore *wal, const WalGet *get, Target *target, CairnError *err)
+{
+    if (!target_create(target, err))
+        return WAL_GET_TROUBLE;
+    if (!wal_store_fetch(wal, get->file_name, target->fd, err)) {
+        target_abandon(target);
+        if (err->kind != CAIRN_NOT_FOUND)
+            return WAL_GET_TROUBLE;
+        cairn_error_clear(err);
+        return judge_absence(wal, get->file_name, err);
+    }
+    if (!target_publish(target, err)) {
+        target_abandon(target);
+        return WAL_GET_TROUBLE;
+    }
+    return WAL_GET_DELIVERED;
+}
+
+/* Here NOT_FOUND of repository or incarnation is trouble: a path not mounted, or a wrong setting.
+ */
+static WalGetResult
+attempt(const World *world, const WalGet *get, const ControlFile *control, Target *target,
+        CairnError *err)
+{
+    Incarnation incarnation;
+    SCOPED(Repository) repository = repository_open(world, get->repository, err);
+
+    if (repository == NULL)
+        return WAL_GET_TROUBLE;
+    if (!incarnation_get(repository, get->cluster, control->system_id, control->major, &incarnation,
+                         err)) {
+        if (err->kind == CAIRN_NOT_FOUND) {
+            cairn_error_clear(err);
+            cairn_error(err, CAIRN_MISMATCH,
+                        "cluster '%s' of the repository never was system %" PRIu64
+                        " of PostgreSQL %d",
+                        get->cluster, control->system_id, control->major);
+            cairn_error_hint(err, "name the cluster whose WAL this server needs with --cluster");
+        }
+        return WAL_GET_TROUBLE;
+    }
+    if (incarnation.wal_segment_size != control->wal_segment_size) {
+        cairn_error(err, CAIRN_MISMATCH,
+                    "the repository's WAL segments have %" PRIu32 " bytes, this server's %" PRIu32,
+                    incarnation.wal_segment_size, control->wal_segment_size);
+        return WAL_GET_TROUBLE;
+    }
+    SCOPED(WalStore) wal = wal_store_open(repository, get->cluster, &incarnation, err);
+    return wal != NULL ? deliver(wal, get, target, err) : WAL_GET_TROUBLE;
+}
+
+/* Time heals an unreachable disk, a hole (pushes arrive late) and bad reads, but no wrong settings.
+ */
+static bool
+is_worth_retrying(const CairnError *err)
+{
+    switch (err->kind) {
+    case CAIRN_CANCELLED:
+    case CAIRN_USAGE:
+    case CAIRN_MISMATCH:
+    case CAIRN_UNSUPPORTED:
+    case CAIRN_REFUSED:
+        return false;
+    default:
+        return true;
+    }
+}
+
+static WalGetResult
+attempt_until(const World *world, const WalGet *get, const ControlFile *control, Target *target,
+              CairnError *err)
+{
+    const Clock *clock = world->clock;
+    const int64_t limit_ns = clock->monotonic_ns(clock) + get->retry_ms * 1000000;
+    int64_t pause_ms = PAUSE_FIRST_MS;
+
+    for (;;) {
+        const WalGetResult result = attempt(world, get, control, target, err);
+        const int64_t left_ms = (limit_ns - clock->monotonic_ns(clock)) / 1000000;
+
+        if (result != WAL_GET_TROUBLE || left_ms <= 0 || !is_worth_retrying(err))
+            return result;
+        log_debug("%s; trying again", err->message);
+        cairn_error_clear(err);
+        clock->sleep_ms(clock, pause_ms < left_ms ? pause_ms : left_ms);
+        pause_ms = 2 * pause_ms < PAUSE_LONGEST_MS ? 2 * pause_ms : PAUSE_LONGEST_MS;
+        if (!cancel_check(err))
+            return WAL_GET_TROUBLE;
+    }
+}
+
+/* A standby asks again, or streams; it must not die of a storage that blinks. */
+static bool
+is_standby(const World *world, int pgdata_fd)
+{
+    struct stat status;
+
+    return world->disk->fstatat(world->disk, pgdata_fd, "standby.signal", &status, 0) == 0;
+}
+
+static mode_t
+file_mode_of(const World *world, int pgdata_fd)
+{
+    struct stat status;
+
+    /* As PostgreSQL does: group access to the files follows from that to the data directory. */
+    if (world->disk->fstat(world->disk, pgdata_fd, &status) == 0 && (status.st_mode & S_IRGRP) != 0)
+        return S_IRUSR | S_IWUSR | S_IRGRP;
+    return S_IRUSR | S_IWUSR;
+}
+
+WalGetResult
+wal_get(const World *world, const WalGet *get, CairnError *err)
+{
+    Target target = {.world = world, .directory_fd = -1, .fd = -1};
+    WalFileName file;
+    ControlFile control;
+
+    if (!wal_file_name_parse(get->file_name, &file, err))
+        return WAL_GET_TROUBLE;
+    SCOPED_FD pgdata_fd = data_directory_open(world, get->pgdata, get->path, err);
+    if (pgdata_fd < 0 || !data_directory_control(world, pgdata_fd, &control, err) ||
+        !target_open(&target, get->path, err))
+        return WAL_GET_TROUBLE;
+    SCOPED_FD directory_fd = target.directory_fd; /* closes it at the end */
+    CAIRN_ASSERT(directory_fd >= 0);
+    target.mode = file_mode_of(world, pgdata_fd);
+    if (file.kind == WAL_FILE_HISTORY)
+        sweep_leftovers(&target);
+
+    const WalGetResult result = attempt_until(world, get, &control, &target, err);
+    if (result == WAL_GET_TROUBLE && file.kind == WAL_FILE_SEGMENT &&
+        err->kind != CAIRN_CANCELLED && is_standby(world, pgdata_fd))
+        return WAL_GET_BLIP;
+    return result;
+}

@@ -1,0 +1,25 @@
+/*
+ * A time limit for a whole process. A command that PostgreSQL waits for must end: a hung
+ * archive_command blocks archiving and the server's shutdown.
+ *
+ * At the limit the process gets a SIGTERM, which ends it tidily through common/cancel.h. If it is
+ * still there some seconds later, or that long after any other signal that asked it to end, it sits
+ * in a system call on a file system that does not answer, and ends at once with exit code 1. _exit
+ * from a second thread kills the first one, which wakes even a wait on a hard NFS mount; a wait
+ * that cannot be killed at all (a dying local disk) outlives this too.
+ */
+#ifndef PGCAIRN_WALARCHIVE_WATCHDOG_H
+#define PGCAIRN_WALARCHIVE_WATCHDOG_H
+
+#include "common/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Once a process, after cancel_install. what: for the message; borrowed for ever. */
+bool watchdog_start(int64_t limit_ms, const char *what, CairnError *err) MUST_CHECK;
+
+/* True once the limit has passed: tells a time-out from a user's signal. */
+bool watchdog_expired(void);
+
+#endif
