@@ -1,0 +1,322 @@
+#include "restore/place.h"
+
+#include "common/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Deeper trees are no data directory, and recursion must end. */
+enum { TREE_DEPTH_LIMIT = 64 };
+
+static const int DIRECTORY_FLAGS = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+
+static bool
+exists(const World *world, int fd, const char *path)
+{
+    struct stat status;
+    return world->disk->fstatat(world->disk, fd, path, &status, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static bool
+is_dot(const char *name)
+{
+    return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+}
+
+/* Called for each entry of a directory; dirfd is the stream's. */
+typedef bool EntryCallback(const World *world, int dirfd, const char *name, void *context,
+                           CairnError *err);
+
+static bool
+for_each_entry(const World *world, int fd, EntryCallback *callback, void *context, CairnError *err)
+{
+    const Disk *disk = world->disk;
+    /* A descriptor of its own, so that the stream's position is not shared. */
+    int own = disk->openat(disk, fd, ".", DIRECTORY_FLAGS, 0);
+    if (own < 0)
+        return cairn_error_errno(err, "unable to open directory");
+    DIR *stream = disk->opendir(disk, own);
+    if (stream == NULL) {
+        cairn_error_errno(err, "unable to list directory");
+        disk->close(disk, own);
+        return false;
+    }
+    bool good = true;
+    while (good) {
+        errno = 0;
+        const struct dirent *entry = disk->readdir(disk, stream);
+        if (entry == NULL) {
+            if (errno != 0)
+                good = cairn_error_errno(err, "unable to list directory");
+            break;
+        }
+        if (!is_dot(entry->d_name))
+            good = callback(world, own, entry->d_name, context, err);
+    }
+    disk->closedir(disk, stream);
+    return good;
+}
+
+typedef struct {
+    size_t others; /* entries besides the marker */
+    size_t version_directories;
+    bool marker;
+} Contents;
+
+static bool
+note_entry(const World *world, int dirfd, const char *name, void *context, CairnError *err)
+{
+    Contents *contents = context;
+    (void)world;
+    (void)dirfd;
+    (void)err;
+    if (strcmp(name, RESTORE_MARKER) == 0)
+        contents->marker = true;
+    else
+        contents->others++;
+    if (strncmp(name, "PG_", 3) == 0)
+        contents->version_directories++;
+    return true;
+}
+
+static bool
+examine(const World *world, Place *place, CairnError *err)
+{
+    Contents contents = {0};
+    if (!for_each_entry(world, place->fd, note_entry, &contents, err))
+        return false;
+
+    place->marked = contents.marker;
+    if (contents.others == 0)
+        place->state = contents.marker ? DIRECTORY_OURS : DIRECTORY_EMPTY;
+    else if (exists(world, place->fd, "global/pg_control"))
+        place->state = DIRECTORY_CLUSTER;
+    else if (contents.marker)
+        place->state = DIRECTORY_OURS;
+    else if (exists(world, place->fd, "PG_VERSION"))
+        place->state = DIRECTORY_CLUSTER;
+    else
+        place->state = contents.others == contents.version_directories ? DIRECTORY_CLUSTER
+                                                                       : DIRECTORY_FOREIGN;
+    return true;
+}
+
+/* Absolute and with links resolved, as the kernel knows it. */
+static bool
+resolve_path(const World *world, Place *place, CairnError *err)
+{
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", place->fd);
+    const ssize_t size = world->disk->readlinkat(world->disk, AT_FDCWD, link, place->path,
+                                                 sizeof place->path - 1);
+    if (size <= 0 || place->path[0] != '/')
+        return cairn_error_errno(err, "unable to resolve the directory's path");
+    place->path[size] = '\0';
+    return true;
+}
+
+static bool
+open_existing(const World *world, Place *place, CairnError *err)
+{
+    struct stat status;
+    if (!resolve_path(world, place, err) || !examine(world, place, err))
+        return false;
+    if (world->disk->fstat(world->disk, place->fd, &status) != 0)
+        return cairn_error_errno(err, "unable to examine the directory");
+    place->device = status.st_dev;
+    return true;
+}
+
+bool
+place_open(const World *world, const char *path, bool create, Place *place_out, CairnError *err)
+{
+    const Disk *disk = world->disk;
+    Place place = {.fd = -1, .state = DIRECTORY_EMPTY};
+
+    snprintf(place.path, sizeof place.path, "%s", path);
+    place.fd = disk->openat(disk, AT_FDCWD, path, DIRECTORY_FLAGS, 0);
+    if (place.fd < 0 && errno == ENOENT && create) {
+        if (!file_make_directories(world, AT_FDCWD, path, S_IRWXU, err))
+            return false;
+        place.fd = disk->openat(disk, AT_FDCWD, path, DIRECTORY_FLAGS, 0);
+    }
+    if (place.fd < 0 && (create || errno != ENOENT))
+        return cairn_error_errno(err, "unable to open directory '%s'", path);
+    if (place.fd >= 0 && !open_existing(world, &place, err)) {
+        disk->close(disk, place.fd);
+        return cairn_error_wrap(err, "'%s'", path);
+    }
+    *place_out = place;
+    return true;
+}
+
+void
+place_close(const World *world, Place *place)
+{
+    if (place->fd >= 0)
+        world->disk->close(world->disk, place->fd);
+    place->fd = -1;
+}
+
+typedef struct {
+    int depth;
+    bool version_directories_only;
+    uint64_t bytes;
+} Walk;
+
+static bool enter_subdirectory(const World *world, int dirfd, const char *name, Walk *walk,
+                               EntryCallback *callback, CairnError *err);
+
+static bool
+skipped_at_top(const Walk *walk, const char *name)
+{
+    return walk->depth == 0 &&
+           (strcmp(name, RESTORE_MARKER) == 0 ||
+            (walk->version_directories_only && strncmp(name, "PG_", 3) != 0));
+}
+
+static bool
+remove_entry(const World *world, int dirfd, const char *name, void *context, CairnError *err)
+{
+    const Disk *disk = world->disk;
+    Walk *walk = context;
+    struct stat status;
+
+    if (skipped_at_top(walk, name))
+        return true;
+    if (disk->fstatat(disk, dirfd, name, &status, AT_SYMLINK_NOFOLLOW) != 0)
+        return errno == ENOENT || cairn_error_errno(err, "unable to examine '%s'", name);
+    if (!S_ISDIR(status.st_mode)) {
+        return disk->unlinkat(disk, dirfd, name, 0) == 0 ||
+               cairn_error_errno(err, "unable to remove '%s'", name);
+    }
+    if (!enter_subdirectory(world, dirfd, name, walk, remove_entry, err))
+        return false;
+    /* A directory that something is mounted on stays, empty. */
+    return disk->unlinkat(disk, dirfd, name, AT_REMOVEDIR) == 0 || errno == EBUSY ||
+           cairn_error_errno(err, "unable to remove directory '%s'", name);
+}
+
+static bool
+count_entry(const World *world, int dirfd, const char *name, void *context, CairnError *err)
+{
+    Walk *walk = context;
+    struct stat status;
+
+    if (skipped_at_top(walk, name))
+        return true;
+    if (world->disk->fstatat(world->disk, dirfd, name, &status, AT_SYMLINK_NOFOLLOW) != 0)
+        return errno == ENOENT || cairn_error_errno(err, "unable to examine '%s'", name);
+    walk->bytes += (uint64_t)status.st_blocks * 512;
+    return !S_ISDIR(status.st_mode) ||
+           enter_subdirectory(world, dirfd, name, walk, count_entry, err);
+}
+
+static bool
+enter_subdirectory(const World *world, int dirfd, const char *name, Walk *walk,
+                   EntryCallback *callback, CairnError *err)
+{
+    const Disk *disk = world->disk;
+    if (walk->depth == TREE_DEPTH_LIMIT)
+        return cairn_error(err, CAIRN_REFUSED, "directory '%s' lies too deep", name);
+    const int fd = disk->openat(disk, dirfd, name, DIRECTORY_FLAGS | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return cairn_error_errno(err, "unable to open directory '%s'", name);
+    walk->depth++;
+    const bool good = for_each_entry(world, fd, callback, walk, err);
+    walk->depth--;
+    disk->close(disk, fd);
+    return good;
+}
+
+static bool
+mark(const World *world, Place *place, CairnError *err)
+{
+    static const char TEXT[] = "A restore by pgcairn is under way here, or was interrupted.\n"
+                               "The next one removes everything in this directory.\n";
+    if (place->marked)
+        return true;
+    place->marked = true;
+    return file_replace(world, place->fd, RESTORE_MARKER, TEXT, sizeof TEXT - 1, S_IRUSR | S_IWUSR,
+                        err);
+}
+
+/* Without it nothing that is half removed can be started. */
+static bool
+remove_control_file(const World *world, const Place *place, CairnError *err)
+{
+    if (!exists(world, place->fd, "global/pg_control"))
+        return true;
+    const int fd = world->disk->openat_beneath(world->disk, place->fd, "global", DIRECTORY_FLAGS, 0);
+    if (fd < 0)
+        return cairn_error_errno(err, "unable to open directory 'global'");
+    bool good = world->disk->unlinkat(world->disk, fd, "pg_control", 0) == 0 ||
+                cairn_error_errno(err, "unable to remove 'global/pg_control'");
+    good = good && file_sync_directory(world, fd, ".", err);
+    world->disk->close(world->disk, fd);
+    return good;
+}
+
+bool
+place_clear(const World *world, Place *place, CairnError *err)
+{
+    Walk walk = {.version_directories_only = place->oid != 0 && place->state == DIRECTORY_CLUSTER};
+
+    if (!mark(world, place, err) || (place->oid == 0 && !remove_control_file(world, place, err)) ||
+        !for_each_entry(world, place->fd, remove_entry, &walk, err)) {
+        return cairn_error_wrap(err, "'%s'", place->path);
+    }
+    return true;
+}
+
+bool
+place_used_bytes(const World *world, const Place *place, uint64_t *bytes_out, CairnError *err)
+{
+    Walk walk = {.version_directories_only = place->oid != 0 && place->state == DIRECTORY_CLUSTER};
+    if (place->fd >= 0 && !for_each_entry(world, place->fd, count_entry, &walk, err))
+        return cairn_error_wrap(err, "'%s'", place->path);
+    *bytes_out = walk.bytes;
+    return true;
+}
+
+/* A directory that is still to be made lies on the file system of the nearest one that is there. */
+static int
+open_nearest(const World *world, const Place *place)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s", place->path);
+    for (;;) {
+        char *slash = strrchr(path, '/');
+        if (slash == NULL)
+            return world->disk->openat(world->disk, AT_FDCWD, "/", DIRECTORY_FLAGS, 0);
+        *slash = '\0';
+        const int fd = world->disk->openat(world->disk, AT_FDCWD, path, DIRECTORY_FLAGS, 0);
+        if (fd >= 0)
+            return fd;
+    }
+}
+
+bool
+place_free_bytes(const World *world, const Place *place, dev_t *device_out, uint64_t *bytes_out,
+                 CairnError *err)
+{
+    const Disk *disk = world->disk;
+    struct statvfs space;
+    struct stat status;
+
+    const int fd = place->fd >= 0 ? place->fd : open_nearest(world, place);
+    if (fd < 0)
+        return cairn_error_errno(err, "unable to open a directory above '%s'", place->path);
+    bool good = disk->fstatvfs(disk, fd, &space) == 0 && disk->fstat(disk, fd, &status) == 0;
+    if (!good)
+        cairn_error_errno(err, "unable to tell the free space at '%s'", place->path);
+    if (fd != place->fd)
+        disk->close(disk, fd);
+    if (!good)
+        return false;
+    *device_out = status.st_dev;
+    *bytes_out = (uint64_t)space.f_bavail * space.f_frsize;
+    return true;
+}

@@ -1,0 +1,33 @@
+/*
+ * One directory that restore may fill: the data directory or a tablespace. (Part of target_directory.)
+ */
+#ifndef PGCAIRN_RESTORE_PLACE_H
+#define PGCAIRN_RESTORE_PLACE_H
+
+#include "restore/target_directory.h"
+
+#include <limits.h>
+
+typedef struct {
+    uint32_t oid; /* 0: the data directory */
+    char path[PATH_MAX];
+    int fd; /* -1: missing, not to be made */
+    dev_t device;
+    DirectoryState state;
+    bool marked;  /* the marker lies there, from an earlier attempt or from us */
+    bool replace; /* what another cluster left there (PG_*) is to be removed */
+} Place;
+
+bool place_open(const World *world, const char *path, bool create, Place *place_out,
+                CairnError *err) MUST_CHECK;
+void place_close(const World *world, Place *place);
+/* Marker down and durable; then everything but it is removed (of a tablespace that is replaced: PG_*). */
+bool place_clear(const World *world, Place *place, CairnError *err) MUST_CHECK;
+/* Bytes on disk that place_clear will free. */
+bool place_used_bytes(const World *world, const Place *place, uint64_t *bytes_out,
+                      CairnError *err) MUST_CHECK;
+/* Bytes that the file system still takes. */
+bool place_free_bytes(const World *world, const Place *place, dev_t *device_out,
+                      uint64_t *bytes_out, CairnError *err) MUST_CHECK;
+
+#endif
