@@ -218,17 +218,17 @@ print_cron(ByteWriter *text, const InitPrintOptions *options, const char *system
 static void
 print_config(ByteWriter *text, const InitPrintOptions *options, const char *user, const char *shown)
 {
-    print(
-        text,
-        "\n# 5. %s: the smallest one\n"
-        "#    The repository belongs to the user that runs the server (archive_command runs as "
-        "it), on another\n"
-        "#    disk than the database, better on another host.\n\n"
-        "[repository %s]\n"
-        "path = %s\n"
-        "encryption = none    # stated on purpose: who reads the repository reads the database\n\n"
-        "[cluster %s]\n",
-        options->config_file, options->repository, options->repository_path, options->cluster);
+    print(text,
+          "\n# 5. %s: the smallest one\n"
+          "#    The repository belongs to the user that runs the server (archive_command runs as "
+          "it), on another\n"
+          "#    disk than the database, better on another host.\n\n"
+          "[repository %s]\n"
+          "path = %s\n"
+          "# stated on purpose: who reads the repository reads the database\n"
+          "encryption = none\n\n"
+          "[cluster %s]\n",
+          options->config_file, options->repository, options->repository_path, options->cluster);
     if (options->conninfo != NULL)
         print(text, "conninfo = %s\n", shown);
     else

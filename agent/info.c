@@ -1,0 +1,420 @@
+#include "agent/info.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { INFO_WARNINGS_LIMIT = 64 };
+
+/* One incarnation's archive while its cluster is read. */
+typedef struct {
+    Info *info;
+    InfoCluster *cluster;
+    WalArchive **archives; /* as cluster->incarnations; NULL elements were not readable */
+} ClusterReader;
+
+static void PRINTF_LIKE(2, 3) warn(ClusterReader *reader, const char *format, ...)
+{
+    InfoCluster *cluster = reader->cluster;
+    if (cluster->warning_count == INFO_WARNINGS_LIMIT)
+        return;
+    char text[CAIRN_ERROR_MESSAGE_SIZE];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    cluster->warnings[cluster->warning_count++] = arena_strdup(reader->info->arena, text);
+}
+
+static void
+fill_window(InfoWindow *window, uint32_t timeline, uint32_t segment_size, uint64_t first_segment,
+            uint64_t last_segment)
+{
+    window->start_lsn = first_segment * segment_size;
+    window->end_lsn = (last_segment + 1) * segment_size;
+    window->segment_count = last_segment - first_segment + 1;
+    wal_segment_name(window->first_segment, timeline, first_segment, segment_size);
+    wal_segment_name(window->last_segment, timeline, last_segment, segment_size);
+}
+
+static void
+fill_timeline(Arena *arena, const WalTimeline *stored, uint32_t segment_size,
+              InfoTimeline *timeline)
+{
+    timeline->timeline = stored->timeline;
+    timeline->is_leaf = stored->is_leaf;
+    timeline->history_missing = stored->history == NULL;
+    if (stored->history != NULL && stored->history->stretch_count > 1) {
+        const TimelineStretch *parent =
+            &stored->history->stretches[stored->history->stretch_count - 2];
+        timeline->parent = parent->timeline;
+        timeline->fork_lsn = parent->end_lsn;
+    }
+    timeline->windows = arena_alloc(arena, (2 * stored->run_count + 1) * sizeof(InfoWindow));
+    for (size_t i = 0; i < stored->run_count; i++) {
+        const WalRun *run = &stored->runs[i];
+        if (i > 0) {
+            InfoWindow *hole = &timeline->windows[timeline->window_count++];
+            hole->is_hole = true;
+            fill_window(hole, stored->timeline, segment_size, stored->runs[i - 1].last_segment + 1,
+                        run->first_segment - 1);
+            timeline->hole_count++;
+        }
+        InfoWindow *window = &timeline->windows[timeline->window_count++];
+        fill_window(window, stored->timeline, segment_size, run->first_segment, run->last_segment);
+        window->stored_bytes = run->stored_bytes;
+    }
+}
+
+static void
+fill_incarnation(ClusterReader *reader, size_t index)
+{
+    const WalArchive *archive = reader->archives[index];
+    InfoIncarnation *incarnation = &reader->cluster->incarnations[index];
+    Arena *arena = reader->info->arena;
+    incarnation->timeline_count = wal_archive_timeline_count(archive);
+    incarnation->timelines =
+        arena_alloc(arena, (incarnation->timeline_count + 1) * sizeof(InfoTimeline));
+    for (size_t i = 0; i < incarnation->timeline_count; i++) {
+        InfoTimeline *timeline = &incarnation->timelines[i];
+        fill_timeline(arena, wal_archive_timeline(archive, i),
+                      incarnation->incarnation.wal_segment_size, timeline);
+        if (timeline->hole_count > 0)
+            warn(reader, "timeline %" PRIu32 " has %zu hole%s in its WAL", timeline->timeline,
+                 timeline->hole_count, timeline->hole_count == 1 ? "" : "s");
+        if (timeline->history_missing)
+            warn(reader,
+                 "%08" PRIX32 ".history is not stored: where timeline %" PRIu32
+                 " comes from is not known",
+                 timeline->timeline, timeline->timeline);
+    }
+}
+
+static bool
+read_incarnations(Repository *repository, ClusterReader *reader, CairnError *err)
+{
+    InfoCluster *cluster = reader->cluster;
+    SCOPED_MEMORY Incarnation *list = calloc(INCARNATION_LIMIT, sizeof *list);
+    if (list == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    size_t count = 0;
+    if (!incarnation_list(repository, cluster->name, list, &count, err))
+        return false;
+    cluster->incarnations =
+        arena_alloc(reader->info->arena, (count + 1) * sizeof *cluster->incarnations);
+    reader->archives = arena_alloc(reader->info->arena, (count + 1) * sizeof *reader->archives);
+    for (size_t i = 0; i < count; i++) {
+        InfoIncarnation *incarnation = &cluster->incarnations[i];
+        incarnation->incarnation = list[i];
+        cluster->incarnation_count = i + 1;
+        reader->archives[i] =
+            wal_archive_load(repository, cluster->name, &incarnation->incarnation, err);
+        if (reader->archives[i] == NULL)
+            return cairn_error_wrap(err, "WAL of cluster '%s'", cluster->name);
+        fill_incarnation(reader, i);
+    }
+    return true;
+}
+
+static WalArchive *
+archive_of(const ClusterReader *reader, const Fate *fate)
+{
+    for (size_t i = 0; i < reader->cluster->incarnation_count; i++) {
+        const Incarnation *incarnation = &reader->cluster->incarnations[i].incarnation;
+        if (incarnation->system_id == fate->system_id && incarnation->major == fate->major)
+            return reader->archives[i];
+    }
+    return NULL;
+}
+
+/* The path on which a backup's start and stop lie. NULL when the history that tells is not stored.
+ */
+static const TimelineHistory *
+path_of(ClusterReader *reader, const WalArchive *archive, const Fate *fate)
+{
+    const WalTimeline *timeline = wal_archive_find(archive, fate->stop_timeline);
+    if (timeline != NULL && timeline->history != NULL)
+        return timeline->history;
+    if (fate->start_timeline != fate->stop_timeline)
+        return NULL;
+    /* Within one timeline, where it came from doesn't matter. */
+    TimelineHistory *alone = arena_alloc(reader->info->arena, sizeof *alone);
+    timeline_history_root(fate->stop_timeline, alone);
+    return alone;
+}
+
+static InfoState
+state_of_committed(const CatalogBackup *backup, const InfoBackup *entry)
+{
+    if (backup->damaged || backup->fate->damaged)
+        return INFO_DAMAGED;
+    if (entry->missing_segments > 0)
+        return INFO_COPIED;
+    if (backup->drilled)
+        return INFO_DRILLED;
+    return backup->verified ? INFO_VERIFIED : INFO_WAL_COMPLETE;
+}
+
+static void
+fill_committed(ClusterReader *reader, const CatalogBackup *backup, InfoBackup *entry)
+{
+    const Fate *fate = backup->fate;
+    const WalArchive *archive = archive_of(reader, fate);
+    const TimelineHistory *path = archive != NULL ? path_of(reader, archive, fate) : NULL;
+    if (path != NULL) {
+        char first[1][WAL_NAME_SIZE] = {""};
+        entry->missing_segments =
+            wal_archive_missing(archive, path, fate->start_lsn, fate->stop_lsn, first, 1);
+        if (entry->missing_segments > 0)
+            memcpy(entry->first_missing, first[0], WAL_NAME_SIZE);
+    } else {
+        entry->missing_segments = 1; /* not proven complete */
+        snprintf(entry->first_missing, sizeof entry->first_missing, "%08" PRIX32 ".history",
+                 fate->stop_timeline);
+    }
+    entry->state = state_of_committed(backup, entry);
+    if (entry->state == INFO_COPIED)
+        warn(reader, "backup %s lacks %zu WAL segment%s, first %s: it cannot be restored yet",
+             fate->label, entry->missing_segments, entry->missing_segments == 1 ? "" : "s",
+             entry->first_missing);
+    if (entry->state == INFO_DAMAGED)
+        warn(reader, "backup %s is damaged", fate->label);
+    if (backup->failed)
+        warn(reader, "a restore test of backup %s failed", fate->label);
+}
+
+static void
+read_backups(ClusterReader *reader)
+{
+    InfoCluster *cluster = reader->cluster;
+    const Catalog *catalog = cluster->catalog;
+    cluster->backups = arena_alloc(reader->info->arena, (catalog->count + 1) * sizeof(InfoBackup));
+    cluster->backup_count = catalog->count;
+    for (size_t i = 0; i < catalog->count; i++) {
+        const CatalogBackup *backup = &catalog->backups[i];
+        InfoBackup *entry = &cluster->backups[i];
+        entry->backup = backup;
+        switch (backup->presence) {
+        case BACKUP_COMMITTED:
+            fill_committed(reader, backup, entry);
+            break;
+        case BACKUP_UNFINISHED:
+            entry->state = INFO_UNFINISHED;
+            break;
+        case BACKUP_REVOKED:
+            entry->state = INFO_REVOKED;
+            break;
+        case BACKUP_EXPIRED:
+            entry->state = INFO_EXPIRED;
+            break;
+        case BACKUP_UNREADABLE:
+            entry->state = INFO_UNREADABLE;
+            warn(reader, "backup %s is not readable: %s", backup->bid.text,
+                 backup->problem->message);
+            break;
+        }
+    }
+}
+
+static bool
+is_usable(const InfoBackup *entry)
+{
+    return entry->state == INFO_WAL_COMPLETE || entry->state == INFO_VERIFIED ||
+           entry->state == INFO_DRILLED;
+}
+
+static const Fate *
+newest_usable(const InfoCluster *cluster)
+{
+    for (size_t i = cluster->backup_count; i > 0; i--) {
+        if (is_usable(&cluster->backups[i - 1]))
+            return cluster->backups[i - 1].backup->fate;
+    }
+    return NULL;
+}
+
+/* The newest leaf that a backup leads to: where a server that lives on is writing. */
+static const TimelineHistory *
+newest_path(ClusterReader *reader, const WalArchive *archive, const Fate *fate)
+{
+    for (size_t i = wal_archive_timeline_count(archive); i > 0; i--) {
+        const WalTimeline *timeline = wal_archive_timeline(archive, i - 1);
+        if (timeline->is_leaf && timeline->history != NULL &&
+            timeline_history_contains(timeline->history, fate->stop_timeline, fate->stop_lsn)) {
+            return timeline->history;
+        }
+    }
+    return path_of(reader, archive, fate);
+}
+
+static uint64_t
+last_stored_end(const WalArchive *archive, const TimelineHistory *path)
+{
+    uint64_t end_lsn = 0;
+    const uint32_t segment_size = wal_archive_incarnation(archive)->wal_segment_size;
+    for (size_t i = 0; i < path->stretch_count; i++) {
+        const WalTimeline *timeline = wal_archive_find(archive, path->stretches[i].timeline);
+        if (timeline == NULL || timeline->run_count == 0)
+            continue;
+        uint64_t end = (timeline->runs[timeline->run_count - 1].last_segment + 1) * segment_size;
+        if (end > path->stretches[i].end_lsn)
+            end = path->stretches[i].end_lsn;
+        if (end > end_lsn)
+            end_lsn = end;
+    }
+    return end_lsn;
+}
+
+/* Holes of a path between two LSNs: each unbroken stretch is followed by one, up to the next
+ * segment there is. */
+static size_t
+count_gaps(const WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn,
+           uint64_t end_lsn)
+{
+    const uint32_t segment_size = wal_archive_incarnation(archive)->wal_segment_size;
+    size_t gaps = 0;
+    bool in_hole = false;
+    for (uint64_t lsn = start_lsn; lsn < end_lsn;) {
+        const uint64_t unbroken = wal_archive_unbroken_end(archive, path, lsn);
+        if (unbroken > lsn) {
+            in_hole = false;
+            lsn = unbroken;
+            continue;
+        }
+        gaps += in_hole ? 0 : 1;
+        in_hole = true;
+        lsn = (lsn / segment_size + 1) * segment_size;
+    }
+    return gaps;
+}
+
+static bool
+fill_recoverable(ClusterReader *reader, CairnError *err)
+{
+    InfoCluster *cluster = reader->cluster;
+    InfoRecoverable *recoverable = &cluster->recoverable;
+    for (size_t i = 0; i < cluster->backup_count; i++) {
+        if (cluster->backups[i].backup->drilled_us > recoverable->last_proven_us)
+            recoverable->last_proven_us = cluster->backups[i].backup->drilled_us;
+    }
+    const Fate *newest = newest_usable(cluster);
+    if (newest == NULL)
+        return true;
+    WalArchive *archive = archive_of(reader, newest);
+    const TimelineHistory *path = newest_path(reader, archive, newest);
+    if (path == NULL)
+        return true;
+
+    const Fate *oldest = newest;
+    for (size_t i = 0; i < cluster->backup_count; i++) {
+        const Fate *fate = cluster->backups[i].backup->fate;
+        if (is_usable(&cluster->backups[i]) && archive_of(reader, fate) == archive &&
+            timeline_history_contains(path, fate->stop_timeline, fate->stop_lsn)) {
+            oldest = fate;
+            break;
+        }
+    }
+    WalRecord last;
+    int64_t newest_time_us = 0;
+    bool found = false;
+    if (!wal_archive_tail(archive, path, newest->start_lsn, &last, &newest_time_us, &found, err))
+        return cairn_error_wrap(err, "end of the WAL of cluster '%s'", cluster->name);
+
+    recoverable->possible = true;
+    recoverable->from_us = oldest->stopped_us;
+    recoverable->from_lsn = oldest->stop_lsn;
+    recoverable->to_us = newest_time_us > newest->stopped_us ? newest_time_us : newest->stopped_us;
+    recoverable->to_lsn = found ? last.end_lsn : newest->stop_lsn;
+    recoverable->timeline = path->timeline;
+    recoverable->rpo_us = reader->info->now_us - recoverable->to_us;
+    if (recoverable->rpo_us < 0)
+        recoverable->rpo_us = 0;
+    recoverable->gap_count =
+        count_gaps(archive, path, oldest->start_lsn, last_stored_end(archive, path));
+    return true;
+}
+
+static bool
+read_cluster(Repository *repository, Info *info, InfoCluster *cluster, CairnError *err)
+{
+    ClusterReader reader = {.info = info, .cluster = cluster};
+    cluster->warnings = arena_alloc(info->arena, INFO_WARNINGS_LIMIT * sizeof *cluster->warnings);
+    cluster->catalog = catalog_read(repository, cluster->name, err);
+    if (cluster->catalog == NULL)
+        return cairn_error_wrap(err, "cluster '%s'", cluster->name);
+
+    bool done = read_incarnations(repository, &reader, err);
+    if (done) {
+        read_backups(&reader);
+        done = fill_recoverable(&reader, err);
+    }
+    for (size_t i = 0; reader.archives != NULL && i < cluster->incarnation_count; i++)
+        wal_archive_free(reader.archives[i]);
+    return done;
+}
+
+static bool
+choose_clusters(Repository *repository, Info *info, const char *wanted, CairnError *err)
+{
+    const char **names = NULL;
+    size_t count = 0;
+    if (!catalog_clusters(repository, info->arena, &names, &count, err))
+        return false;
+    info->clusters = arena_alloc(info->arena, (count + 1) * sizeof *info->clusters);
+    for (size_t i = 0; i < count; i++) {
+        if (wanted == NULL || strcmp(wanted, names[i]) == 0)
+            info->clusters[info->cluster_count++].name = names[i];
+    }
+    if (wanted != NULL && info->cluster_count == 0) {
+        cairn_error(err, CAIRN_NOT_FOUND, "the repository has nothing of cluster '%s'", wanted);
+        return cairn_error_hint(err, "`pgcairn init` records a cluster");
+    }
+    return true;
+}
+
+Info *
+info_read(Repository *repository, const char *cluster, CairnError *err)
+{
+    SCOPED(Info) info = calloc(1, sizeof *info);
+    if (info == NULL) {
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    info->arena = arena_new();
+    const RepositoryConfig *config = repository_config(repository);
+    info->repository_name = arena_strdup(info->arena, config->name);
+    info->repository_path = config->path != NULL ? arena_strdup(info->arena, config->path) : NULL;
+    hex_encode(info->repository_id, repository_id(repository), REPOSITORY_ID_SIZE);
+    const Clock *clock = repository_world(repository)->clock;
+    info->now_us = clock->wall_us(clock);
+
+    if (!choose_clusters(repository, info, cluster, err))
+        return NULL;
+    for (size_t i = 0; i < info->cluster_count; i++) {
+        if (!read_cluster(repository, info, &info->clusters[i], err))
+            return NULL;
+    }
+    return take(&info);
+}
+
+void
+info_free(Info *info)
+{
+    if (info == NULL)
+        return;
+    for (size_t i = 0; i < info->cluster_count; i++)
+        catalog_free(info->clusters[i].catalog);
+    arena_free(info->arena);
+    free(info);
+}
+
+const char *
+info_state_name(InfoState state)
+{
+    static const char *const NAMES[] = {"copied",  "wal-complete", "verified",
+                                        "drilled", "damaged",      "unfinished",
+                                        "revoked", "expired",      "unreadable"};
+    CAIRN_ASSERT((size_t)state < sizeof NAMES / sizeof NAMES[0]);
+    return NAMES[state];
+}

@@ -1,0 +1,118 @@
+/*
+ * What a repository holds of its clusters: backups with their computed states, WAL as windows and
+ * holes, and the one line that a DBA wants. Works without a server.
+ *
+ * Units: half-open LSN ranges, microseconds since 1970 UTC.
+ * Ownership: everything lives in the Info. Errors: damage of one object is shown in its place; what
+ * prevents a true answer is an error. Threads: one thread.
+ */
+#ifndef PGCAIRN_AGENT_INFO_H
+#define PGCAIRN_AGENT_INFO_H
+
+#include "common/arena.h"
+#include "common/bytes.h"
+#include "repository/catalog.h"
+#include "repository/wal_archive.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum {
+    INFO_COPIED, /* committed, but WAL between start and stop is missing: not usable */
+    INFO_WAL_COMPLETE,
+    INFO_VERIFIED,
+    INFO_DRILLED,
+    INFO_DAMAGED,
+    INFO_UNFINISHED,
+    INFO_REVOKED,
+    INFO_EXPIRED,
+    INFO_UNREADABLE,
+} InfoState;
+
+typedef struct {
+    const CatalogBackup *backup;
+    InfoState state;
+    size_t missing_segments;           /* of start..stop */
+    char first_missing[WAL_NAME_SIZE]; /* "" when none */
+} InfoBackup;
+
+/* A run of WAL, or a hole between two runs. */
+typedef struct {
+    bool is_hole;
+    uint64_t start_lsn;
+    uint64_t end_lsn;
+    char first_segment[WAL_NAME_SIZE];
+    char last_segment[WAL_NAME_SIZE];
+    uint64_t segment_count;
+    uint64_t stored_bytes; /* 0 for a hole */
+} InfoWindow;
+
+typedef struct {
+    uint32_t timeline;
+    uint32_t parent;   /* 0: none, or not known */
+    uint64_t fork_lsn; /* where it left its parent */
+    bool history_missing;
+    bool is_leaf;
+    InfoWindow *windows; /* ascending, runs and holes in turn */
+    size_t window_count;
+    size_t hole_count;
+} InfoTimeline;
+
+typedef struct {
+    Incarnation incarnation;
+    InfoTimeline *timelines;
+    size_t timeline_count;
+} InfoIncarnation;
+
+/* What can be reached from usable backups, on the newest one's path. */
+typedef struct {
+    bool possible;
+    int64_t from_us; /* stop of the oldest usable backup */
+    uint64_t from_lsn;
+    int64_t to_us; /* newest time in the unbroken WAL */
+    uint64_t to_lsn;
+    uint32_t timeline;
+    size_t gap_count;       /* holes in the WAL after from_lsn */
+    int64_t rpo_us;         /* age of to_us */
+    int64_t last_proven_us; /* 0: never */
+} InfoRecoverable;
+
+typedef struct {
+    const char *name;
+    Catalog *catalog;
+    InfoBackup *backups;
+    size_t backup_count;
+    InfoIncarnation *incarnations; /* oldest first */
+    size_t incarnation_count;
+    InfoRecoverable recoverable;
+    const char **warnings;
+    size_t warning_count;
+} InfoCluster;
+
+typedef struct {
+    Arena *arena;
+    const char *repository_name;
+    const char *repository_path;
+    char repository_id[2 * REPOSITORY_ID_SIZE + 1];
+    int64_t now_us;
+    InfoCluster *clusters;
+    size_t cluster_count;
+} Info;
+
+/* cluster NULL: all that the repository has. NOT_FOUND when a named one has nothing. */
+Info *info_read(Repository *repository, const char *cluster, CairnError *err) MUST_CHECK;
+void info_free(Info *info);
+SCOPED_TYPE(Info, info_free);
+
+/* "copied", "wal-complete", ... */
+const char *info_state_name(InfoState state);
+
+/* Text for people; JSON with everything (new reference). */
+void info_format_text(const Info *info, ByteWriter *text);
+void info_format_backup(const InfoBackup *backup, ByteWriter *text);
+json_t *info_format_json(const Info *info);
+json_t *info_format_backup_json(const InfoBackup *backup);
+
+#endif

@@ -1,0 +1,105 @@
+#include "agent/check.h"
+
+#include "cli/commands.h"
+#include "cli/session.h"
+#include "common/log.h"
+
+#include <stdio.h>
+
+static void
+print_result(void *context, const CheckResult *result)
+{
+    (void)context;
+    if (result->text[0] != '\0')
+        printf("%s: %s (%s)\n", result->name, check_status_name(result->status), result->text);
+    else
+        printf("%s: %s\n", result->name, check_status_name(result->status));
+    /* Each line as it is known: the last one may take a minute. */
+    fflush(stdout);
+}
+
+static json_t *
+report_json(const char *cluster, const CheckReport *report)
+{
+    json_t *results = json_array();
+    for (size_t i = 0; i < report->count; i++) {
+        const CheckResult *result = &report->results[i];
+        json_array_append_new(results,
+                              json_pack("{s:s, s:s, s:s}", "name", result->name, "status",
+                                        check_status_name(result->status), "text", result->text));
+    }
+    return json_pack("{s:s, s:s, s:o}", "cluster", cluster, "status",
+                     check_status_name(check_worst(report)), "results", results);
+}
+
+/* A configuration that does not load is the first condition, and it fails. */
+static int
+configuration_failed(bool json, CairnError *err)
+{
+    char text[CAIRN_ERROR_MESSAGE_SIZE + CAIRN_ERROR_HINT_SIZE + 4];
+    snprintf(text, sizeof text, "%s%s%s", err->message, err->hint[0] != '\0' ? "; " : "",
+             err->hint);
+    const CheckResult result = {"configuration", CHECK_FAILED, text};
+    if (!json) {
+        print_result(NULL, &result);
+        return 1;
+    }
+    CairnError print_err = {0};
+    json_t *report = json_pack("{s:n, s:s, s:[{s:s, s:s, s:s}]}", "cluster", "status", "FAILED",
+                               "results", "name", result.name, "status", "FAILED", "text", text);
+    if (!cli_print_json(report, &print_err))
+        return cli_failed(&print_err);
+    return 1;
+}
+
+int
+command_check(const World *world, int argc, char **argv)
+{
+    int64_t timeout_s = CHECK_DEFAULT_TIMEOUT_S;
+    bool no_switch = false;
+    const Option options[] = {
+        {"timeout", 0, OPTION_INTEGER, &timeout_s, "SECONDS",
+         "how long a switched segment may take to arrive (default 60)"},
+        {"no-switch", 0, OPTION_FLAG, &no_switch, NULL,
+         "do not switch a WAL segment: arrival stays unproven"},
+        {NULL, 0, OPTION_FLAG, NULL, NULL, NULL},
+    };
+    const CommandHelp help = {
+        .name = "check",
+        .synopsis = "pgcairn check [options]",
+        .summary = "Would a backup work, and does WAL arrive? One line a condition",
+        .examples = "  pgcairn check\n  pgcairn check --output=json --timeout 120\n",
+        .options = options,
+    };
+    CairnError err = {0};
+    CommonOptions common = {0};
+    size_t positional_count = 0;
+    bool json = false;
+    if (!options_parse(&help, &common, argc, argv, NULL, 0, &positional_count, &err))
+        return cli_failed(&err);
+    if (common.help) {
+        options_print_help(&help);
+        return 0;
+    }
+    if (!cli_output_json(&common, &json, &err))
+        return cli_failed(&err);
+    if (timeout_s < 0 || timeout_s > 86400) {
+        cairn_error(&err, CAIRN_USAGE, "--timeout must be between 0 and 86400");
+        return cli_failed(&err);
+    }
+
+    SCOPED_SESSION session = {0};
+    if (!cli_session_open(world, &common, true, &session, &err))
+        return configuration_failed(json, &err);
+    const CheckOptions check = {.world = world,
+                                .repository = session.repository,
+                                .cluster = session.cluster,
+                                .config_file = session.global->file,
+                                .timeout_s = (int)timeout_s,
+                                .no_switch = no_switch,
+                                .report = json ? NULL : print_result};
+    SCOPED(CheckReport) report = check_run(&check);
+    if (json && !cli_print_json(report_json(session.cluster->name, report), &err))
+        return cli_failed(&err);
+    return check_worst(report) == CHECK_FAILED ? 1 : 0;
+}

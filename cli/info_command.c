@@ -1,0 +1,96 @@
+#include "agent/info.h"
+
+#include "cli/commands.h"
+#include "cli/session.h"
+#include "common/log.h"
+
+#include <string.h>
+
+/* In the first cluster that has it; ambiguous within one cluster is refused, as everywhere. */
+static const InfoBackup *
+find_backup(const Info *info, const char *selector, CairnError *err)
+{
+    for (size_t i = 0; i < info->cluster_count; i++) {
+        const InfoCluster *cluster = &info->clusters[i];
+        cairn_error_clear(err);
+        const CatalogBackup *found = catalog_find(cluster->catalog, selector, err);
+        if (found != NULL)
+            return &cluster->backups[found - cluster->catalog->backups];
+        if (err->kind != CAIRN_NOT_FOUND)
+            return NULL;
+    }
+    if (err->kind == CAIRN_OK)
+        cairn_error(err, CAIRN_NOT_FOUND, "no backup '%s'", selector);
+    return NULL;
+}
+
+static bool
+print_backup(const Info *info, const char *selector, bool json, CairnError *err)
+{
+    const InfoBackup *backup = find_backup(info, selector, err);
+    if (backup == NULL)
+        return false;
+    if (json)
+        return cli_print_json(info_format_backup_json(backup), err);
+    SCOPED_BYTES ByteWriter text = {0};
+    info_format_backup(backup, &text);
+    return cli_print_text(&text, err);
+}
+
+static bool
+print_info(const Info *info, bool json, CairnError *err)
+{
+    if (json)
+        return cli_print_json(info_format_json(info), err);
+    SCOPED_BYTES ByteWriter text = {0};
+    info_format_text(info, &text);
+    return cli_print_text(&text, err);
+}
+
+static bool
+run_info(const World *world, const CommonOptions *common, const char *selector, CairnError *err)
+{
+    bool json = false;
+    SCOPED_SESSION session = {0};
+    if (!cli_output_json(common, &json, err) ||
+        !cli_session_open(world, common, false, &session, err))
+        return false;
+    SCOPED(Repository) repository = repository_open(world, session.repository, err);
+    if (repository == NULL)
+        return false;
+    SCOPED(Info) info = info_read(repository, common->cluster, err);
+    if (info == NULL)
+        return false;
+    return selector != NULL ? print_backup(info, selector, json, err) : print_info(info, json, err);
+}
+
+int
+command_info(const World *world, int argc, char **argv)
+{
+    const char *selector = NULL;
+    const Option options[] = {
+        {"set", 0, OPTION_TEXT, &selector, "LABEL",
+         "details of one backup: its label, id, or `latest`"},
+        {NULL, 0, OPTION_FLAG, NULL, NULL, NULL},
+    };
+    const CommandHelp help = {
+        .name = "info",
+        .synopsis = "pgcairn info [options]",
+        .summary = "What can be recovered: backups, WAL, holes. Needs no server",
+        .examples = "  pgcairn info\n  pgcairn info --set latest\n  pgcairn info --output=json\n",
+        .options = options,
+    };
+    CairnError err = {0};
+    CommonOptions common = {0};
+    const char *positional[1] = {NULL};
+    size_t positional_count = 0;
+    if (!options_parse(&help, &common, argc, argv, positional, 1, &positional_count, &err))
+        return cli_failed(&err);
+    if (common.help) {
+        options_print_help(&help);
+        return 0;
+    }
+    if (positional_count == 1 && selector == NULL)
+        selector = positional[0];
+    return run_info(world, &common, selector, &err) ? 0 : cli_failed(&err);
+}
