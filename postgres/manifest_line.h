@@ -1,9 +1,9 @@
 /*
  * One line of a backup_manifest, parsed on its own: what reader and rewriter share.
  *
- * A parser for exactly the objects that PostgreSQL writes, not for JSON: keys of a line may come in
- * any order, but none twice, none unknown and none missing, values have the one type they must have,
- * nothing nests. Units: sizes in bytes, LSNs.
+ * A parser for exactly the objects that PostgreSQL writes, not for JSON: keys of a line may come in any
+ * order, but none twice, none unknown, none missing; values have the one type they must have; nothing
+ * nests. Units: sizes in bytes, LSNs.
  * Ownership: spans point into the line's own bytes, path into the ManifestLine.
  * Errors: CORRUPT, saying what is wrong; the reader adds the line's number.
  */
@@ -49,8 +49,8 @@ typedef struct {
 } ManifestLine;
 
 /* kind: what has to stand here; FILE also accepts the list's end, RANGE likewise. */
-bool manifest_line_parse(ManifestLineKind kind, const char *text, size_t size, ManifestLine *line_out,
-                         CairnError *err) MUST_CHECK;
+bool manifest_line_parse(ManifestLineKind kind, const char *text, size_t size,
+                         ManifestLine *line_out, CairnError *err) MUST_CHECK;
 
 /* Valid UTF-8 as PostgreSQL sees it (no surrogates, no over-long forms, up to U+10FFFF). */
 bool utf8_is_valid(const void *data, size_t size);
