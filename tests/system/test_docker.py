@@ -6,6 +6,7 @@ the same Debian mirror. Images stay in PGCAIRN_CHROOTS, so that only the first r
 
 import os
 import pathlib
+import re
 import subprocess
 import time
 
@@ -79,8 +80,13 @@ def compose(*arguments, **options):
 
 
 def in_service(*command):
-    """A command in a new container of the service pgcairn, as the README has it."""
-    return compose("run", "--rm", "pgcairn", *command)
+    """A command in a new container of the service pgcairn, as the README has it; its output."""
+    # podman-compose 1.0.3 builds the image again for dependencies; it tells the exit status of a
+    # command, but does not pass it on.
+    output = compose("run", "--rm", "--no-deps", "-T", "pgcairn", *command)
+    if re.findall(r"^exit code: (\d+)$", output, re.MULTILINE)[-1:] != ["0"]:
+        pytest.fail(f"{command or 'the service'} failed:\n{output[-6000:]}")
+    return output
 
 
 def sql(container, statement):
@@ -88,13 +94,22 @@ def sql(container, statement):
                "--quiet", "--set=ON_ERROR_STOP=1", "--command", statement).strip()
 
 
+def sql_or_none(container, statement):
+    """For servers that may not accept connections yet."""
+    result = subprocess.run(
+        ["podman", "exec", container, "psql", "--no-psqlrc", "-tAc", statement],
+        capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
 def wait_until(what, condition):
     deadline = time.monotonic() + READY_TIMEOUT_SECONDS
     while not condition():
-        if time.monotonic() > deadline:
+        ended = not succeeds("podman", "exec", what, "true")
+        if ended or time.monotonic() > deadline:
             logs = subprocess.run(["podman", "logs", "--tail", "40", what], capture_output=True,
                                   text=True, check=False)
-            pytest.fail(f"{what} not ready in {READY_TIMEOUT_SECONDS} s\n{logs.stdout}{logs.stderr}")
+            pytest.fail(f"{what} {'ended' if ended else 'is late'}\n{logs.stdout}{logs.stderr}")
         time.sleep(0.2)
 
 
@@ -137,8 +152,12 @@ def podman():
 @pytest.fixture(scope="module")
 def image(podman):
     # Only docker's own format knows HEALTHCHECK.
-    run("podman", "build", "--isolation", "chroot", "--format", "docker", "--tag", "pgcairn",
-        "--file", ROOT / "docker/Dockerfile", ROOT, timeout=BUILD_TIMEOUT_SECONDS)
+    build = ("podman", "build", "--isolation", "chroot", "--format", "docker",
+             "--file", ROOT / "docker/Dockerfile", ROOT)
+    # Under a tag the installed packages outlive the pruning, and the next run finds them.
+    run(*build, "--target", "dependencies", "--tag", "pgcairn-dependencies",
+        timeout=BUILD_TIMEOUT_SECONDS)
+    run(*build, "--tag", "pgcairn", timeout=BUILD_TIMEOUT_SECONDS)
     yield "pgcairn"
     run("podman", "image", "prune", "--force", check=False)
 
@@ -170,7 +189,7 @@ def test_health_check_fails_without_a_server(image):
 
 def test_restore_of_what_compose_backed_up_has_every_row(database):
     sql(database, "create table kept as select n, md5(n::text) from generate_series(1, 20000) n")
-    compose("run", "--rm", "pgcairn")
+    in_service()
     sql(database, "insert into kept select n, md5(n::text) from generate_series(20001, 30000) n")
     in_service("take-backup")
     sql(database, "update kept set md5 = 'changed after the backup' where n % 100 = 0")
@@ -192,11 +211,3 @@ def test_restore_of_what_compose_backed_up_has_every_row(database):
                "from kept") == expected
     assert sql(CLONE, "show archive_mode") == "off"
     assert sql(CLONE, "select count(*) from pg_stat_archiver where failed_count > 0") == "0"
-
-
-def sql_or_none(container, statement):
-    """For servers that may not accept connections yet."""
-    result = subprocess.run(
-        ["podman", "exec", container, "psql", "--no-psqlrc", "-tAc", statement],
-        capture_output=True, text=True, check=False)
-    return result.stdout.strip() if result.returncode == 0 else None
