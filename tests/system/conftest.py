@@ -1,0 +1,118 @@
+"""Fixtures of the system tests. Everything made here is ended and removed again, also after failures."""
+
+import itertools
+import os
+import shutil
+import tempfile
+
+import pytest
+
+from support.cluster import ROOT, Cluster, make_directory, remove_tree
+from support.pgcairn import Pgcairn, Programs
+from support.process import must
+
+SCRATCH = os.environ.get("PGCAIRN_TEST_SCRATCH", "/var/tmp")
+
+
+@pytest.fixture(scope="session")
+def scratch_root():
+    """Short, since sockets live below; reachable for the server's user."""
+    root = make_directory(tempfile.mkdtemp(prefix="pgcairn-", dir=SCRATCH), mode=0o755)
+    yield root
+    remove_tree(root)
+
+
+@pytest.fixture(scope="session")
+def programs(scratch_root):
+    """The programs under test, copied: the server's user may be barred from the build tree."""
+    build = ROOT / os.environ.get("BUILD", "build/release")
+    directory = make_directory(scratch_root / "bin", mode=0o755)
+    for name in ("pgcairn", "pgcairn-wal"):
+        assert (build / name).exists(), f"{build / name} is missing: make all"
+        shutil.copy(build / name, directory / name)
+    return Programs(directory / "pgcairn", directory / "pgcairn-wal")
+
+
+class Workshop:
+    """Makes clusters and repositories in one directory and takes them apart again."""
+
+    def __init__(self, directory, programs):
+        self.directory = make_directory(directory, mode=0o755)
+        self.programs = programs
+        self.clusters = []
+        self.names = (f"c{number}" for number in itertools.count(1))
+
+    def new_directory(self, name=None, mode=0o700):
+        return make_directory(self.directory / (name or next(self.names)), mode)
+
+    def cluster(self, name=None, data=None):
+        """A Cluster object only; its server is ended with the workshop."""
+        cluster = Cluster(self.directory / (name or next(self.names)), data)
+        self.clusters.append(cluster)
+        return cluster
+
+    def server(self, name=None, role=True, start=True, **initdb):
+        """A running server with the least-privilege role."""
+        cluster = self.cluster(name).initdb(**initdb)
+        if start:
+            cluster.start()
+            if role:
+                cluster.make_role()
+        return cluster
+
+    def pgcairn(self, cluster, name="pgcairn", **options):
+        return Pgcairn(self.programs, self.directory / name, cluster, **options)
+
+    def archiving_server(self, name=None, **initdb):
+        """A running server that archives, its initialised repository, both ready for a backup."""
+        cluster = self.cluster(name).initdb(**initdb)
+        pgcairn = self.pgcairn(cluster, name=f"{name or cluster.directory.name}-repo")
+        cluster.archive_with(pgcairn)
+        cluster.start()
+        cluster.make_role()
+        pgcairn.init()
+        return cluster, pgcairn
+
+    def standby(self, primary, name=None):
+        """A running standby that streams from the primary."""
+        cluster = self.cluster(name)
+        must(cluster.bin / "pg_basebackup", "-d", primary.conninfo(), "-D", cluster.data, "-R",
+             "-c", "fast", "-X", "stream")
+        return cluster.start()
+
+    def restore(self, pgcairn, *arguments, name=None, **options):
+        """A restored directory, not started."""
+        restored = pgcairn.restore(self.directory / (name or next(self.names)), *arguments,
+                                   **options)
+        self.clusters.append(restored)
+        return restored
+
+    def discard(self, cluster):
+        """Ends and removes one cluster early, to save space."""
+        cluster.destroy()
+        remove_tree(cluster.directory)
+        self.clusters.remove(cluster)
+
+    def close(self):
+        for cluster in self.clusters:
+            cluster.destroy()
+        remove_tree(self.directory)
+
+
+workshop_names = (f"t{number}" for number in itertools.count(1))
+
+
+@pytest.fixture
+def workshop(scratch_root, programs):
+    """A workshop for one test."""
+    shop = Workshop(scratch_root / next(workshop_names), programs)
+    yield shop
+    shop.close()
+
+
+@pytest.fixture(scope="module")
+def module_workshop(scratch_root, programs):
+    """A workshop that the tests of a file share."""
+    shop = Workshop(scratch_root / next(workshop_names), programs)
+    yield shop
+    shop.close()

@@ -1,0 +1,288 @@
+"""Throw-away PostgreSQL servers: no TCP, no fsync, sockets in the scratch directory."""
+
+import contextlib
+import glob
+import os
+import pathlib
+import re
+import shutil
+import signal
+
+import psycopg2
+import pytest
+
+from support.process import explain, must, owner, run, wait_until
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+PORT = 5432
+
+
+def pg_bin():
+    """PG_BIN, or that of the major version PG, or the newest installed."""
+    if os.environ.get("PG_BIN"):
+        return pathlib.Path(os.environ["PG_BIN"])
+    if os.environ.get("PG"):
+        return pathlib.Path(f"/usr/lib/postgresql/{os.environ['PG']}/bin")
+    found = glob.glob("/usr/lib/postgresql/*/bin/postgres")
+    assert found, "no PostgreSQL server installed; set PG_BIN"
+    return pathlib.Path(max(found, key=lambda path: int(path.split("/")[4]))).parent
+
+
+def pg_major():
+    version = must(pg_bin() / "postgres", "--version")
+    return int(re.search(r"\d+", version.split("(PostgreSQL)")[1]).group())
+
+
+def lsn_number(text):
+    high, low = text.split("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+class Cluster:
+    """One data directory and, between start and stop, its server.
+
+    The directory holds the data directory, the socket and the server's log.
+    """
+
+    # checkpoint_timeout keeps checkpoints where tests put them; autovacuum would move digests of
+    # statistics and WAL positions under a test's feet.
+    SETTINGS = {
+        "listen_addresses": "''", "fsync": "off", "autovacuum": "off", "shared_buffers": "'32MB'",
+        "max_connections": "20", "checkpoint_timeout": "'1h'", "max_wal_size": "'4GB'",
+        "wal_level": "replica", "max_wal_senders": "8", "track_commit_timestamp": "on",
+        "log_line_prefix": "'%m [%p] %q%u@%d '", "max_prepared_transactions": "10",
+        "wal_compression": "off",
+    }
+
+    def __init__(self, directory, data=None):
+        self.directory = pathlib.Path(directory)
+        self.data = pathlib.Path(data) if data else self.directory / "data"
+        self.log = self.directory / "log"
+        self.bin = pg_bin()
+        make_directory(self.directory)
+
+    # -- making
+
+    def initdb(self, checksums=True, wal_segsize=16, settings=None, auth="trust"):
+        command = [self.bin / "initdb", "-D", self.data, "-U", "postgres", "-A", auth, "-N",
+                   "--locale=C.UTF-8", "--encoding=UTF8", f"--wal-segsize={wal_segsize}"]
+        if checksums:
+            command.append("--data-checksums")
+        elif pg_major() >= 18:
+            command.append("--no-data-checksums")
+        must(*command)
+        self.configure(**{**self.SETTINGS, **(settings or {})})
+        return self
+
+    def configure(self, **settings):
+        """Appends to postgresql.conf; values as they stand there, quotes included."""
+        with open(self.data / "postgresql.conf", "a", encoding="utf-8") as conf:
+            conf.writelines(f"{name} = {value}\n" for name, value in settings.items())
+
+    def archive_with(self, pgcairn, **settings):
+        self.configure(archive_mode="on", archive_command=quoted(pgcairn.archive_command()),
+                       **settings)
+
+    # -- running
+
+    def start_result(self, seconds=60):
+        """pg_ctl's result, for servers that may refuse to start."""
+        return run(self.bin / "pg_ctl", "-D", self.data, "-w", "-t", seconds, "-l", self.log,
+                   "-o", f"-k {self.directory} -p {PORT}", "start", timeout=seconds + 30)
+
+    def start(self):
+        result = self.start_result()
+        if result.returncode != 0:
+            pytest.fail(explain([f"start of {self.data}"], result) + self.log_tail())
+        return self
+
+    def stop(self, mode="fast"):
+        if not self.is_running():
+            return
+        result = run(self.bin / "pg_ctl", "-D", self.data, "-w", "-m", mode, "stop")
+        if result.returncode != 0:
+            pytest.fail(explain([f"stop of {self.data}"], result) + self.log_tail())
+
+    def restart(self):
+        self.stop()
+        self.start()
+
+    def reload(self):
+        must(self.bin / "pg_ctl", "-D", self.data, "reload")
+
+    def kill(self):
+        """kill -9 of the postmaster; its children see it and end by themselves."""
+        os.kill(self.postmaster_pid(), signal.SIGKILL)
+        wait_until("children of the postmaster end", lambda: not self.has_processes())
+
+    def destroy(self):
+        """Ends the server in whatever state it is."""
+        pid = self.postmaster_pid()
+        if pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGQUIT)
+        with contextlib.suppress(BaseException):
+            wait_until(f"end of {pid}", lambda: not self.is_running(), seconds=10)
+        with contextlib.suppress(ProcessLookupError):
+            if self.is_running():
+                os.kill(pid, signal.SIGKILL)
+
+    def promote(self):
+        must(self.bin / "pg_ctl", "-D", self.data, "-w", "promote")
+        self.wait_promoted()
+
+    def postmaster_pid(self):
+        try:
+            return int((self.data / "postmaster.pid").read_text(encoding="utf-8").split("\n")[0])
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def is_running(self):
+        pid = self.postmaster_pid()
+        if pid is None:
+            return False
+        try:
+            state = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return state.rsplit(")", 1)[1].split()[0] != "Z"
+
+    def has_processes(self):
+        """Whether any process has this data directory as its current one, as servers do."""
+        for link in glob.glob("/proc/[0-9]*/cwd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(link) == str(self.data):
+                    return True
+        return False
+
+    def log_tail(self):
+        if not self.log.exists():
+            return "\n(no server log)"
+        return "\n" + self.log.read_text(encoding="utf-8", errors="replace")[-5000:]
+
+    # -- asking
+
+    def conninfo(self, user="postgres", **more):
+        words = {"host": self.directory, "port": PORT, "user": user, "dbname": "postgres", **more}
+        return " ".join(f"{name}={value}" for name, value in words.items())
+
+    def connect(self, database="postgres", user="postgres"):
+        connection = psycopg2.connect(host=str(self.directory), port=PORT, user=user,
+                                      dbname=database)
+        connection.autocommit = True
+        return connection
+
+    def sql(self, statement, *values, database="postgres", user="postgres"):
+        """Rows of a statement, each in a transaction of its own; [] where it gives none."""
+        connection = self.connect(database, user)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement, values or None)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+    def value(self, statement, *values, **where):
+        return self.sql(statement, *values, **where)[0][0]
+
+    def script(self, text, *options, database="postgres"):
+        """psql reads the text; it stops at the first error."""
+        return must(self.bin / "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", *options, "-d",
+                    self.conninfo(dbname=database), stdin=text)
+
+    def pgbench(self, *options, database="postgres"):
+        return must(self.bin / "pgbench", "-h", self.directory, "-p", PORT, "-U", "postgres",
+                    *options, database)
+
+    def make_role(self, role="pgcairn"):
+        """The documented least-privilege role."""
+        text = (ROOT / "sql/role.sql").read_text(encoding="utf-8")
+        self.script(text, "-v", f"role={role}")
+
+    def control(self, name):
+        for line in must(self.bin / "pg_controldata", self.data).splitlines():
+            if line.startswith(name + ":"):
+                return line.split(":", 1)[1].strip()
+        raise KeyError(name)
+
+    # -- WAL
+
+    def switch_wal(self):
+        """Ends the current segment; its name."""
+        self.sql("SELECT pg_create_restore_point('switch')")
+        return self.value("SELECT pg_walfile_name(pg_switch_wal())")
+
+    def archive_all(self):
+        """Waits until everything written so far is in the archive."""
+        name = self.switch_wal()
+        wait_until(f"{name} is archived", lambda: self.has_archived(name))
+
+    def has_archived(self, name):
+        return (self.data / "pg_wal/archive_status" / f"{name}.done").exists() or not (
+            self.data / "pg_wal" / name).exists()
+
+    # -- recovery
+
+    def wait_promoted(self, seconds=120):
+        def promoted():
+            if not self.is_running():
+                pytest.fail(f"the server of {self.data} ended during recovery{self.log_tail()}")
+            return not self.value("SELECT pg_is_in_recovery()")
+
+        wait_until(f"{self.data} leaves recovery", promoted, seconds)
+
+    def wait_paused(self, seconds=120):
+        def paused():
+            if not self.is_running():
+                pytest.fail(f"the server of {self.data} ended during recovery{self.log_tail()}")
+            return self.value("SELECT pg_get_wal_replay_pause_state()") == "paused"
+
+        wait_until(f"{self.data} reaches its target", paused, seconds)
+
+    def wait_replayed(self, lsn, seconds=120):
+        wait_until(f"{self.data} replays {lsn}", lambda: self.value(
+            "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", lsn), seconds)
+
+    def start_restored(self):
+        """Starts what restore wrote, until it takes writes; a paused recovery is promoted."""
+        self.start()
+
+        def settled():
+            if not self.is_running():
+                pytest.fail(f"the server of {self.data} ended during recovery{self.log_tail()}")
+            if not self.value("SELECT pg_is_in_recovery()"):
+                return "promoted"
+            if self.value("SELECT pg_get_wal_replay_pause_state()") == "paused":
+                return "paused"
+            return None
+
+        if wait_until(f"{self.data} reaches its target", settled, 120) == "paused":
+            self.promote()
+        return self
+
+
+def quoted(text):
+    """A value for postgresql.conf."""
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+def make_directory(path, mode=0o700):
+    """A directory of the server's user."""
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        path.mkdir(parents=True)
+    os.chmod(path, mode)
+    os.chown(path, *owner())
+    return path
+
+
+def remove_tree(path):
+    """rm -rf, also where a test took permissions away."""
+    def retry(function, name, _):
+        with contextlib.suppress(OSError):
+            os.chmod(os.path.dirname(name), 0o700)
+            os.chmod(name, 0o700)
+            function(name)
+
+    shutil.rmtree(path, onerror=retry)
