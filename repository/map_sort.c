@@ -2,9 +2,8 @@
 
 #include "common/bytes.h"
 #include "common/file.h"
-#include "repository/repository.h"
+#include "common/scratch_file.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -93,25 +92,6 @@ record_size(const uint8_t *record)
     return RECORD_HEADER_SIZE + (size_t)get_u32(record) + get_u32(record + 4);
 }
 
-/* A file without a name: a crash leaves nothing to clean up. */
-static int
-open_scratch(MapSort *sort, CairnError *err)
-{
-    char token[17], path[sizeof sort->scratch + 64];
-    if (!random_token(sort->world, token, err))
-        return -1;
-    snprintf(path, sizeof path, "%s/.pgcairn-%s.tmp", sort->scratch, token);
-    int fd = sort->world->disk->openat(sort->world->disk, AT_FDCWD, path,
-                                       O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) {
-        cairn_error_errno(err, "unable to create scratch file '%s'", path);
-        cairn_error_hint(err, "set TMPDIR to a directory with space for 60 bytes a file of the cluster");
-        return -1;
-    }
-    sort->world->disk->unlinkat(sort->world->disk, AT_FDCWD, path, 0);
-    return fd;
-}
-
 static bool
 write_records(MapSort *sort, int fd, uint64_t *size_out, CairnError *err)
 {
@@ -164,7 +144,7 @@ spill(MapSort *sort, CairnError *err)
     if (sort->run_count == RUN_LIMIT)
         return cairn_error(err, CAIRN_UNSUPPORTED, "the cluster has too many files");
     sort_memory(sort);
-    int fd = open_scratch(sort, err);
+    int fd = scratch_file_open(sort->world, sort->scratch, err);
     if (fd < 0)
         return false;
     uint64_t size = 0;

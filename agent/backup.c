@@ -1,0 +1,296 @@
+#include "agent/backup.h"
+
+#include "agent/backup_stream.h"
+#include "agent/wal_wait.h"
+#include "common/cancel.h"
+#include "common/log.h"
+#include "common/scratch_file.h"
+#include "common/timestamp.h"
+#include "postgres/server_config.h"
+#include "repository/attempts.h"
+#include "repository/incarnation.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Everything that one run holds, freed together. */
+typedef struct {
+    Repository *repository;
+    const World *world;
+    const BackupOptions *options;
+    Arena *arena;
+    Connection *server; /* plain SQL */
+    ServerFacts facts;
+    Incarnation incarnation;
+    PageChecks *checks;
+    BackupWriter *writer;
+    Fate *fate;
+} Run;
+
+static void
+run_free(Run *run)
+{
+    backup_writer_free(run->writer); /* before what its workers use */
+    page_checks_free(run->checks);
+    connection_close(run->server);
+    fate_free(run->fate);
+    arena_free(run->arena);
+}
+
+void
+backup_report_free(BackupReport *report)
+{
+    if (report == NULL)
+        return;
+    fate_free(report->fate);
+    free(report);
+}
+
+static double
+seconds_since(const World *world, int64_t start_ns)
+{
+    return (double)(world->clock->monotonic_ns(world->clock) - start_ns) / 1e9;
+}
+
+/* The server's clock, so that labels and targets speak of one time; ours when it cannot be asked. */
+static int64_t
+server_time_us(Run *run)
+{
+    CairnError ignored = {0};
+    SCOPED_MEMORY char *text = connection_query_text(
+        run->server, "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint", NULL,
+        &ignored);
+    if (text != NULL)
+        return strtoll(text, NULL, 10);
+    return run->world->clock->wall_us(run->world->clock);
+}
+
+static bool
+ask_server(Run *run, CairnError *err)
+{
+    const ClusterConfig *cluster = run->options->cluster;
+    run->server = connection_open(cluster->conninfo, CONNECTION_SQL, "pgcairn backup", err);
+    if (run->server == NULL || !server_facts_read(run->server, run->arena, &run->facts, err))
+        return false;
+    if (!run->facts.has_replication && !run->facts.is_superuser) {
+        cairn_error(err, CAIRN_DENIED, "role '%s' may not take base backups: it lacks REPLICATION",
+                    run->facts.user);
+        return cairn_error_hint(err, "ALTER ROLE ... REPLICATION, or see `pgcairn init --print`");
+    }
+    if (run->facts.major < 16 && run->facts.in_place_tablespaces[0] != '\0') {
+        cairn_error(err, CAIRN_REFUSED,
+                    "PostgreSQL 15 leaves in-place tablespaces (%s) out of a base backup without a word",
+                    run->facts.in_place_tablespaces);
+        return cairn_error_hint(err, "move them with ALTER TABLESPACE or upgrade to 16 or later");
+    }
+    return true;
+}
+
+/* A backup of the wrong server under this cluster's name would be worse than none. */
+static bool
+check_incarnation(Run *run, CairnError *err)
+{
+    const char *cluster = run->options->cluster->name;
+    if (incarnation_get(run->repository, cluster, run->facts.system_id, run->facts.major,
+                        &run->incarnation, err))
+        return true;
+    if (err->kind != CAIRN_NOT_FOUND)
+        return false;
+    cairn_error_clear(err);
+    cairn_error(err, CAIRN_MISMATCH,
+                "cluster '%s' of this repository was never system %" PRIu64 " with PostgreSQL %d", cluster,
+                run->facts.system_id, run->facts.major);
+    return cairn_error_hint(err, "check conninfo; if this is the right server (new, or after pg_upgrade), run "
+                                 "`pgcairn init` first");
+}
+
+static bool
+begin_writer(Run *run, CairnError *err)
+{
+    run->checks = page_checks_new();
+    run->writer = backup_writer_begin(run->repository,
+                                      &(BackupWriterOptions){
+                                          .cluster = run->options->cluster->name,
+                                          .system_id = run->facts.system_id,
+                                          .major = run->facts.major,
+                                          .wal_floor_lsn = run->facts.redo_lsn,
+                                          .jobs = run->options->jobs,
+                                          .max_memory_bytes = run->options->max_memory_bytes,
+                                          .scratch_directory = scratch_directory(),
+                                          .check = page_checks_see,
+                                          .check_context = run->checks,
+                                      },
+                                      err);
+    return run->writer != NULL;
+}
+
+/* Configuration files outside the data directory: config/<n>, and config/index says what they are. */
+typedef struct {
+    Run *run;
+    json_t *index;
+    int count;
+} ConfigCapture;
+
+static bool
+store_ours(BackupWriter *writer, const char *path, const void *content, size_t size, CairnError *err)
+{
+    uint64_t stored_size;
+    uint32_t crc;
+    return backup_writer_file_begin(writer, MAP_CLASS_OURS, path, 0600, err) &&
+           backup_writer_data(writer, content, size, err) &&
+           backup_writer_file_end(writer, &stored_size, &crc, err);
+}
+
+static bool
+capture_config_file(void *context, const ServerConfigFile *file, CairnError *err)
+{
+    ConfigCapture *capture = context;
+    char entry[64];
+    snprintf(entry, sizeof entry, "config/%d", ++capture->count);
+    json_array_append_new(capture->index, json_pack("{s:s, s:s, s:s}", "setting", file->setting, "path",
+                                                    file->path, "entry", entry));
+    return store_ours(capture->run->writer, entry, file->content, file->size, err);
+}
+
+static void
+note_unreadable_config(void *context, const char *setting, const char *path, const char *why)
+{
+    ConfigCapture *capture = context;
+    char text[2048];
+    snprintf(text, sizeof text, "%s '%s' lies outside the data directory and is not in this backup: %s",
+             setting, path, why);
+    log_info("%s", text);
+    fate_add_warning(capture->run->fate, text);
+}
+
+static bool
+capture_config(Run *run, CairnError *err)
+{
+    ConfigCapture capture = {.run = run, .index = json_array()};
+    bool captured = server_config_read(run->server, &run->facts, capture_config_file,
+                                       note_unreadable_config, &capture, err);
+    if (captured && capture.count > 0) {
+        SCOPED_MEMORY char *text = json_dumps(capture.index, JSON_INDENT(1));
+        captured = text != NULL ? store_ours(run->writer, "config/index", text, strlen(text), err)
+                                : cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    }
+    json_decref(capture.index);
+    return captured;
+}
+
+/* 20261122-233140F: the start in UTC. The newest backup may have begun in the same second. */
+static bool
+choose_label(Run *run, CairnError *err)
+{
+    Fate *fate = run->fate;
+    BackupId newest;
+    uint8_t digest[SHA256_SIZE];
+    if (!attempts_newest_committed(run->repository, run->options->cluster->name, &newest, digest, err))
+        return false;
+    SCOPED(Fate) before = NULL;
+    if (newest.text[0] != '\0') {
+        before = fate_read(run->repository, run->options->cluster->name, &newest, NULL, err);
+        if (before == NULL)
+            return false;
+    }
+    for (int64_t at_us = fate->started_us;; at_us += 1000000) {
+        char stem[TIMESTAMP_TEXT_SIZE];
+        timestamp_format_label(stem, at_us);
+        fate->label = arena_printf(fate->arena, "%sF", stem);
+        if (before == NULL || !before->committed || strcmp(before->label, fate->label) != 0)
+            return true;
+    }
+}
+
+static void
+fill_fate(Run *run)
+{
+    Fate *fate = run->fate;
+    fate->committed = true;
+    fate->name = run->options->name != NULL ? arena_strdup(fate->arena, run->options->name) : NULL;
+    fate->type = "full";
+    fate->cluster = arena_strdup(fate->arena, run->options->cluster->name);
+    fate->system_id = run->facts.system_id;
+    fate->major = run->facts.major;
+    fate->server_version = arena_strdup(fate->arena, run->facts.server_version);
+    fate->wal_segment_size = run->incarnation.wal_segment_size;
+    fate->data_checksums = run->facts.data_checksums;
+    fate->started_us = server_time_us(run);
+}
+
+static bool
+receive(Run *run, CairnError *err)
+{
+    SCOPED(Connection) replication =
+        connection_open(run->options->cluster->conninfo, CONNECTION_REPLICATION, "pgcairn backup", err);
+    uint64_t system_id;
+    uint32_t timeline;
+    if (replication == NULL || !identify_system(replication, &system_id, &timeline, err))
+        return false;
+    if (system_id != run->facts.system_id)
+        return cairn_error(err, CAIRN_MISMATCH, "two connections with the same conninfo reached two systems");
+
+    BaseBackupOptions request = {
+        .label = run->options->name != NULL ? run->options->name : run->fate->label,
+        .fast_checkpoint = run->options->fast_checkpoint,
+        .max_rate_kb = run->options->max_rate_kb,
+        .progress = run->options->show_progress,
+    };
+    BackupStreamOptions stream = {
+        .world = run->world,
+        .writer = run->writer,
+        .facts = &run->facts,
+        .checks = run->checks,
+        .scratch_directory = scratch_directory(),
+        .show_progress = run->options->show_progress,
+    };
+    return backup_stream_receive(replication, &request, &stream, run->fate, err);
+}
+
+static bool
+copy(Run *run, CairnError *err)
+{
+    fill_fate(run);
+    if (!choose_label(run, err) || !capture_config(run, err) || !receive(run, err))
+        return false;
+    run->fate->stopped_us = server_time_us(run);
+    /* From here on a signal waits until the commit is decided: between the two there is nothing to gain. */
+    return cancel_check(err) && backup_writer_finish_data(run->writer, run->fate, err) &&
+           backup_writer_commit(run->writer, run->fate, err);
+}
+
+static void
+cleanup_run(Run *run)
+{
+    run_free(run);
+}
+
+BackupReport *
+backup_run(Repository *repository, const BackupOptions *options, CairnError *err)
+{
+    const World *world = repository_world(repository);
+    int64_t start_ns = world->clock->monotonic_ns(world->clock);
+    __attribute__((cleanup(cleanup_run))) Run run = {
+        .repository = repository, .world = world, .options = options, .arena = arena_new(),
+        .fate = fate_new()};
+    SCOPED(BackupReport) report = calloc(1, sizeof *report);
+    CAIRN_ASSERT(report != NULL);
+
+    if (!ask_server(&run, err) || !check_incarnation(&run, err) || !begin_writer(&run, err) ||
+        !copy(&run, err))
+        return NULL;
+    report->copy_seconds = seconds_since(world, start_ns);
+
+    start_ns = world->clock->monotonic_ns(world->clock);
+    if (!wal_wait(repository, options->cluster->name, &run.incarnation, run.fate, options->wal_timeout_s,
+                  report, err))
+        return NULL;
+    report->wal_wait_seconds = seconds_since(world, start_ns);
+    report->outcome = report->missing_wal_count > 0 ? BACKUP_COPIED : BACKUP_WAL_COMPLETE;
+    if (run.fate->damaged)
+        report->outcome = BACKUP_DAMAGED;
+    report->fate = take(&run.fate);
+    return take(&report);
+}

@@ -1,0 +1,237 @@
+#include "agent/backup.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "common/cancel.h"
+#include "common/log.h"
+#include "common/progress.h"
+#include "common/timestamp.h"
+#include "postgres/wal_name.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { DEFAULT_JOBS = 2, MAX_JOBS = 64, DEFAULT_WAL_TIMEOUT_S = 60 };
+enum { MIN_RATE_KB = 32, MAX_RATE_KB = 1048576 };
+
+typedef struct {
+    CommonOptions common;
+    const char *type;
+    const char *label;
+    bool start_fast;
+    bool no_progress;
+    int64_t jobs;
+    int64_t wal_timeout;
+    uint64_t max_rate;
+    uint64_t max_memory;
+} Arguments;
+
+static const char *
+state_name(BackupOutcome outcome)
+{
+    static const char *const names[] = {[BACKUP_WAL_COMPLETE] = "wal-complete", [BACKUP_COPIED] = "copied",
+                                        [BACKUP_DAMAGED] = "damaged"};
+    return names[outcome];
+}
+
+static bool
+check_arguments(const Arguments *arguments, CairnError *err)
+{
+    if (arguments->type != NULL && strcmp(arguments->type, "full") != 0) {
+        bool known = strcmp(arguments->type, "incr") == 0 || strcmp(arguments->type, "diff") == 0;
+        cairn_error(err, known ? CAIRN_UNSUPPORTED : CAIRN_USAGE, "backup type '%s' is %s",
+                    arguments->type, known ? "not supported by this version" : "unknown");
+        return cairn_error_hint(err, "use --type=full");
+    }
+    if (arguments->jobs < 0 || arguments->jobs > MAX_JOBS)
+        return cairn_error(err, CAIRN_USAGE, "--jobs must be between 1 and %d", MAX_JOBS);
+    if (arguments->wal_timeout < -1 || arguments->wal_timeout > 86400)
+        return cairn_error(err, CAIRN_USAGE, "--wal-timeout must be between 0 and 86400 seconds");
+    if (arguments->max_rate != 0 &&
+        (arguments->max_rate / 1024 < MIN_RATE_KB || arguments->max_rate / 1024 > MAX_RATE_KB))
+        return cairn_error(err, CAIRN_USAGE, "--max-rate must be between 32kB and 1GB a second");
+    if (arguments->label != NULL &&
+        (strlen(arguments->label) > 512 || strpbrk(arguments->label, "\n\r") != NULL))
+        return cairn_error(err, CAIRN_USAGE, "--label takes one line of at most 512 bytes");
+    return true;
+}
+
+static void
+print_text(const BackupReport *report)
+{
+    const Fate *fate = report->fate;
+    char size[32], stored[32], start[LSN_TEXT_SIZE], stop[LSN_TEXT_SIZE];
+    format_bytes(size, fate->size_bytes);
+    format_bytes(stored, fate->stored_bytes);
+    lsn_format(start, fate->start_lsn);
+    lsn_format(stop, fate->stop_lsn);
+    printf("backup %s: %s\n", fate->label, state_name(report->outcome));
+    printf("  WAL %s .. %s, timeline %u; %s in %" PRIu64 " files, stored in %s\n", start, stop,
+           fate->stop_timeline, size, fate->file_count, stored);
+    printf("  copied in %.1f s, waited %.1f s for WAL\n", report->copy_seconds, report->wal_wait_seconds);
+}
+
+static json_t *
+text_of_lsn(uint64_t lsn)
+{
+    char text[LSN_TEXT_SIZE];
+    lsn_format(text, lsn);
+    return json_string(text);
+}
+
+static json_t *
+text_of_time(int64_t time_us)
+{
+    char text[TIMESTAMP_TEXT_SIZE];
+    timestamp_format(text, time_us);
+    return json_string(text);
+}
+
+static void
+print_json(const BackupReport *report)
+{
+    const Fate *fate = report->fate;
+    json_t *missing = json_array();
+    for (size_t i = 0; i < report->missing_wal_count && i < BACKUP_MISSING_WAL_LISTED; i++)
+        json_array_append_new(missing, json_string(report->missing_wal[i]));
+    json_t *json = json_pack(
+        "{s:s, s:s, s:s, s:s, s:o, s:o, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I}", "label",
+        fate->label, "bid", fate->bid.text, "type", fate->type, "state", state_name(report->outcome),
+        "start_lsn", text_of_lsn(fate->start_lsn), "stop_lsn", text_of_lsn(fate->stop_lsn), "timeline",
+        (int)fate->stop_timeline, "started_at", text_of_time(fate->started_us), "stopped_at",
+        text_of_time(fate->stopped_us), "size_bytes", (json_int_t)fate->size_bytes, "stored_bytes",
+        (json_int_t)fate->stored_bytes, "map_bytes", (json_int_t)fate->map_bytes, "file_count",
+        (json_int_t)fate->file_count, "copy_seconds", report->copy_seconds, "wal_wait_seconds",
+        report->wal_wait_seconds, "missing_wal", missing, "checksum_failure_count",
+        (json_int_t)fate->checksum_failure_count);
+    if (json != NULL) {
+        json_dumpf(json, stdout, JSON_COMPACT);
+        printf("\n");
+    }
+    json_decref(json);
+}
+
+/* Committed, but not good: says why, and the exit code follows from it. */
+static bool
+judge(const BackupReport *report, CairnError *err)
+{
+    const Fate *fate = report->fate;
+    if (report->outcome == BACKUP_DAMAGED) {
+        cairn_error(err, CAIRN_CORRUPT,
+                    "backup %s is damaged: %" PRIu64 " pages of the server failed their checksum", fate->label,
+                    fate->checksum_failure_count);
+        for (size_t i = 0; i < fate->checksum_failures_listed && i < 10; i++) {
+            size_t used = strlen(err->message);
+            snprintf(err->message + used, sizeof err->message - used, "%s %s block %" PRIu64,
+                     i == 0 ? ":" : ",", fate->checksum_failures[i].path, fate->checksum_failures[i].block);
+        }
+        return cairn_error_hint(err, "the damage is on the server; `pgcairn info --set %s` lists all of it, older "
+                                     "backups may hold good pages", fate->label);
+    }
+    if (report->outcome == BACKUP_COPIED) {
+        cairn_error(err, CAIRN_UNAVAILABLE,
+                    "backup %s is copied but not restorable yet: %zu WAL files are missing, the first is %s",
+                    fate->label, report->missing_wal_count, report->missing_wal[0]);
+        return cairn_error_hint(err, "repair archiving (`pgcairn check`); once the WAL arrives, `pgcairn info` shows "
+                                     "the backup as wal-complete");
+    }
+    return true;
+}
+
+static int
+exit_code(const BackupReport *report)
+{
+    if (report->outcome == BACKUP_DAMAGED)
+        return cairn_error_exit_code(CAIRN_CORRUPT);
+    return report->outcome == BACKUP_COPIED ? 1 : 0;
+}
+
+static BackupReport *
+run(const World *world, const Arguments *arguments, CairnError *err)
+{
+    SCOPED(Config) config = config_load(world, arguments->common.config, err);
+    if (config == NULL)
+        return NULL;
+    const GlobalConfig *global = config_global(config);
+    const ClusterConfig *cluster = config_cluster(config, arguments->common.cluster, err);
+    if (cluster == NULL)
+        return NULL;
+    const RepositoryConfig *chosen = config_repository(config, arguments->common.repository, err);
+    if (chosen == NULL)
+        return NULL;
+    SCOPED(Repository) repository = repository_open(world, chosen, err);
+    if (repository == NULL)
+        return NULL;
+
+    int jobs = arguments->jobs > 0 ? (int)arguments->jobs : global->jobs > 0 ? global->jobs : DEFAULT_JOBS;
+    int wal_timeout_s = arguments->wal_timeout >= 0 ? (int)arguments->wal_timeout
+                        : global->wal_timeout_s >= 0 ? global->wal_timeout_s
+                                                     : DEFAULT_WAL_TIMEOUT_S;
+    BackupOptions options = {
+        .cluster = cluster,
+        .name = arguments->label,
+        .fast_checkpoint = arguments->start_fast,
+        .show_progress = !arguments->no_progress && (isatty(STDERR_FILENO) || log_level() >= LOG_LEVEL_INFO),
+        .jobs = jobs,
+        .max_rate_kb = (uint32_t)(arguments->max_rate / 1024),
+        .max_memory_bytes = arguments->max_memory != 0 ? arguments->max_memory : global->max_memory_bytes,
+        .wal_timeout_s = wal_timeout_s,
+    };
+    return backup_run(repository, &options, err);
+}
+
+int
+command_backup(const World *world, int argc, char **argv)
+{
+    Arguments arguments = {.wal_timeout = -1};
+    const Option options[] = {
+        {"type", 0, OPTION_TEXT, &arguments.type, "TYPE", "full (default)"},
+        {"label", 0, OPTION_TEXT, &arguments.label, "TEXT", "a name of your own, kept with the backup"},
+        {"start-fast", 0, OPTION_FLAG, &arguments.start_fast, NULL, "ask the server for a checkpoint at once"},
+        {"jobs", 'j', OPTION_INTEGER, &arguments.jobs, "N", "workers that compress (default 2)"},
+        {"max-rate", 0, OPTION_SIZE, &arguments.max_rate, "SIZE", "bytes a second that the server may send"},
+        {"max-memory", 0, OPTION_SIZE, &arguments.max_memory, "SIZE", "memory that we may use (default 64MiB)"},
+        {"wal-timeout", 0, OPTION_INTEGER, &arguments.wal_timeout, "SECONDS",
+         "how long to wait for the backup's WAL (default 60)"},
+        {"no-progress", 0, OPTION_FLAG, &arguments.no_progress, NULL, "show no progress"},
+        {0},
+    };
+    const CommandHelp command = {
+        .name = "backup",
+        .synopsis = "pgcairn backup [options]",
+        .summary = "Take a backup of the running server through the replication protocol.",
+        .examples = "  pgcairn backup --type=full --start-fast\n"
+                    "  pgcairn backup --label 'before the upgrade' --max-rate 50MB\n"
+                    "  pgcairn backup --output=json\n",
+        .options = options,
+    };
+
+    CairnError err = {0};
+    size_t positional_count;
+    if (!options_parse(&command, &arguments.common, argc, argv, NULL, 0, &positional_count, &err))
+        goto failed;
+    if (arguments.common.help) {
+        options_print_help(&command);
+        return 0;
+    }
+    if (!check_arguments(&arguments, &err))
+        goto failed;
+
+    SCOPED(BackupReport) report = run(world, &arguments, &err);
+    if (report == NULL)
+        goto failed;
+    bool as_json = arguments.common.output != NULL && strcmp(arguments.common.output, "json") == 0;
+    if (as_json)
+        print_json(report);
+    else
+        print_text(report);
+    if (!judge(report, &err))
+        log_error(&err);
+    return exit_code(report);
+
+failed:
+    log_error(&err);
+    return cairn_error_exit_code(err.kind);
+}
