@@ -69,6 +69,9 @@ $(BUILD)/%.o: %.c Makefile | $(DEPS)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+# What -MMD cannot see: the file is taken in by .incbin.
+$(BUILD)/agent/role_sql.o: sql/role.sql
+
 -include $(shell test -d build && find build -name '*.d')
 
 $(DEPS): tools/install-dependencies
@@ -160,8 +163,9 @@ bench: all
 	bench/run
 
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/pgcairn $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install $(BUILD)/pgcairn $(BUILD)/pgcairn-wal $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 sql/role.sql $(DESTDIR)$(PREFIX)/share/pgcairn/
 	install -m 644 packaging/pgcairn-backup@.service packaging/pgcairn-backup@.timer \
 	    $(DESTDIR)$(PREFIX)/lib/systemd/system/
 
