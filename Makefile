@@ -149,9 +149,7 @@ HEADERS := $(wildcard $(addsuffix /*.h,common storage codec postgres repository 
 
 lint: | $(DEPS_LINT)
 	clang-format --dry-run -Werror $(SOURCES) $(HEADERS)
-	printf '%s\n' $(SOURCES) | xargs -P 2 -n 4 sh -c 'clang-tidy --quiet "$$@" -- $(TIDY_FLAGS)' tidy
-
-TIDY_FLAGS = $(subst ",\",$(filter-out -Werror,$(CFLAGS)))
+	printf '%s\n' $(SOURCES) | xargs -P 2 -I {} clang-tidy --quiet {} -- $(filter-out -Werror,$(CFLAGS))
 
 format: | $(DEPS_LINT)
 	clang-format -i $(SOURCES) $(HEADERS)
