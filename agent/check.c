@@ -57,6 +57,8 @@ check_repository(CheckRun *run)
     CairnError err = {0};
     run->repository = repository_open(run->options->world, run->options->repository, &err);
     if (run->repository == NULL) {
+        if (err.kind == CAIRN_NOT_FOUND && err.hint[0] == '\0')
+            cairn_error_hint(&err, "is it mounted? A new one is made by: pgcairn init");
         check_add_error(run, "repository", CHECK_FAILED, &err);
         return;
     }

@@ -56,8 +56,11 @@ run_info(const World *world, const CommonOptions *common, const char *selector, 
         !cli_session_open(world, common, false, &session, err))
         return false;
     SCOPED(Repository) repository = repository_open(world, session.repository, err);
-    if (repository == NULL)
+    if (repository == NULL) {
+        if (err->kind == CAIRN_NOT_FOUND && err->hint[0] == '\0')
+            cairn_error_hint(err, "is it mounted? A new one is made by: pgcairn init");
         return false;
+    }
     SCOPED(Info) info = info_read(repository, common->cluster, err);
     if (info == NULL)
         return false;

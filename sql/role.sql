@@ -19,6 +19,7 @@
 \endif
 
 BEGIN;
+SET LOCAL client_min_messages = warning; -- not a word about what is granted already
 
 -- LOGIN and REPLICATION: BASE_BACKUP, streaming WAL.
 SELECT pg_catalog.format('CREATE ROLE %I LOGIN REPLICATION', :'role')
