@@ -5,6 +5,7 @@
 #   FLAVOUR=...  release (default) | debug | asan | tsan | fuzz; objects live in build/$(FLAVOUR)
 #   PREFIX=...   where `make install` puts things
 #   CC=...       gcc or clang
+#   V=1          show the compiler's whole command lines
 #   FUZZ_SECONDS=20  how long `make fuzz` feeds each parser
 
 FLAVOUR  ?= release
@@ -55,19 +56,22 @@ PGCAIRN_WAL_SOURCES := cli/pgcairn_wal.c cli/options.c cli/wal_command.c \
 LIBS_WAL := -llz4 -lzstd -lcrypto -linih -ljansson
 LIBS     := -lpq $(LIBS_WAL)
 
+# What a recipe line shows of itself: the tool and the result, or with V=1 all.
+say = $(if $(V),,@echo '$(1) $@';)
+
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
 all: $(BUILD)/pgcairn $(BUILD)/pgcairn-wal
 
 $(BUILD)/pgcairn: $(call objects,$(PGCAIRN_SOURCES))
-	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(BUILD)/pgcairn-wal: $(call objects,$(PGCAIRN_WAL_SOURCES))
-	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_WAL)
+	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS_WAL)
 
 $(BUILD)/%.o: %.c Makefile | $(DEPS)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC) $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # What -MMD cannot see: the file is taken in by .incbin.
 $(BUILD)/agent/role_sql.o: sql/role.sql
@@ -92,19 +96,19 @@ UNIT_TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit
 UNIT_SUPPORT := $(call objects,$(wildcard tests/unit/support/*.c))
 
 $(UNIT_TESTS): $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(UNIT_SUPPORT) $(ROOMS)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 
 # Programs that the system tests call: tests/support/wal-dump.c becomes $(BUILD)/tests/wal-dump.
 SUPPORT_PROGRAMS := $(patsubst tests/support/%.c,$(BUILD)/tests/%,$(wildcard tests/support/*.c))
 
 $(SUPPORT_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/support/%.o $(ROOMS)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 # Fuzzers, one a parser of foreign bytes: tests/fuzz/fuzz_<what>.c, only in FLAVOUR=fuzz.
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 $(FUZZERS): $(BUILD)/%: $(BUILD)/tests/fuzz/%.o $(ROOMS)
-	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+	$(call say,LD) $(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 
 # A test whose source is gone must not be run again.
 unit-tests: $(UNIT_TESTS)
