@@ -226,10 +226,10 @@ test_unbroken_wal_ends_before_a_fork_whose_segment_is_missing(void **state)
     assert_int_equal(unbroken_end(archive, 2, 0x500028), 0x700000);
 }
 
-/* Records on timeline 1 from segment 5 on, on timeline 2 from the fork; returns the last commit's
- * LSN. */
+/* Records on timeline 1 from segment 5 on, on timeline 2 from the fork in 6, a commit and a switch
+   in 7; then idle segments that say nothing of time. Returns the last commit's LSN. */
 static uint64_t
-store_forked_records(WalFixture *fixture)
+store_forked_records(WalFixture *fixture, uint64_t idle_count)
 {
     WalBuilder builder;
     char history[64];
