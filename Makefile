@@ -53,7 +53,7 @@ PGCAIRN_SOURCES     := cli/pgcairn.c $(filter-out cli/pgcairn.c cli/pgcairn_wal.
 PGCAIRN_WAL_SOURCES := cli/pgcairn_wal.c cli/options.c cli/wal_command.c \
                        $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES_PLAIN) $(REPOSITORY) $(WALARCHIVE)
 
-LIBS_WAL := -llz4 -lzstd -lcrypto -linih -ljansson
+LIBS_WAL := -llz4 -lzstd -lcrypto -ljansson
 LIBS     := -lpq $(LIBS_WAL)
 
 # What a recipe line shows of itself: the tool and the result, or with V=1 all.
@@ -152,6 +152,7 @@ HEADERS := $(wildcard $(addsuffix /*.h,common storage codec postgres repository 
                                        tests/unit tests/unit/support tests/support tests/fuzz))
 
 lint: | $(DEPS_LINT)
+	tools/check-layers
 	clang-format --dry-run -Werror $(SOURCES) $(HEADERS)
 	printf '%s\n' $(SOURCES) | xargs -P 2 -I {} clang-tidy --quiet {} -- $(filter-out -Werror,$(CFLAGS))
 
