@@ -15,9 +15,9 @@ static bool
 create_file(FileTarget *file, CairnError *err)
 {
     const Disk *disk = file->world->disk;
-    file->fd = disk->openat(disk, directory_handle_fd(file->parent), file->name,
-                            O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                            S_IRUSR | S_IWUSR);
+    file->fd =
+        disk->openat(disk, directory_handle_fd(file->parent), file->name,
+                     O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, S_IRUSR | S_IWUSR);
     if (file->fd < 0)
         return cairn_error_errno(err, "unable to create '%s'", file->path);
     if (file->mode != (S_IRUSR | S_IWUSR) &&

@@ -2,8 +2,8 @@
  * A file on its way from packs to the target directory, in one or more regions that threads write
  * independently. (Part of materialise.)
  *
- * A FileTarget is counted: the last region to be written ends the file. Regions are made in order by
- * one thread; written by any.
+ * A FileTarget is counted: the last region to be written ends the file. Regions are made in order
+ * by one thread; written by any.
  */
 #ifndef PGCAIRN_RESTORE_FILE_JOB_H
 #define PGCAIRN_RESTORE_FILE_JOB_H
@@ -35,7 +35,8 @@ typedef struct {
     char path[];
 } FileTarget;
 
-/* Takes the parent. Files of several regions are created at once, so that any region may come first. */
+/* Takes the parent. Files of several regions are created at once, so that any region may come
+ * first. */
 FileTarget *file_target_new(const World *world, DirectoryHandle *parent, const MapEntry *entry,
                             CairnError *err) MUST_CHECK;
 /* For one that was not ended: drops one region's share. */

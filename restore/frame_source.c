@@ -131,7 +131,8 @@ entry_is(const PackEntry *entry, const BackupId *bid, uint32_t number)
     return entry->pack != NULL && entry->number == number && backup_id_equal(&entry->bid, bid);
 }
 
-/* A place for one more pack, whose least recently used unused one is closed when enough are open. */
+/* A place for one more pack, whose least recently used unused one is closed when enough are open.
+ */
 static PackEntry *
 make_room(FrameSource *source)
 {

@@ -1,10 +1,10 @@
 /*
  * Decoded units out of packs: open packs shared by all threads, a decoder for each.
  *
- * Memory: PACKS_KEPT_OPEN packs' directories plus, for each reader, one decoded frame and a window of
- * stored frames that lie side by side and are fetched in one read.
- * Errors: CORRUPT names the pack; storage errors pass through.
- * Threads: a FrameSource is shared, a FrameReader belongs to one thread.
+ * Memory: PACKS_KEPT_OPEN packs' directories plus, for each reader, one decoded frame and a window
+ * of stored frames that lie side by side and are fetched in one read. Errors: CORRUPT names the
+ * pack; storage errors pass through. Threads: a FrameSource is shared, a FrameReader belongs to one
+ * thread.
  */
 #ifndef PGCAIRN_RESTORE_FRAME_SOURCE_H
 #define PGCAIRN_RESTORE_FRAME_SOURCE_H
@@ -28,8 +28,8 @@ void frame_reader_free(FrameReader *reader);
 SCOPED_TYPE(FrameReader, frame_reader_free);
 
 /*
- * The units from `slot` on that lie in its frame: at most `wanted`, at least one. A large `wanted` lets
- * frames behind be read along. data_out is borrowed until the next call.
+ * The units from `slot` on that lie in its frame: at most `wanted`, at least one. A large `wanted`
+ * lets frames behind be read along. data_out is borrowed until the next call.
  */
 bool frame_reader_units(FrameReader *reader, const BackupId *bid, uint32_t pack, uint32_t slot,
                         uint64_t wanted, const uint8_t **data_out, uint32_t *units_out,

@@ -33,6 +33,8 @@ typedef struct {
     size_t batch_directories;
     DirectoryHandle *batch_last; /* borrowed, for comparison only */
     JobRun pending[JOB_UNITS];   /* runs of the region that is being put together */
+    BackupId **creators;         /* copies that do not move when the map reader's table grows */
+    size_t creator_count;
 } Materialiser;
 
 static void
@@ -173,11 +175,31 @@ send_region(Materialiser *materialiser, Cutter *cutter, CairnError *err)
     return send_job(materialiser, job, err);
 }
 
+/* The same pointer for the same creator, valid to the end. */
+static const BackupId *
+keep_creator(Materialiser *materialiser, uint32_t index)
+{
+    while (materialiser->creator_count <= index) {
+        const size_t count = materialiser->creator_count + 1;
+        BackupId **grown = realloc(materialiser->creators, count * sizeof *grown);
+        CAIRN_ASSERT(grown != NULL); /* some hundred pointers */
+        grown[count - 1] = NULL;
+        materialiser->creators = grown;
+        materialiser->creator_count = count;
+    }
+    BackupId **kept = &materialiser->creators[index];
+    if (*kept == NULL) {
+        *kept = malloc(sizeof **kept);
+        CAIRN_ASSERT(*kept != NULL);
+        **kept = *map_reader_creator(materialiser->options->map, index);
+    }
+    return *kept;
+}
+
 static bool
 cut_run(Materialiser *materialiser, Cutter *cutter, const MapRun *run, CairnError *err)
 {
-    const BackupId *creator =
-        run->is_zero ? NULL : map_reader_creator(materialiser->options->map, run->creator);
+    const BackupId *creator = run->is_zero ? NULL : keep_creator(materialiser, run->creator);
 
     for (uint64_t done = 0; done < run->units;) {
         const uint64_t left = run->units - done;
@@ -245,7 +267,8 @@ send_file(Materialiser *materialiser, const MapEntry *entry, CairnError *err)
     const uint32_t region_count = cutter.file->region_count;
     if (cut_file(materialiser, &cutter, err))
         return true;
-    /* Shares of the regions that were never sent. A sent one has its own, even where sending failed. */
+    /* Shares of the regions that were never sent. A sent one has its own, even where sending
+     * failed. */
     for (uint32_t region = cutter.region; region < region_count; region++)
         file_target_abandon(cutter.file);
     return false;
@@ -319,5 +342,8 @@ materialise(const MaterialiseOptions *options, CairnError *err)
     CAIRN_ASSERT(pthread_mutex_init(&materialiser->lock, NULL) == 0);
     const bool good = run(materialiser, err);
     pthread_mutex_destroy(&materialiser->lock);
+    for (size_t i = 0; i < materialiser->creator_count; i++)
+        free(materialiser->creators[i]);
+    free(materialiser->creators);
     return good;
 }

@@ -98,8 +98,8 @@ examine(const World *world, Place *place, CairnError *err)
     else if (exists(world, place->fd, "PG_VERSION"))
         place->state = DIRECTORY_CLUSTER;
     else
-        place->state = contents.others == contents.version_directories ? DIRECTORY_CLUSTER
-                                                                       : DIRECTORY_FOREIGN;
+        place->state =
+            contents.others == contents.version_directories ? DIRECTORY_CLUSTER : DIRECTORY_FOREIGN;
     return true;
 }
 
@@ -109,8 +109,8 @@ resolve_path(const World *world, Place *place, CairnError *err)
 {
     char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", place->fd);
-    const ssize_t size = world->disk->readlinkat(world->disk, AT_FDCWD, link, place->path,
-                                                 sizeof place->path - 1);
+    const ssize_t size =
+        world->disk->readlinkat(world->disk, AT_FDCWD, link, place->path, sizeof place->path - 1);
     if (size <= 0 || place->path[0] != '/')
         return cairn_error_errno(err, "unable to resolve the directory's path");
     place->path[size] = '\0';
@@ -172,9 +172,8 @@ static bool enter_subdirectory(const World *world, int dirfd, const char *name, 
 static bool
 skipped_at_top(const Walk *walk, const char *name)
 {
-    return walk->depth == 0 &&
-           (strcmp(name, RESTORE_MARKER) == 0 ||
-            (walk->version_directories_only && strncmp(name, "PG_", 3) != 0));
+    return walk->depth == 0 && (strcmp(name, RESTORE_MARKER) == 0 ||
+                                (walk->version_directories_only && strncmp(name, "PG_", 3) != 0));
 }
 
 static bool
@@ -249,7 +248,8 @@ remove_control_file(const World *world, const Place *place, CairnError *err)
 {
     if (!exists(world, place->fd, "global/pg_control"))
         return true;
-    const int fd = world->disk->openat_beneath(world->disk, place->fd, "global", DIRECTORY_FLAGS, 0);
+    const int fd =
+        world->disk->openat_beneath(world->disk, place->fd, "global", DIRECTORY_FLAGS, 0);
     if (fd < 0)
         return cairn_error_errno(err, "unable to open directory 'global'");
     bool good = world->disk->unlinkat(world->disk, fd, "pg_control", 0) == 0 ||

@@ -1,5 +1,6 @@
 /*
- * One directory that restore may fill: the data directory or a tablespace. (Part of target_directory.)
+ * One directory that restore may fill: the data directory or a tablespace. (Part of
+ * target_directory.)
  */
 #ifndef PGCAIRN_RESTORE_PLACE_H
 #define PGCAIRN_RESTORE_PLACE_H
@@ -21,7 +22,8 @@ typedef struct {
 bool place_open(const World *world, const char *path, bool create, Place *place_out,
                 CairnError *err) MUST_CHECK;
 void place_close(const World *world, Place *place);
-/* Marker down and durable; then everything but it is removed (of a tablespace that is replaced: PG_*). */
+/* Marker down and durable; then everything but it is removed (of a tablespace that is replaced:
+ * PG_*). */
 bool place_clear(const World *world, Place *place, CairnError *err) MUST_CHECK;
 /* Bytes on disk that place_clear will free. */
 bool place_used_bytes(const World *world, const Place *place, uint64_t *bytes_out,

@@ -43,9 +43,9 @@ send_run(MapReader *map, FrameReader *frames, const MapRun *run, Stream *stream,
     for (uint64_t done = 0; done < run->units && stream->left > 0;) {
         const uint8_t *data = ZEROS;
         uint32_t units = 1;
-        if (!run->is_zero &&
-            !frame_reader_units(frames, map_reader_creator(map, run->creator), run->pack,
-                                run->slot + (uint32_t)done, run->units - done, &data, &units, err)) {
+        if (!run->is_zero && !frame_reader_units(frames, map_reader_creator(map, run->creator),
+                                                 run->pack, run->slot + (uint32_t)done,
+                                                 run->units - done, &data, &units, err)) {
             return false;
         }
         if (!send_units(stream, data, units, err))

@@ -1,6 +1,6 @@
 /*
- * One stored file read from front to back: for what restore looks at or changes before it lays it down
- * (settings, manifest, control file, captured configuration).
+ * One stored file read from front to back: for what restore looks at or changes before it lays it
+ * down (settings, manifest, control file, captured configuration).
  *
  * Errors: CORRUPT when the bytes do not have the CRC that the map states. The map reader is moved.
  * Threads: one thread.
@@ -21,8 +21,8 @@ bool stored_file_find(MapReader *map, MapClass class, const char *path, MapEntry
 bool stored_file_stream(MapReader *map, FrameReader *frames, const MapEntry *entry,
                         StoredFileSink *sink, void *context, CairnError *err) MUST_CHECK;
 
-/* Whole, NUL-terminated, malloc'ed into *text_out (owned by the caller); NULL there when there is no such
-   file. UNSUPPORTED when it is larger than limit. */
+/* Whole, NUL-terminated, malloc'ed into *text_out (owned by the caller); NULL there when there is
+   no such file. UNSUPPORTED when it is larger than limit. */
 bool stored_file_read(MapReader *map, FrameReader *frames, MapClass class, const char *path,
                       size_t limit, char **text_out, size_t *size_out, CairnError *err) MUST_CHECK;
 

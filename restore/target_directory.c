@@ -126,8 +126,8 @@ refuse_tablespace(const TargetDirectory *directory, const Place *place, bool rep
     }
     for (size_t i = 0; i < directory->tablespace_count; i++) {
         if (strcmp(directory->tablespaces[i].path, place->path) == 0) {
-            return cairn_error(err, CAIRN_REFUSED, "tablespaces %" PRIu32 " and %" PRIu32
-                                                   " would both lie in '%s'",
+            return cairn_error(err, CAIRN_REFUSED,
+                               "tablespaces %" PRIu32 " and %" PRIu32 " would both lie in '%s'",
                                directory->tablespaces[i].oid, place->oid, place->path);
         }
     }
@@ -368,9 +368,9 @@ target_directory_write(TargetDirectory *directory, const char *path, const void 
     DirectoryHandle *parent = target_directory_parent(directory, path, &name, err);
     if (parent == NULL)
         return false;
-    const int fd = disk->openat(disk, parent->fd, name,
-                                O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                                S_IRUSR | S_IWUSR);
+    const int fd =
+        disk->openat(disk, parent->fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                     S_IRUSR | S_IWUSR);
     directory_handle_release(parent);
     if (fd < 0)
         return cairn_error_errno(err, "unable to create '%s'", path);
@@ -404,7 +404,8 @@ target_directory_link_tablespaces(TargetDirectory *directory, CairnError *err)
     return good;
 }
 
-/* The kernel reports write errors of the whole file system to descriptors opened before them: ours. */
+/* The kernel reports write errors of the whole file system to descriptors opened before them: ours.
+ */
 static bool
 sync_file_systems(TargetDirectory *directory, CairnError *err)
 {

@@ -1,13 +1,13 @@
 /*
- * The directory that a restore fills, and its tablespaces': opened once, written below by descriptor,
- * never through a symbolic link.
+ * The directory that a restore fills, and its tablespaces': opened once, written below by
+ * descriptor, never through a symbolic link.
  *
- * States: EMPTY, or OURS: the marker `.pgcairn-restore-in-progress` lies in it and global/pg_control does
- * not, so an earlier restore was interrupted and all below is ours. CLUSTER: a data directory. FOREIGN:
- * anything else; never touched.
- * Crash: the marker is durable before the first file. pg_control gets its name last (commit), so what
- * lies there before that cannot be started and is done again by the next restore.
- * Threads: `enter` and directories from one thread; a DirectoryHandle's fd from any.
+ * States: EMPTY, or OURS: the marker `.pgcairn-restore-in-progress` lies in it and
+ * global/pg_control does not, so an earlier restore was interrupted and all below is ours. CLUSTER:
+ * a data directory. FOREIGN: anything else; never touched. Crash: the marker is durable before the
+ * first file. pg_control gets its name last (commit), so what lies there before that cannot be
+ * started and is done again by the next restore. Threads: `enter` and directories from one thread;
+ * a DirectoryHandle's fd from any.
  */
 #ifndef PGCAIRN_RESTORE_TARGET_DIRECTORY_H
 #define PGCAIRN_RESTORE_TARGET_DIRECTORY_H
@@ -38,18 +38,18 @@ SCOPED_TYPE(TargetDirectory, target_directory_free);
 
 DirectoryState target_directory_state(const TargetDirectory *directory);
 const char *target_directory_path(const TargetDirectory *directory); /* absolute, links resolved */
-int target_directory_fd(const TargetDirectory *directory);            /* -1 when it is missing */
+int target_directory_fd(const TargetDirectory *directory);           /* -1 when it is missing */
 
 /* REFUSED when postmaster.pid names a live process. */
 bool target_directory_refuse_running(const TargetDirectory *directory, CairnError *err) MUST_CHECK;
 
-/* A tablespace's place, an absolute path; made when missing. The same rules: empty or ours, or, where
-   replace says so, another cluster's directories PG_*, which clear removes. */
+/* A tablespace's place, an absolute path; made when missing. The same rules: empty or ours, or,
+   where replace says so, another cluster's directories PG_*, which clear removes. */
 bool target_directory_add_tablespace(TargetDirectory *directory, uint32_t oid, const char *path,
                                      bool replace, CairnError *err) MUST_CHECK;
 
-/* Needs and has, per file system; *_bytes by tablespace oid, 0 the data directory. NO_SPACE names it.
-   What clear will remove counts as free. */
+/* Needs and has, per file system; *_bytes by tablespace oid, 0 the data directory. NO_SPACE names
+   it. What clear will remove counts as free. */
 typedef struct {
     uint32_t oid;
     uint64_t bytes;
@@ -57,8 +57,8 @@ typedef struct {
 bool target_directory_check_space(const TargetDirectory *directory, const SpaceNeed *needs,
                                   size_t count, CairnError *err) MUST_CHECK;
 
-/* Begins: marker down, then, in a directory that is not empty, pg_control first and all else after it
-   is removed. Symbolic links are removed, not followed. */
+/* Begins: marker down, then, in a directory that is not empty, pg_control first and all else after
+   it is removed. Symbolic links are removed, not followed. */
 bool target_directory_clear(TargetDirectory *directory, CairnError *err) MUST_CHECK;
 
 /* An open directory below the target, counted. path "" is the data directory itself;
@@ -69,7 +69,8 @@ DirectoryHandle *target_directory_enter(TargetDirectory *directory, const char *
 int directory_handle_fd(const DirectoryHandle *handle);
 void directory_handle_share(DirectoryHandle *handle);
 void directory_handle_release(DirectoryHandle *handle);
-/* Splits "a/b/c" into the handle of "a/b" (shared for the caller) and "c", which points into path. */
+/* Splits "a/b/c" into the handle of "a/b" (shared for the caller) and "c", which points into path.
+ */
 DirectoryHandle *target_directory_parent(TargetDirectory *directory, const char *path,
                                          const char **name_out, CairnError *err) MUST_CHECK;
 /* Makes one with this mode, or sets the mode of one that is there. */

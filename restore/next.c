@@ -1,0 +1,130 @@
+/* What restore says when it is done: part of restore.h. */
+#include "restore/restore.h"
+
+#include "common/progress.h"
+#include "common/timestamp.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static void add(ByteWriter *text, const char *format, ...) PRINTF_LIKE(2, 3);
+
+static void
+add(ByteWriter *text, const char *format, ...)
+{
+    char line[RESTORE_PATH_SIZE + 512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    byte_writer_bytes(text, line, strlen(line));
+}
+
+static bool
+stops_at_target(const RestorePlan *plan)
+{
+    return plan->setting != NULL;
+}
+
+static void
+add_ending(const RestorePlan *plan, ByteWriter *text)
+{
+    if (plan->target.type == TARGET_DEFAULT) {
+        add(text, "  # it recovers to the end of the archive, then opens for writing\n");
+    } else if (stops_at_target(plan) && plan->target.action == ACTION_PROMOTE) {
+        add(text, "  # it recovers to the target, then opens for writing\n");
+    } else if (stops_at_target(plan) && plan->target.action == ACTION_SHUTDOWN) {
+        add(text, "  # it recovers to the target, then stops; start it again to go on:\n"
+                  "  # first remove recovery.signal, or set another target\n");
+    } else if (stops_at_target(plan)) {
+        add(text,
+            "  # it recovers to the target and pauses, read-only; look around, then open it:\n"
+            "  psql -d postgres -c 'SELECT pg_wal_replay_resume()'\n");
+    }
+}
+
+void
+restore_next_steps(const RestoreResult *result, ByteWriter *text)
+{
+    const RestorePlan *plan = result->plan;
+    const char *directory = result->directory;
+
+    if (result->dry_run) {
+        add(text, "  # nothing was written; run the same without --dry-run\n");
+        return;
+    }
+    if (geteuid() == 0)
+        add(text, "  chown -R postgres: '%s'    # the files are root's now\n", directory);
+    if (result->made_up_hba)
+        add(text, "  # the backup has no pg_hba.conf; a minimal one was written, see to it\n");
+    if (plan->target.type == TARGET_STANDBY) {
+        add(text,
+            "  # say where the primary is, in '%s/postgresql.auto.conf':\n"
+            "  #   primary_conninfo = 'host=... user=...'\n",
+            directory);
+    }
+    if (plan->target.type == TARGET_NONE && !result->wal_laid)
+        add(text, "  # put the WAL from the backup's start to its stop into pg_wal first\n");
+    add(text, "  pg_ctl -D '%s' start\n", directory);
+    add_ending(plan, text);
+    if (result->as == RESTORE_AS_CLONE) {
+        add(text,
+            "  # it is a copy and archives nothing; to change that:\n"
+            "  pgcairn adopt -D '%s' --as-cluster NAME    # a place of its own\n"
+            "  pgcairn adopt -D '%s' --original           # it takes the original's place\n",
+            directory, directory);
+    }
+}
+
+static void
+add_stop(const RestoreResult *result, ByteWriter *text)
+{
+    const RestorePlan *plan = result->plan;
+    char stop[PLAN_STOP_TEXT_SIZE];
+    char target[TARGET_TEXT_SIZE];
+    char lsn[LSN_TEXT_SIZE];
+    char commit[TIMESTAMP_TEXT_SIZE];
+
+    if (plan->target.type == TARGET_STANDBY) {
+        add(text, "recovery: as a standby, timeline latest\n");
+        return;
+    }
+    if (plan->target.type == TARGET_NONE) {
+        add(text, "recovery: none; consistent with the WAL of the backup\n");
+        return;
+    }
+    plan_describe_stop(stop, plan);
+    target_describe(target, &plan->target);
+    lsn_format(lsn, plan->stop.end_lsn);
+    add(text, "target: %s, timeline %" PRIu32 "\n", target, plan->timeline);
+    add(text, "proven: recovery %s %s; everything before %s is replayed\n",
+        plan->target.type == TARGET_DEFAULT ? "reaches" : "stops", stop, lsn);
+    if (plan->stop.last_commit_us != 0) {
+        timestamp_format(commit, plan->stop.last_commit_us);
+        add(text, "newest time replayed: %s\n", commit);
+    }
+}
+
+void
+restore_describe(const RestoreResult *result, ByteWriter *text)
+{
+    const Fate *backup = result->plan->backup->fate;
+    char size[32];
+
+    format_bytes(size, result->size_bytes);
+    add(text, "%s backup %s as %s %s '%s': %s, %" PRIu64 " files",
+        result->dry_run ? "would restore" : "restored", backup->label, restore_as_name(result->as),
+        result->dry_run ? "into" : "in", result->directory, size, result->file_count);
+    if (!result->dry_run)
+        add(text, ", %.1f s", (double)result->duration_us / 1e6);
+    add(text, "\n");
+    if (result->rescued_count > 0)
+        add(text, "rescued %zu WAL files of the old cluster into the repository\n",
+            result->rescued_count);
+    add_stop(result, text);
+    add(text, "next:\n");
+    restore_next_steps(result, text);
+}

@@ -1,0 +1,176 @@
+#include "restore/settings.h"
+
+#include "postgres/recovery_settings.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const TARGET_SETTINGS[] = {
+    "recovery_target",      "recovery_target_lsn", "recovery_target_name",
+    "recovery_target_time", "recovery_target_xid", NULL,
+};
+
+static const char *const ARCHIVE_MODE[] = {"archive_mode", NULL};
+
+const char *
+restore_as_name(RestoreAs as)
+{
+    static const char *const NAMES[] = {
+        [RESTORE_AS_ORIGINAL] = "original",
+        [RESTORE_AS_CLONE] = "clone",
+        [RESTORE_AS_STANDBY] = "standby",
+    };
+    return NAMES[as];
+}
+
+static void
+append_text(ByteWriter *text, const char *more)
+{
+    byte_writer_bytes(text, more, strlen(more));
+}
+
+static bool
+main_conf_sets(const SettingsOptions *options, const char *name)
+{
+    SCOPED_MEMORY char *value = settings_find(options->main_conf, options->main_conf_size, name);
+    return value != NULL && *value != '\0';
+}
+
+static bool
+append_target(const SettingsOptions *options, ByteWriter *text, CairnError *err)
+{
+    const RestorePlan *plan = options->plan;
+    const char *action = target_action_name(plan->target.action);
+
+    for (const char *const *name = TARGET_SETTINGS; *name != NULL; name++) {
+        const bool ours = plan->setting != NULL && strcmp(plan->setting, *name) == 0;
+        if (ours ? !settings_append(text, *name, plan->value, err)
+                 : main_conf_sets(options, *name) && !settings_append(text, *name, "", err)) {
+            return false;
+        }
+    }
+    if (plan->setting == NULL)
+        return true;
+    if (!settings_append(text, "recovery_target_inclusive", plan->inclusive ? "on" : "off", err))
+        return false;
+    if (action == NULL && main_conf_sets(options, "recovery_target_action"))
+        action = "pause";
+    return action == NULL || settings_append(text, "recovery_target_action", action, err);
+}
+
+static bool
+append_recovery(const SettingsOptions *options, ByteWriter *text, CairnError *err)
+{
+    const RestorePlan *plan = options->plan;
+    char timeline[16];
+
+    if (plan->target.type == TARGET_NONE)
+        return true;
+    snprintf(timeline, sizeof timeline, "%" PRIu32, plan->timeline);
+    return settings_append(text, "restore_command", options->restore_command, err) &&
+           append_target(options, text, err) &&
+           settings_append(text, "recovery_target_timeline",
+                           plan->timeline == 0 ? "latest" : timeline, err);
+}
+
+/* What the server would use by the text so far: the last line wins, postgresql.auto.conf last of
+ * all. */
+static int64_t
+configured(const SettingsOptions *options, const ByteWriter *text, const char *name,
+           int64_t default_value)
+{
+    SCOPED_MEMORY char *value = settings_find((const char *)text->data, text->size, name);
+    if (value == NULL)
+        value = settings_find(options->main_conf, options->main_conf_size, name);
+    return value == NULL ? default_value : strtoll(value, NULL, 0);
+}
+
+/* Recovery ends in FATAL, or pauses, where one of these is lower than when the WAL was written. */
+static bool
+append_limits(const SettingsOptions *options, ByteWriter *text, CairnError *err)
+{
+    const ControlFile *control = options->control;
+    const struct {
+        const char *name;
+        int64_t default_value;
+        int64_t needed;
+    } limits[] = {
+        {"max_connections", 100, control->max_connections},
+        {"max_worker_processes", 8, control->max_worker_processes},
+        {"max_wal_senders", 10, control->max_wal_senders},
+        {"max_prepared_transactions", 0, control->max_prepared_xacts},
+        {"max_locks_per_transaction", 64, control->max_locks_per_xact},
+    };
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        char value[24];
+        if (configured(options, text, limits[i].name, limits[i].default_value) >= limits[i].needed)
+            continue;
+        snprintf(value, sizeof value, "%" PRId64, limits[i].needed);
+        if (!settings_append(text, limits[i].name, value, err))
+            return false;
+    }
+    return true;
+}
+
+bool
+settings_make(const SettingsOptions *options, ByteWriter *text_out, CairnError *err)
+{
+    SCOPED_BYTES ByteWriter kept = {0};
+    const char *label = options->plan->backup->fate->label;
+    char heading[160];
+
+    settings_filter(options->auto_conf, options->auto_conf_size, recovery_setting_names, &kept);
+    if (!byte_writer_check(&kept, err))
+        return false;
+    if (options->was_clone || options->as == RESTORE_AS_CLONE)
+        settings_filter((const char *)kept.data, kept.size, ARCHIVE_MODE, text_out);
+    else
+        byte_writer_bytes(text_out, kept.data, kept.size);
+
+    snprintf(heading, sizeof heading, "# pgcairn restore of backup %.40s, as %s\n", label,
+             restore_as_name(options->as));
+    append_text(text_out, heading);
+    if (!append_recovery(options, text_out, err) || !append_limits(options, text_out, err))
+        return false;
+    /* A copy must not archive into the origin's place; `pgcairn adopt` takes this line away. */
+    return options->as != RESTORE_AS_CLONE || settings_append(text_out, "archive_mode", "off", err);
+}
+
+/* For the shell, and for PostgreSQL, which takes a percent sign for a placeholder. */
+static void
+append_word(ByteWriter *command, const char *word)
+{
+    byte_writer_u8(command, '\'');
+    for (const char *c = word; *c != '\0'; c++) {
+        if (*c == '\'')
+            append_text(command, "'\\''");
+        else if (*c == '%')
+            append_text(command, "%%");
+        else
+            byte_writer_u8(command, (uint8_t)*c);
+    }
+    byte_writer_u8(command, '\'');
+}
+
+bool
+settings_restore_command(const RestoreCommandOptions *options, ByteWriter *command_out,
+                         CairnError *err)
+{
+    if (options->config_file == NULL) {
+        append_text(command_out, "PGCAIRN_REPOSITORY_PATH=");
+        append_word(command_out, options->repository->path);
+        append_text(command_out, " ");
+    }
+    append_word(command_out, options->program);
+    append_text(command_out, " get");
+    if (options->config_file != NULL) {
+        append_text(command_out, " --config=");
+        append_word(command_out, options->config_file);
+    }
+    append_text(command_out, " --cluster=");
+    append_word(command_out, options->cluster);
+    append_text(command_out, " %f \"%p\"");
+    return byte_writer_check(command_out, err);
+}

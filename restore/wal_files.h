@@ -1,0 +1,26 @@
+/*
+ * WAL beside a restore: the backup's own segments into the new pg_wal, and what an old pg_wal had
+ * not archived yet into the repository.
+ */
+#ifndef PGCAIRN_RESTORE_WAL_FILES_H
+#define PGCAIRN_RESTORE_WAL_FILES_H
+
+#include "repository/wal_store.h"
+#include "restore/plan.h"
+#include "restore/target_directory.h"
+
+/* How many segments the backup needs from its start to its stop. */
+uint64_t wal_files_count(const RestorePlan *plan);
+
+/* Segments of start..stop and the history of the timeline, each marked as archived (.done). */
+bool wal_files_lay(WalStore *store, const RestorePlan *plan, const World *world,
+                   TargetDirectory *directory, CairnError *err) MUST_CHECK;
+
+/*
+ * Every file of the old pg_wal that waits to be archived (.ready), stored. pgdata_fd: the old data
+ * directory. count_out: how many were new.
+ */
+bool wal_files_rescue(WalStore *store, const World *world, int pgdata_fd, size_t *count_out,
+                      CairnError *err) MUST_CHECK;
+
+#endif
