@@ -101,7 +101,7 @@ add_stop(const RestoreResult *result, ByteWriter *text)
     lsn_format(lsn, plan->stop.end_lsn);
     add(text, "target: %s, timeline %" PRIu32 "\n", target, plan->timeline);
     add(text, "proven: recovery %s %s; everything before %s is replayed\n",
-        plan->target.type == TARGET_DEFAULT ? "reaches" : "stops", stop, lsn);
+        plan->target.type == TARGET_DEFAULT ? "ends" : "stops", stop, lsn);
     if (plan->stop.last_commit_us != 0) {
         timestamp_format(commit, plan->stop.last_commit_us);
         add(text, "newest time replayed: %s\n", commit);

@@ -13,6 +13,7 @@
 
 #include "common/cancel.h"
 #include "common/timestamp.h"
+#include "postgres/wal_page.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -219,6 +220,16 @@ find_tail(const ReachQuery *query, Reach *reach, WalRecord *last_out, int64_t *n
     return true;
 }
 
+/* Where the server says it stands once WAL up to lsn is written: behind the header of a new page.
+ */
+static uint64_t
+next_insert_position(uint64_t lsn, uint32_t segment_size)
+{
+    if (lsn % WAL_PAGE_SIZE != 0)
+        return lsn;
+    return lsn + (lsn % segment_size == 0 ? WAL_LONG_HEADER_SIZE : WAL_SHORT_HEADER_SIZE);
+}
+
 static bool
 reach_lsn(const ReachQuery *query, Reach *reach, CairnError *err)
 {
@@ -254,7 +265,7 @@ reach_lsn(const ReachQuery *query, Reach *reach, CairnError *err)
     char end[LSN_TEXT_SIZE];
     if (!find_tail(query, reach, &record, &newest_us, &found, err))
         return false;
-    if (found && lsn <= record.end_lsn) {
+    if (found && lsn <= next_insert_position(record.end_lsn, query->backup->wal_segment_size)) {
         stop_at_last(reach, &record);
         reach->stop.last_commit_us = newest_us;
     } else if (found) {

@@ -513,7 +513,7 @@ prepare(Restore *restore, CairnError *err)
 {
     return make_plan(restore, err) && choose_role(restore, err) && open_backup(restore, err) &&
            make_settings(restore, err) && make_identity(restore, err) &&
-           make_tablespace_map(restore, err) && open_directory(restore, err) &&
+           open_directory(restore, err) && make_tablespace_map(restore, err) &&
            check_space(restore, err);
 }
 

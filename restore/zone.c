@@ -65,7 +65,7 @@ refuse_without_zone(const char *text, int64_t civil_s, CairnError *err)
         "say which one is meant:\n"
         "  --time='%.60s+00:00'   UTC\n"
         "  --time='%.60s%s'   this machine's zone%s\n"
-        "  --time='%.60s<offset>'   the server's: `SHOW zone` tells it\n"
+        "  --time='%.60s<offset>'   the server's: `SHOW timezone` tells it\n"
         "or set `timezone = Area/City` for the cluster in pgcairn.conf",
         text, text, local, verdict == HOUR_ONCE ? "" : " (whose clocks change in this hour)", text);
 }
