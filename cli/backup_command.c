@@ -1,7 +1,7 @@
 #include "agent/backup.h"
 #include "cli/commands.h"
 #include "cli/options.h"
-#include "common/cancel.h"
+#include "cli/session.h"
 #include "common/log.h"
 #include "common/progress.h"
 #include "common/timestamp.h"
@@ -89,14 +89,14 @@ text_of_time(int64_t time_us)
     return json_string(text);
 }
 
-static void
-print_json(const BackupReport *report)
+static json_t *
+report_json(const BackupReport *report)
 {
     const Fate *fate = report->fate;
     json_t *missing = json_array();
     for (size_t i = 0; i < report->missing_wal_count && i < BACKUP_MISSING_WAL_LISTED; i++)
         json_array_append_new(missing, json_string(report->missing_wal[i]));
-    json_t *json = json_pack(
+    return json_pack(
         "{s:s, s:s, s:s, s:s, s:o, s:o, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I}", "label",
         fate->label, "bid", fate->bid.text, "type", fate->type, "state", state_name(report->outcome),
         "start_lsn", text_of_lsn(fate->start_lsn), "stop_lsn", text_of_lsn(fate->stop_lsn), "timeline",
@@ -106,11 +106,6 @@ print_json(const BackupReport *report)
         (json_int_t)fate->file_count, "copy_seconds", report->copy_seconds, "wal_wait_seconds",
         report->wal_wait_seconds, "missing_wal", missing, "checksum_failure_count",
         (json_int_t)fate->checksum_failure_count);
-    if (json != NULL) {
-        json_dumpf(json, stdout, JSON_COMPACT);
-        printf("\n");
-    }
-    json_decref(json);
 }
 
 /* Committed, but not good: says why, and the exit code follows from it. */
@@ -151,17 +146,11 @@ exit_code(const BackupReport *report)
 static BackupReport *
 run(const World *world, const Arguments *arguments, CairnError *err)
 {
-    SCOPED(Config) config = config_load(world, arguments->common.config, err);
-    if (config == NULL)
+    SCOPED_SESSION session = {0};
+    if (!cli_session_open(world, &arguments->common, true, &session, err))
         return NULL;
-    const GlobalConfig *global = config_global(config);
-    const ClusterConfig *cluster = config_cluster(config, arguments->common.cluster, err);
-    if (cluster == NULL)
-        return NULL;
-    const RepositoryConfig *chosen = config_repository(config, arguments->common.repository, err);
-    if (chosen == NULL)
-        return NULL;
-    SCOPED(Repository) repository = repository_open(world, chosen, err);
+    const GlobalConfig *global = session.global;
+    SCOPED(Repository) repository = repository_open(world, session.repository, err);
     if (repository == NULL)
         return NULL;
 
@@ -170,7 +159,7 @@ run(const World *world, const Arguments *arguments, CairnError *err)
                         : global->wal_timeout_s >= 0 ? global->wal_timeout_s
                                                      : DEFAULT_WAL_TIMEOUT_S;
     BackupOptions options = {
-        .cluster = cluster,
+        .cluster = session.cluster,
         .name = arguments->label,
         .fast_checkpoint = arguments->start_fast,
         .show_progress = !arguments->no_progress && (isatty(STDERR_FILENO) || log_level() >= LOG_LEVEL_INFO),
@@ -210,28 +199,26 @@ command_backup(const World *world, int argc, char **argv)
 
     CairnError err = {0};
     size_t positional_count;
+    bool as_json;
     if (!options_parse(&command, &arguments.common, argc, argv, NULL, 0, &positional_count, &err))
-        goto failed;
+        return cli_failed(&err);
     if (arguments.common.help) {
         options_print_help(&command);
         return 0;
     }
-    if (!check_arguments(&arguments, &err))
-        goto failed;
+    if (!check_arguments(&arguments, &err) || !cli_output_json(&arguments.common, &as_json, &err))
+        return cli_failed(&err);
 
     SCOPED(BackupReport) report = run(world, &arguments, &err);
     if (report == NULL)
-        goto failed;
-    bool as_json = arguments.common.output != NULL && strcmp(arguments.common.output, "json") == 0;
-    if (as_json)
-        print_json(report);
-    else
+        return cli_failed(&err);
+    if (as_json) {
+        if (!cli_print_json(report_json(report), &err))
+            return cli_failed(&err);
+    } else {
         print_text(report);
+    }
     if (!judge(report, &err))
         log_error(&err);
     return exit_code(report);
-
-failed:
-    log_error(&err);
-    return cairn_error_exit_code(err.kind);
 }

@@ -337,6 +337,12 @@ pack_scrub(PackReader *reader, CairnError *err)
     return object_scrub(reader->object, err);
 }
 
+uint64_t
+pack_stored_size(const PackReader *reader)
+{
+    return object_stored_size(reader->object);
+}
+
 const uint8_t *
 pack_digest(const PackReader *reader)
 {

@@ -64,6 +64,7 @@ bool pack_pread(const PackReader *reader, void *data, size_t size, uint64_t offs
                 CairnError *err) MUST_CHECK;
 bool pack_decode_frame(const PackReader *reader, uint32_t frame, CodecContext *codec, const void *stored,
                        void *raw, CairnError *err) MUST_CHECK;
+uint64_t pack_stored_size(const PackReader *reader);
 /* Trailer digest (SHA256_SIZE bytes, borrowed). */
 const uint8_t *pack_digest(const PackReader *reader);
 /* Fingerprint stored for a slot (FINGERPRINT_SIZE bytes, borrowed). */
