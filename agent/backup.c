@@ -118,7 +118,7 @@ begin_writer(Run *run, CairnError *err)
                                           .wal_floor_lsn = run->facts.redo_lsn,
                                           .jobs = run->options->jobs,
                                           .max_memory_bytes = run->options->max_memory_bytes,
-                                          .scratch_directory = scratch_directory(),
+                                          .scratch_directory = scratch_file_directory(),
                                           .check = page_checks_see,
                                           .check_context = run->checks,
                                       },
@@ -243,7 +243,7 @@ receive(Run *run, CairnError *err)
         .writer = run->writer,
         .facts = &run->facts,
         .checks = run->checks,
-        .scratch_directory = scratch_directory(),
+        .scratch_directory = scratch_file_directory(),
         .show_progress = run->options->show_progress,
     };
     return backup_stream_receive(replication, &request, &stream, run->fate, err);

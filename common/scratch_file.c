@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 const char *
-scratch_directory(void)
+scratch_file_directory(void)
 {
     const char *directory = getenv("TMPDIR");
     return directory != NULL && directory[0] == '/' ? directory : "/var/tmp";

@@ -8,7 +8,7 @@
 #include "common/world.h"
 
 /* $TMPDIR, else /var/tmp: on disk, where /tmp may be memory. */
-const char *scratch_directory(void);
+const char *scratch_file_directory(void);
 
 /* Open for reading and writing, unlinked already; -1 and an error. */
 int scratch_file_open(const World *world, const char *directory, CairnError *err) MUST_CHECK;
