@@ -37,7 +37,8 @@ typedef struct {
     TargetDirectory *directory;
     TablespaceOptions tablespaces;
     bool tablespaces_moved;
-    bool was_clone; /* the backup has an identity file */
+    bool was_clone;          /* the backup has an identity file */
+    ControlFile old_control; /* of a cluster that is replaced; zeros otherwise */
     uint32_t directory_mode;
     uint32_t file_mode;
     char *control_text;
@@ -127,19 +128,115 @@ choose_role(Restore *restore, CairnError *err)
         as = RESTORE_AS_ORIGINAL;
     restore->result->as = as;
 
-    if ((as == RESTORE_AS_STANDBY) != (options->target.type == TARGET_STANDBY)) {
+    if ((as == RESTORE_AS_STANDBY) != (options->target.type == TARGET_STANDBY))
         return cairn_error(err, CAIRN_USAGE, "--as=standby and --type=standby go together");
-    }
     if (as == RESTORE_AS_ORIGINAL && options->target.type == TARGET_NONE && !options->force) {
-        cairn_error(
-            err, CAIRN_REFUSED,
-            "the original restored with --type=none would go on writing the WAL of timeline "
-            "%u a second time",
-            restore->backup->stop_timeline);
+        cairn_error(err, CAIRN_REFUSED,
+                    "the original restored with --type=none would write WAL of the same timeline a "
+                    "second time");
         return cairn_error_hint(err, "--type=immediate gives a timeline of its own; --as=clone "
                                      "makes a copy; --force insists");
     }
     return true;
+}
+
+static bool
+check_state(const Restore *restore, CairnError *err)
+{
+    const TargetDirectory *directory = restore->directory;
+    const char *path = target_directory_path(directory);
+
+    switch (target_directory_state(directory)) {
+    case DIRECTORY_EMPTY:
+        return true;
+    case DIRECTORY_OURS:
+        return target_directory_refuse_running(directory, err);
+    case DIRECTORY_CLUSTER:
+        if (!target_directory_refuse_running(directory, err))
+            return false;
+        if (restore->result->as == RESTORE_AS_ORIGINAL && restore->options->force)
+            return true;
+        cairn_error(err, CAIRN_REFUSED, "'%s' holds a database cluster", path);
+        return cairn_error_hint(err, "give an empty directory, or let it be replaced: "
+                                     "--as=original --force (its unarchived WAL is saved first)");
+    default:
+        cairn_error(err, CAIRN_REFUSED, "'%s' is not empty", path);
+        return cairn_error_hint(err, "give an empty directory");
+    }
+}
+
+static bool
+open_directory(Restore *restore, CairnError *err)
+{
+    restore->directory = target_directory_open(restore->options->world, restore->options->to, err);
+    if (restore->directory == NULL || !check_state(restore, err))
+        return false;
+    snprintf(restore->result->directory, sizeof restore->result->directory, "%s",
+             target_directory_path(restore->directory));
+    return true;
+}
+
+static bool
+rescue_into(const Restore *restore, const ControlFile *old, int fd, CairnError *err)
+{
+    const RestoreOptions *options = restore->options;
+    Incarnation incarnation;
+
+    if (!incarnation_get(options->repository, options->cluster, old->system_id, old->major,
+                         &incarnation, err)) {
+        return false;
+    }
+    SCOPED(WalStore)
+    store = wal_store_open(options->repository, options->cluster, &incarnation, err);
+    return store != NULL && wal_files_rescue(store, options->world, fd, old->checkpoint_lsn,
+                                             &restore->result->rescued_count, err);
+}
+
+/*
+ * What the old cluster had not archived is stored before anything changes, and before the plan is
+ * made: the target may lie in it.
+ */
+static bool
+rescue_wal(Restore *restore, CairnError *err)
+{
+    const int fd = target_directory_fd(restore->directory);
+    size_t size;
+
+    if (target_directory_state(restore->directory) != DIRECTORY_CLUSTER ||
+        restore->options->dry_run) {
+        return true;
+    }
+    SCOPED_MEMORY char *text =
+        file_read_all(restore->options->world, fd, CONTROL_PATH, CONTROL_FILE_SIZE, &size, err);
+    if (text == NULL || !control_parse(text, size, &restore->old_control, err)) {
+        log_warn("the old cluster's " CONTROL_PATH
+                 " cannot be read, so none of its WAL is rescued: %s",
+                 err->message);
+        cairn_error_clear(err);
+        return true;
+    }
+    const ControlState state = restore->old_control.state;
+    if (state != CONTROL_SHUT_DOWN && state != CONTROL_SHUT_DOWN_IN_RECOVERY)
+        log_warn("the old cluster was not shut down cleanly");
+    if (!rescue_into(restore, &restore->old_control, fd, err)) {
+        cairn_error_wrap(err, "nothing was changed");
+        return cairn_error_hint(err, "WAL that waits in pg_wal/archive_status/*.ready has to be "
+                                     "archived, or its .ready files removed, first");
+    }
+    return true;
+}
+
+/* What is replaced must be this cluster. */
+static bool
+check_replaced(const Restore *restore, CairnError *err)
+{
+    const uint64_t old_id = restore->old_control.system_id;
+    if (old_id == 0 || old_id == restore->backup->system_id)
+        return true;
+    return cairn_error(err, CAIRN_MISMATCH,
+                       "'%s' holds another cluster (system identifier %llu, the backup's is %llu)",
+                       restore->options->to, (unsigned long long)old_id,
+                       (unsigned long long)restore->backup->system_id);
 }
 
 /* Modes of what we add follow the backup's own: 0750 and 0640 where the group may read. */
@@ -200,41 +297,11 @@ open_backup(Restore *restore, CairnError *err)
 }
 
 static bool
-check_state(const Restore *restore, CairnError *err)
-{
-    const TargetDirectory *directory = restore->directory;
-    const char *path = target_directory_path(directory);
-
-    switch (target_directory_state(directory)) {
-    case DIRECTORY_EMPTY:
-        return true;
-    case DIRECTORY_OURS:
-        return target_directory_refuse_running(directory, err);
-    case DIRECTORY_CLUSTER:
-        if (!target_directory_refuse_running(directory, err))
-            return false;
-        if (restore->result->as == RESTORE_AS_ORIGINAL && restore->options->force)
-            return true;
-        cairn_error(err, CAIRN_REFUSED, "'%s' holds a database cluster", path);
-        return cairn_error_hint(err, "give an empty directory, or let it be replaced: "
-                                     "--as=original --force (its unarchived WAL is saved first)");
-    default:
-        cairn_error(err, CAIRN_REFUSED, "'%s' is not empty", path);
-        return cairn_error_hint(err, "give an empty directory");
-    }
-}
-
-static bool
-open_directory(Restore *restore, CairnError *err)
+open_tablespaces(Restore *restore, CairnError *err)
 {
     const RestoreOptions *options = restore->options;
     const bool original = restore->result->as == RESTORE_AS_ORIGINAL;
 
-    restore->directory = target_directory_open(options->world, options->to, !options->dry_run, err);
-    if (restore->directory == NULL || !check_state(restore, err))
-        return false;
-    snprintf(restore->result->directory, sizeof restore->result->directory, "%s",
-             target_directory_path(restore->directory));
     restore->tablespaces = (TablespaceOptions){
         .mappings = options->tablespace_mappings,
         .mapping_count = options->tablespace_mapping_count,
@@ -284,44 +351,6 @@ check_space(Restore *restore, CairnError *err)
     if (!restore->options->no_wal)
         needs[0].bytes += wal_files_count(restore->plan) * restore->backup->wal_segment_size;
     return target_directory_check_space(restore->directory, needs, count, err);
-}
-
-/* The old cluster must be this one, and what it had not archived is stored before anything changes.
- */
-static bool
-rescue_wal(Restore *restore, CairnError *err)
-{
-    const RestoreOptions *options = restore->options;
-    const int fd = target_directory_fd(restore->directory);
-    ControlFile old;
-    size_t size;
-
-    if (target_directory_state(restore->directory) != DIRECTORY_CLUSTER)
-        return true;
-    SCOPED_MEMORY char *text =
-        file_read_all(options->world, fd, CONTROL_PATH, CONTROL_FILE_SIZE, &size, err);
-    if (text == NULL || !control_parse(text, size, &old, err)) {
-        log_warn("the old cluster's " CONTROL_PATH " cannot be read: %s", err->message);
-        cairn_error_clear(err);
-    } else if (old.system_id != restore->backup->system_id) {
-        return cairn_error(
-            err, CAIRN_MISMATCH,
-            "'%s' holds another cluster (system identifier %llu, the backup's is %llu)",
-            options->to, (unsigned long long)old.system_id,
-            (unsigned long long)restore->backup->system_id);
-    } else if (old.state != CONTROL_SHUT_DOWN && old.state != CONTROL_SHUT_DOWN_IN_RECOVERY) {
-        log_warn("the old cluster was not shut down cleanly");
-    }
-
-    SCOPED(WalStore)
-    store = wal_store_open(options->repository, options->cluster, &restore->plan->incarnation, err);
-    if (store == NULL ||
-        !wal_files_rescue(store, options->world, fd, &restore->result->rescued_count, err)) {
-        cairn_error_wrap(err, "nothing was changed");
-        return cairn_error_hint(err, "WAL that waits in pg_wal/archive_status/*.ready has to be "
-                                     "archived, or its .ready files removed, first");
-    }
-    return true;
 }
 
 /* False for what restore lays down itself, or leaves out. */
@@ -511,18 +540,19 @@ write_ours(Restore *restore, CairnError *err)
 static bool
 prepare(Restore *restore, CairnError *err)
 {
-    return make_plan(restore, err) && choose_role(restore, err) && open_backup(restore, err) &&
-           make_settings(restore, err) && make_identity(restore, err) &&
-           open_directory(restore, err) && make_tablespace_map(restore, err) &&
+    return choose_role(restore, err) && open_directory(restore, err) && rescue_wal(restore, err) &&
+           make_plan(restore, err) && check_replaced(restore, err) && open_backup(restore, err) &&
+           open_tablespaces(restore, err) && make_settings(restore, err) &&
+           make_identity(restore, err) && make_tablespace_map(restore, err) &&
            check_space(restore, err);
 }
 
 static bool
 write_all(Restore *restore, CairnError *err)
 {
-    return rescue_wal(restore, err) && target_directory_clear(restore->directory, err) &&
-           write_files(restore, err) && lay_wal(restore, err) && write_ours(restore, err) &&
-           cancel_check(err) &&
+    return target_directory_create(restore->directory, err) &&
+           target_directory_clear(restore->directory, err) && write_files(restore, err) &&
+           lay_wal(restore, err) && write_ours(restore, err) && cancel_check(err) &&
            target_directory_commit(restore->directory, restore->directory_mode, err);
 }
 

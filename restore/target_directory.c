@@ -30,7 +30,7 @@ struct TargetDirectory {
 };
 
 TargetDirectory *
-target_directory_open(const World *world, const char *path, bool create, CairnError *err)
+target_directory_open(const World *world, const char *path, CairnError *err)
 {
     TargetDirectory *directory = calloc(1, sizeof *directory);
     if (directory == NULL) {
@@ -38,11 +38,40 @@ target_directory_open(const World *world, const char *path, bool create, CairnEr
         return NULL;
     }
     directory->world = world;
-    if (!place_open(world, path, create, &directory->root, err)) {
+    if (!place_open(world, path, false, &directory->root, err)) {
         free(directory);
         return NULL;
     }
     return directory;
+}
+
+static bool
+create_place(const World *world, Place *place, CairnError *err)
+{
+    Place made;
+    if (place->fd >= 0)
+        return true;
+    if (!place_open(world, place->path, true, &made, err))
+        return false;
+    if (made.state != DIRECTORY_EMPTY) {
+        place_close(world, &made);
+        return cairn_error(err, CAIRN_REFUSED, "'%s' was filled by somebody else", place->path);
+    }
+    made.oid = place->oid;
+    *place = made;
+    return true;
+}
+
+bool
+target_directory_create(TargetDirectory *directory, CairnError *err)
+{
+    if (!create_place(directory->world, &directory->root, err))
+        return false;
+    for (size_t i = 0; i < directory->tablespace_count; i++) {
+        if (!create_place(directory->world, &directory->tablespaces[i], err))
+            return false;
+    }
+    return true;
 }
 
 void
@@ -147,7 +176,7 @@ target_directory_add_tablespace(TargetDirectory *directory, uint32_t oid, const 
 {
     CAIRN_ASSERT(oid != 0 && find_tablespace(directory, oid) == NULL);
     Place place;
-    if (!place_open(directory->world, path, directory->root.fd >= 0, &place, err))
+    if (!place_open(directory->world, path, false, &place, err))
         return cairn_error_wrap(err, "tablespace %" PRIu32, oid);
     place.oid = oid;
     place.replace = replace;

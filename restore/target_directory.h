@@ -30,9 +30,11 @@ typedef enum {
 
 typedef struct TargetDirectory TargetDirectory;
 
-/* create false: a missing directory is described (EMPTY), not made, and nothing may be written. */
-TargetDirectory *target_directory_open(const World *world, const char *path, bool create,
+/* A missing directory is described (EMPTY); it and its tablespaces' are made by
+   target_directory_create, before which nothing may be written. */
+TargetDirectory *target_directory_open(const World *world, const char *path,
                                        CairnError *err) MUST_CHECK;
+bool target_directory_create(TargetDirectory *directory, CairnError *err) MUST_CHECK;
 void target_directory_free(TargetDirectory *directory);
 SCOPED_TYPE(TargetDirectory, target_directory_free);
 
@@ -43,7 +45,7 @@ int target_directory_fd(const TargetDirectory *directory);           /* -1 when 
 /* REFUSED when postmaster.pid names a live process. */
 bool target_directory_refuse_running(const TargetDirectory *directory, CairnError *err) MUST_CHECK;
 
-/* A tablespace's place, an absolute path; made when missing. The same rules: empty or ours, or,
+/* A tablespace's place, an absolute path. The same rules: empty or ours, or,
    where replace says so, another cluster's directories PG_*, which clear removes. */
 bool target_directory_add_tablespace(TargetDirectory *directory, uint32_t oid, const char *path,
                                      bool replace, CairnError *err) MUST_CHECK;

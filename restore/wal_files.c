@@ -81,79 +81,132 @@ wal_files_lay(WalStore *store, const RestorePlan *plan, const World *world,
     return true;
 }
 
+typedef struct {
+    WalStore *store;
+    const World *world;
+    int wal_fd;
+    int status_fd;
+    uint64_t checkpoint_lsn;
+    size_t count;
+} Rescue;
+
 static bool
-rescue_file(WalStore *store, const World *world, int wal_fd, const char *name, size_t *count,
-            CairnError *err)
+put_file(Rescue *rescue, const char *name, const char *archive_name, CairnError *err)
 {
-    WalFileName parsed;
-    CairnError ignored = {0};
+    const Disk *disk = rescue->world->disk;
     bool existed;
     bool tail_differs;
 
-    if (!wal_file_name_parse(name, &parsed, &ignored))
-        return true; /* nothing that PostgreSQL would archive */
-    const int fd = world->disk->openat(world->disk, wal_fd, name,
-                                       O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
-    if (fd < 0) {
+    const int fd =
+        disk->openat(disk, rescue->wal_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
+    if (fd < 0)
         return errno == ENOENT || cairn_error_errno(err, "unable to open 'pg_wal/%s'", name);
-    }
-    const bool stored = wal_store_put(store, name, fd, &existed, &tail_differs, err);
-    world->disk->close(world->disk, fd);
+    const bool stored =
+        wal_store_put(rescue->store, archive_name, fd, &existed, &tail_differs, err);
+    disk->close(disk, fd);
     if (!stored)
         return cairn_error_wrap(err, "unable to rescue 'pg_wal/%s'", name);
     if (!existed) {
-        log_info("rescued %s, which was not archived yet", name);
-        (*count)++;
+        log_info("rescued %s, which was not archived yet", archive_name);
+        rescue->count++;
     }
     return true;
 }
 
 static bool
-rescue_listed(WalStore *store, const World *world, int wal_fd, DIR *status, size_t *count,
-              CairnError *err)
+has_status(const Rescue *rescue, const char *name, const char *status)
 {
-    static const char READY[] = ".ready";
+    char path[WAL_FILE_NAME_LIMIT + 8];
+    struct stat unused;
+    snprintf(path, sizeof path, "%s%s", name, status);
+    return rescue->world->disk->fstatat(rescue->world->disk, rescue->status_fd, path, &unused,
+                                        AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* The one that was being written, or one that is only kept to be written later (then it is no WAL).
+ */
+static bool
+put_unfinished(Rescue *rescue, const char *name, CairnError *err)
+{
+    const uint32_t segment_size = wal_store_incarnation(rescue->store)->wal_segment_size;
+    char partial[WAL_NAME_SIZE + 8];
+    uint32_t timeline;
+    uint64_t number;
+    CairnError problem = {0};
+
+    if (!wal_segment_parse(name, segment_size, &timeline, &number) ||
+        number < wal_segment_of(rescue->checkpoint_lsn, segment_size)) {
+        return true;
+    }
+    snprintf(partial, sizeof partial, "%s.partial", name);
+    if (put_file(rescue, name, partial, &problem) || problem.kind == CAIRN_MISMATCH ||
+        problem.kind == CAIRN_CORRUPT) {
+        return true;
+    }
+    *err = problem;
+    return false;
+}
+
+static bool
+rescue_file(Rescue *rescue, const char *name, CairnError *err)
+{
+    WalFileName parsed;
+    CairnError ignored = {0};
+
+    if (!wal_file_name_parse(name, &parsed, &ignored) || has_status(rescue, name, ".done"))
+        return true; /* nothing that PostgreSQL would archive, or archived */
+    if (has_status(rescue, name, ".ready"))
+        return put_file(rescue, name, name, err);
+    return parsed.kind != WAL_FILE_SEGMENT || put_unfinished(rescue, name, err);
+}
+
+static bool
+rescue_listed(Rescue *rescue, DIR *listing, CairnError *err)
+{
     for (;;) {
-        char name[WAL_FILE_NAME_LIMIT + sizeof READY];
         errno = 0;
-        const struct dirent *entry = world->disk->readdir(world->disk, status);
+        const struct dirent *entry = rescue->world->disk->readdir(rescue->world->disk, listing);
         if (entry == NULL)
-            return errno == 0 || cairn_error_errno(err, "unable to list 'pg_wal/archive_status'");
-        const size_t length = strlen(entry->d_name);
-        if (length >= sizeof name || length < sizeof READY ||
-            strcmp(entry->d_name + length - (sizeof READY - 1), READY) != 0) {
-            continue;
-        }
-        memcpy(name, entry->d_name, length - (sizeof READY - 1));
-        name[length - (sizeof READY - 1)] = '\0';
-        if (!rescue_file(store, world, wal_fd, name, count, err))
+            return errno == 0 || cairn_error_errno(err, "unable to list 'pg_wal'");
+        if (strlen(entry->d_name) < WAL_FILE_NAME_LIMIT &&
+            !rescue_file(rescue, entry->d_name, err)) {
             return false;
+        }
     }
 }
 
 bool
-wal_files_rescue(WalStore *store, const World *world, int pgdata_fd, size_t *count_out,
-                 CairnError *err)
+wal_files_rescue(WalStore *store, const World *world, int pgdata_fd, uint64_t checkpoint_lsn,
+                 size_t *count_out, CairnError *err)
 {
     const Disk *disk = world->disk;
+    const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
     *count_out = 0;
 
     /* pg_wal is often a symbolic link to another disk. */
-    SCOPED_FD wal_fd =
-        disk->openat(disk, pgdata_fd, "pg_wal", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    SCOPED_FD wal_fd = disk->openat(disk, pgdata_fd, "pg_wal", flags, 0);
     if (wal_fd < 0)
         return errno == ENOENT || cairn_error_errno(err, "unable to open 'pg_wal'");
-    int status_fd =
-        disk->openat(disk, wal_fd, "archive_status", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    SCOPED_FD status_fd = disk->openat(disk, wal_fd, "archive_status", flags, 0);
     if (status_fd < 0)
         return errno == ENOENT || cairn_error_errno(err, "unable to open 'pg_wal/archive_status'");
-    DIR *status = disk->opendir(disk, status_fd);
-    if (status == NULL) {
-        cairn_error_errno(err, "unable to list 'pg_wal/archive_status'");
-        disk->close(disk, status_fd);
+    const int list_fd = disk->openat(disk, wal_fd, ".", flags, 0);
+    DIR *listing = list_fd < 0 ? NULL : disk->opendir(disk, list_fd);
+    if (listing == NULL) {
+        cairn_error_errno(err, "unable to list 'pg_wal'");
+        if (list_fd >= 0)
+            disk->close(disk, list_fd);
         return false;
     }
-    const bool good = rescue_listed(store, world, wal_fd, status, count_out, err);
-    disk->closedir(disk, status);
+    Rescue rescue = {
+        .store = store,
+        .world = world,
+        .wal_fd = wal_fd,
+        .status_fd = status_fd,
+        .checkpoint_lsn = checkpoint_lsn,
+    };
+    const bool good = rescue_listed(&rescue, listing, err);
+    disk->closedir(disk, listing);
+    *count_out = rescue.count;
     return good;
 }

@@ -17,10 +17,11 @@ bool wal_files_lay(WalStore *store, const RestorePlan *plan, const World *world,
                    TargetDirectory *directory, CairnError *err) MUST_CHECK;
 
 /*
- * Every file of the old pg_wal that waits to be archived (.ready), stored. pgdata_fd: the old data
- * directory. count_out: how many were new.
+ * Every file of the old pg_wal that waits to be archived (.ready), stored; and the segment that was
+ * being written, from the last checkpoint on, as .partial. pgdata_fd: the old data directory.
+ * count_out: how many were new.
  */
-bool wal_files_rescue(WalStore *store, const World *world, int pgdata_fd, size_t *count_out,
-                      CairnError *err) MUST_CHECK;
+bool wal_files_rescue(WalStore *store, const World *world, int pgdata_fd, uint64_t checkpoint_lsn,
+                      size_t *count_out, CairnError *err) MUST_CHECK;
 
 #endif
