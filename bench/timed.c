@@ -1,0 +1,103 @@
+/*
+ * timed [-u FILE] < COMMANDS
+ *
+ * Runs each line of its input by sh, as PostgreSQL's archiver and recovery do, one after the other,
+ * in the current directory. Prints for each: wall ms, CPU ms of the command and all that it waited
+ * for, peak resident kB of its largest process. -u removes FILE before each call, outside the
+ * measured time, as recovery does before it asks for the next segment. Ends with 1 at the first
+ * command that fails.
+ *
+ * It is in C because a process begins with its parent's peak memory: started by a large program, no
+ * command could ever look smaller than that.
+ */
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static double
+now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
+}
+
+static double
+to_ms(struct timeval time)
+{
+    return (double)time.tv_sec * 1e3 + (double)time.tv_usec / 1e3;
+}
+
+static void
+die(const char *what)
+{
+    perror(what);
+    exit(1);
+}
+
+/* What the command prints goes to our standard error: the output is for numbers. */
+static pid_t
+start(char *command, const posix_spawn_file_actions_t *actions)
+{
+    char *argv[] = {(char[]){"sh"}, (char[]){"-c"}, command, NULL};
+    pid_t pid;
+
+    if (posix_spawn(&pid, "/bin/sh", actions, NULL, argv, environ) != 0)
+        die("timed: unable to start sh");
+    return pid;
+}
+
+static void
+run(char *command, const posix_spawn_file_actions_t *actions)
+{
+    const double started = now_ms();
+    struct rusage usage;
+    int status;
+
+    if (wait4(start(command, actions), &status, 0, &usage) < 0)
+        die("timed: wait4");
+    const double wall = now_ms() - started;
+    if (status != 0) {
+        fprintf(stderr, "timed: wait status 0x%x: %s\n", (unsigned)status, command);
+        exit(1);
+    }
+    printf("%.3f %.3f %ld\n", wall, to_ms(usage.ru_utime) + to_ms(usage.ru_stime), usage.ru_maxrss);
+    fflush(stdout);
+}
+
+int
+main(int argc, char **argv)
+{
+    const char *remove_first = argc == 3 && strcmp(argv[1], "-u") == 0 ? argv[2] : NULL;
+    posix_spawn_file_actions_t actions;
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t size;
+
+    if (argc != 1 && remove_first == NULL) {
+        fprintf(stderr, "usage: timed [-u FILE] < COMMANDS\n");
+        return 2;
+    }
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
+    while ((size = getline(&line, &capacity, stdin)) > 0) {
+        if (line[size - 1] == '\n')
+            line[size - 1] = '\0';
+        if (remove_first != NULL)
+            unlink(remove_first);
+        run(line, &actions);
+    }
+    free(line);
+    posix_spawn_file_actions_destroy(&actions);
+    return 0;
+}
