@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 
 /* Deeper trees are no data directory, and recursion must end. */
 enum { TREE_DEPTH_LIMIT = 64 };
@@ -150,6 +151,21 @@ place_open(const World *world, const char *path, bool create, Place *place_out, 
     }
     *place_out = place;
     return true;
+}
+
+bool
+place_lock(const World *world, Place *place, CairnError *err)
+{
+    const DirectoryState before = place->state;
+    if (flock(place->fd, LOCK_EX | LOCK_NB) != 0) {
+        if (errno == EWOULDBLOCK)
+            return cairn_error(err, CAIRN_REFUSED, "another restore works in '%s'", place->path);
+        return cairn_error_errno(err, "unable to lock '%s'", place->path);
+    }
+    if (!examine(world, place, err))
+        return cairn_error_wrap(err, "'%s'", place->path);
+    return place->state == before ||
+           cairn_error(err, CAIRN_REFUSED, "'%s' was changed by somebody else", place->path);
 }
 
 void

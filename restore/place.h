@@ -21,6 +21,9 @@ typedef struct {
 
 bool place_open(const World *world, const char *path, bool create, Place *place_out,
                 CairnError *err) MUST_CHECK;
+/* Keeps other restores out until closed, and looks again: REFUSED when somebody is at work there,
+   or was since place_open. */
+bool place_lock(const World *world, Place *place, CairnError *err) MUST_CHECK;
 void place_close(const World *world, Place *place);
 /* Marker down and durable; then everything but it is removed (of a tablespace that is replaced:
  * PG_*). */

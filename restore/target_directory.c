@@ -48,18 +48,17 @@ target_directory_open(const World *world, const char *path, CairnError *err)
 static bool
 create_place(const World *world, Place *place, CairnError *err)
 {
-    Place made;
-    if (place->fd >= 0)
-        return true;
-    if (!place_open(world, place->path, true, &made, err))
-        return false;
-    if (made.state != DIRECTORY_EMPTY) {
-        place_close(world, &made);
-        return cairn_error(err, CAIRN_REFUSED, "'%s' was filled by somebody else", place->path);
+    if (place->fd < 0) {
+        const uint32_t oid = place->oid;
+        char path[PATH_MAX];
+        snprintf(path, sizeof path, "%s", place->path);
+        if (!place_open(world, path, true, place, err))
+            return false;
+        place->oid = oid;
+        if (place->state != DIRECTORY_EMPTY)
+            return cairn_error(err, CAIRN_REFUSED, "'%s' was filled by somebody else", path);
     }
-    made.oid = place->oid;
-    *place = made;
-    return true;
+    return place_lock(world, place, err);
 }
 
 bool
@@ -71,7 +70,7 @@ target_directory_create(TargetDirectory *directory, CairnError *err)
         if (!create_place(directory->world, &directory->tablespaces[i], err))
             return false;
     }
-    return true;
+    return target_directory_refuse_running(directory, err);
 }
 
 void

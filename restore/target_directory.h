@@ -34,6 +34,7 @@ typedef struct TargetDirectory TargetDirectory;
    target_directory_create, before which nothing may be written. */
 TargetDirectory *target_directory_open(const World *world, const char *path,
                                        CairnError *err) MUST_CHECK;
+/* Also keeps other restores out: REFUSED when one is at work there. */
 bool target_directory_create(TargetDirectory *directory, CairnError *err) MUST_CHECK;
 void target_directory_free(TargetDirectory *directory);
 SCOPED_TYPE(TargetDirectory, target_directory_free);
