@@ -224,21 +224,23 @@ class Cluster:
 
     # -- recovery
 
-    def wait_promoted(self, seconds=120):
-        def promoted():
-            if not self.is_running():
-                pytest.fail(f"the server of {self.data} ended during recovery{self.log_tail()}")
-            return not self.value("SELECT pg_is_in_recovery()")
+    def recovery_state(self):
+        """"promoted", "paused" or "not paused"; a server that ended fails the test."""
+        if not self.is_running():
+            pytest.fail(f"the server of {self.data} ended during recovery{self.log_tail()}")
+        try:
+            return self.value("SELECT CASE WHEN pg_is_in_recovery() "
+                              "THEN pg_get_wal_replay_pause_state() ELSE 'promoted' END")
+        except psycopg2.errors.ObjectNotInPrerequisiteState:
+            return "promoted"  # between the two functions
 
-        wait_until(f"{self.data} leaves recovery", promoted, seconds)
+    def wait_promoted(self, seconds=120):
+        wait_until(f"{self.data} leaves recovery", lambda: self.recovery_state() == "promoted",
+                   seconds)
 
     def wait_paused(self, seconds=120):
-        def paused():
-            if not self.is_running():
-                pytest.fail(f"the server of {self.data} ended during recovery{self.log_tail()}")
-            return self.value("SELECT pg_get_wal_replay_pause_state()") == "paused"
-
-        wait_until(f"{self.data} reaches its target", paused, seconds)
+        wait_until(f"{self.data} reaches its target", lambda: self.recovery_state() == "paused",
+                   seconds)
 
     def wait_replayed(self, lsn, seconds=120):
         wait_until(f"{self.data} replays {lsn}", lambda: self.value(
@@ -247,17 +249,9 @@ class Cluster:
     def start_restored(self):
         """Starts what restore wrote, until it takes writes; a paused recovery is promoted."""
         self.start()
-
-        def settled():
-            if not self.is_running():
-                pytest.fail(f"the server of {self.data} ended during recovery{self.log_tail()}")
-            if not self.value("SELECT pg_is_in_recovery()"):
-                return "promoted"
-            if self.value("SELECT pg_get_wal_replay_pause_state()") == "paused":
-                return "paused"
-            return None
-
-        if wait_until(f"{self.data} reaches its target", settled, 120) == "paused":
+        wait_until(f"{self.data} reaches its target",
+                   lambda: self.recovery_state() in ("promoted", "paused"), 120)
+        if self.recovery_state() == "paused":
             self.promote()
         return self
 

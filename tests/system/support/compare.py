@@ -18,7 +18,8 @@ LARGE_OBJECTS = """
       FROM (SELECT loid::text || md5(string_agg(data, '' ORDER BY pageno)) AS text
               FROM pg_largeobject GROUP BY loid) object"""
 
-SEQUENCES = "SELECT schemaname || '.' || sequencename, last_value FROM pg_sequences ORDER BY 1"
+# Without their values: they are not transactional, and the server logs them ahead.
+SEQUENCES = "SELECT schemaname || '.' || sequencename FROM pg_sequences ORDER BY 1"
 
 INDEXES = """
     SELECT indexrelid::regclass::text, indisvalid FROM pg_index
@@ -40,7 +41,7 @@ def digest_database(cluster, database):
                 kind = "unlogged" if persistence == "u" else "table"
                 digest[f"{kind} {table}"] = rows(DIGEST.format(table))[0]
             digest["large objects"] = rows(LARGE_OBJECTS)[0]
-            digest["sequences"] = dict(rows(SEQUENCES))
+            digest["sequences"] = rows(SEQUENCES)
             digest["indexes"] = dict(rows(INDEXES))
             return digest
     finally:
