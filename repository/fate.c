@@ -33,13 +33,24 @@ fate_name(char *name, const char *cluster, const BackupId *bid)
     snprintf(name, STORAGE_NAME_LIMIT, "c/%s/b/%s/fate", cluster, bid->text);
 }
 
+/* NULL when the item is: a list that lost an entry on the way would be believed. */
+static json_t *
+append_or_give_up(json_t *array, json_t *item)
+{
+    if (array != NULL && json_array_append_new(array, item) == 0)
+        return array;
+    json_decref(array);
+    return NULL;
+}
+
 static json_t *
 tablespaces_json(const Fate *fate)
 {
     json_t *array = json_array();
     for (size_t i = 0; i < fate->tablespace_count; i++)
-        json_array_append_new(array, json_pack("{s:I, s:s}", "oid", (json_int_t)fate->tablespaces[i].oid,
-                                               "path", fate->tablespaces[i].path));
+        array = append_or_give_up(array,
+                                  json_pack("{s:I, s:s}", "oid", (json_int_t)fate->tablespaces[i].oid,
+                                            "path", fate->tablespaces[i].path));
     return array;
 }
 
@@ -49,8 +60,8 @@ checksum_failures_json(const Fate *fate)
     json_t *array = json_array();
     for (size_t i = 0; i < fate->checksum_failures_listed; i++) {
         const FateChecksumFailure *failure = &fate->checksum_failures[i];
-        json_array_append_new(array, json_pack("{s:s, s:I}", "path", failure->path, "block",
-                                               (json_int_t)failure->block));
+        array = append_or_give_up(array, json_pack("{s:o, s:I}", "path", json_lossy_text(failure->path),
+                                                   "block", (json_int_t)failure->block));
     }
     return array;
 }
@@ -60,7 +71,7 @@ warnings_json(const Fate *fate)
 {
     json_t *array = json_array();
     for (size_t i = 0; i < fate->warning_count; i++)
-        json_array_append_new(array, json_string(fate->warnings[i]));
+        array = append_or_give_up(array, json_lossy_text(fate->warnings[i]));
     return array;
 }
 
@@ -156,12 +167,14 @@ read_tablespaces(Fate *fate, JsonReader *fields)
 {
     const json_t *array = json_read_array(fields, "tablespaces");
     size_t count = array != NULL ? json_array_size(array) : 0;
-    if (count > FATE_TABLESPACE_LIMIT)
+    if (count > FATE_TABLESPACE_LIMIT) {
+        json_reader_fail(fields, "tablespaces");
         count = 0;
+    }
     fate->tablespaces = arena_alloc(fate->arena, (count + 1) * sizeof *fate->tablespaces);
     fate->tablespace_count = count;
     for (size_t i = 0; i < count; i++) {
-        JsonReader one = json_reader(json_array_get(array, i), fields->name, fields->err);
+        JsonReader one = json_read_item(fields, "tablespaces", array, i);
         fate->tablespaces[i].oid = (uint32_t)json_read_integer(&one, "oid", 1, UINT32_MAX);
         fate->tablespaces[i].path = arena_strdup(fate->arena, json_read_text(&one, "path"));
         json_reader_join(fields, &one);
@@ -176,7 +189,7 @@ read_checksum_failures(Fate *fate, JsonReader *fields)
     fate->checksum_failures = arena_alloc(fate->arena, (count + 1) * sizeof *fate->checksum_failures);
     fate->checksum_failures_listed = count;
     for (size_t i = 0; i < count; i++) {
-        JsonReader one = json_reader(json_array_get(array, i), fields->name, fields->err);
+        JsonReader one = json_read_item(fields, "checksum_failures", array, i);
         fate->checksum_failures[i].path = arena_strdup(fate->arena, json_read_text(&one, "path"));
         fate->checksum_failures[i].block = (uint64_t)json_read_integer(&one, "block", 0, INT64_MAX);
         json_reader_join(fields, &one);
@@ -192,6 +205,8 @@ read_warnings(Fate *fate, JsonReader *fields)
     fate->warning_count = count;
     for (size_t i = 0; i < count; i++) {
         const char *text = json_string_value(json_array_get(array, i));
+        if (text == NULL)
+            json_reader_fail(fields, "warnings");
         fate->warnings[i] = arena_strdup(fate->arena, text != NULL ? text : "");
     }
 }
@@ -213,26 +228,29 @@ read_map_root(Fate *fate, JsonReader *fields)
 static void
 read_previous(Fate *fate, JsonReader *fields)
 {
-    const json_t *value = json_object_get(fields->object, "previous");
-    if (value == NULL || json_is_null(value))
+    if (json_is_null(json_object_get(fields->object, "previous")))
         return;
     JsonReader previous = json_read_object(fields, "previous");
     if (!backup_id_parse(json_read_text(&previous, "bid"), &fate->previous_bid))
-        fate->previous_bid.text[0] = '\0';
+        json_reader_fail(&previous, "bid");
     json_read_hex(&previous, "fate_sha256", fate->previous_sha256, SHA256_SIZE);
     json_reader_join(fields, &previous);
 }
 
 static void
-read_committed(Fate *fate, JsonReader *fields)
+read_committed(Fate *fate, const char *cluster, JsonReader *fields)
 {
     Arena *arena = fate->arena;
     fate->committed = true;
+    if (strcmp(json_read_text(fields, "bid"), fate->bid.text) != 0)
+        json_reader_fail(fields, "bid");
     fate->label = arena_strdup(arena, json_read_text(fields, "label"));
     const char *name = json_read_text_or_null(fields, "name");
     fate->name = name != NULL ? arena_strdup(arena, name) : NULL;
     fate->type = arena_strdup(arena, json_read_text(fields, "type"));
     fate->cluster = arena_strdup(arena, json_read_text(fields, "cluster"));
+    if (strcmp(fate->cluster, cluster) != 0)
+        json_reader_fail(fields, "cluster");
     fate->system_id = json_read_u64_text(fields, "system_id");
     fate->major = (int)json_read_integer(fields, "major", 1, 1000);
     fate->server_version = arena_strdup(arena, json_read_text(fields, "server_version"));
@@ -280,10 +298,12 @@ fate_read(Repository *repository, const char *cluster, const BackupId *bid, uint
     JsonReader fields = json_reader(json, name, err);
     const char *verdict = json_read_text(&fields, "fate");
     const char *token = json_read_text(&fields, "token");
-    if (!fields.failed && strlen(token) < sizeof fate->token)
+    if (strlen(token) >= sizeof fate->token)
+        json_reader_fail(&fields, "token");
+    else
         memcpy(fate->token, token, strlen(token) + 1);
     if (!fields.failed && strcmp(verdict, "COMMITTED") == 0)
-        read_committed(fate, &fields);
+        read_committed(fate, cluster, &fields);
     else if (!fields.failed && strcmp(verdict, "REVOKED") != 0)
         cairn_error(err, CAIRN_CORRUPT, "object '%s': fate '%s' is unknown", name, verdict);
     if (fields.failed || err->kind != CAIRN_OK)

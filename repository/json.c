@@ -45,8 +45,8 @@ json_reader(const json_t *object, const char *name, CairnError *err)
     return (JsonReader){.object = object, .name = name, .err = err};
 }
 
-static void
-fail(JsonReader *reader, const char *field)
+void
+json_reader_fail(JsonReader *reader, const char *field)
 {
     if (!reader->failed) {
         reader->failed = true;
@@ -60,7 +60,7 @@ json_read_text(JsonReader *reader, const char *field)
 {
     const char *text = reader->failed ? NULL : json_string_value(json_object_get(reader->object, field));
     if (text == NULL) {
-        fail(reader, field);
+        json_reader_fail(reader, field);
         return "";
     }
     return text;
@@ -81,7 +81,7 @@ json_read_integer(JsonReader *reader, const char *field, int64_t minimum, int64_
     const json_t *value = reader->failed ? NULL : json_object_get(reader->object, field);
     if (!json_is_integer(value) || json_integer_value(value) < minimum ||
         json_integer_value(value) > maximum) {
-        fail(reader, field);
+        json_reader_fail(reader, field);
         return minimum;
     }
     return json_integer_value(value);
@@ -95,7 +95,7 @@ json_read_u64_text(JsonReader *reader, const char *field)
     errno = 0;
     uint64_t value = strtoull(text, &end, 10);
     if (errno != 0 || *text < '0' || *text > '9' || *end != '\0') {
-        fail(reader, field);
+        json_reader_fail(reader, field);
         return 0;
     }
     return value;
@@ -106,7 +106,7 @@ json_read_lsn(JsonReader *reader, const char *field)
 {
     uint64_t lsn = 0;
     if (!lsn_parse(json_read_text(reader, field), &lsn)) {
-        fail(reader, field);
+        json_reader_fail(reader, field);
         return 0;
     }
     return lsn;
@@ -121,7 +121,7 @@ json_read_time(JsonReader *reader, const char *field)
     CairnError ignored = {0}; /* the field's name says more than why its text is no time */
     Timestamp timestamp;
     if (!timestamp_parse(text, &timestamp, &ignored) || !timestamp.has_zone) {
-        fail(reader, field);
+        json_reader_fail(reader, field);
         return 0;
     }
     return timestamp.time_us;
@@ -132,7 +132,7 @@ json_read_bool(JsonReader *reader, const char *field)
 {
     const json_t *value = reader->failed ? NULL : json_object_get(reader->object, field);
     if (!json_is_boolean(value)) {
-        fail(reader, field);
+        json_reader_fail(reader, field);
         return false;
     }
     return json_is_true(value);
@@ -144,7 +144,7 @@ json_read_hex(JsonReader *reader, const char *field, uint8_t *data, size_t size)
     const char *text = json_read_text(reader, field);
     if (strlen(text) != 2 * size || !hex_decode(data, size, text)) {
         memset(data, 0, size);
-        fail(reader, field);
+        json_reader_fail(reader, field);
     }
 }
 
@@ -153,7 +153,7 @@ json_read_array(JsonReader *reader, const char *field)
 {
     const json_t *value = reader->failed ? NULL : json_object_get(reader->object, field);
     if (!json_is_array(value)) {
-        fail(reader, field);
+        json_reader_fail(reader, field);
         return NULL;
     }
     return value;
@@ -165,7 +165,20 @@ json_read_object(JsonReader *reader, const char *field)
     JsonReader nested = *reader;
     nested.object = reader->failed ? NULL : json_object_get(reader->object, field);
     if (!json_is_object(nested.object)) {
-        fail(reader, field);
+        json_reader_fail(reader, field);
+        nested.failed = true;
+    }
+    return nested;
+}
+
+JsonReader
+json_read_item(JsonReader *reader, const char *field, const json_t *array, size_t index)
+{
+    /* Inherits the failure: an error is filled once, however many items are wrong. */
+    JsonReader nested = *reader;
+    nested.object = reader->failed ? NULL : json_array_get(array, index);
+    if (!json_is_object(nested.object)) {
+        json_reader_fail(reader, field);
         nested.failed = true;
     }
     return nested;
@@ -191,6 +204,22 @@ json_time(int64_t time_us)
     char text[TIMESTAMP_TEXT_SIZE];
     timestamp_format(text, time_us);
     return json_string(text);
+}
+
+json_t *
+json_lossy_text(const char *text)
+{
+    json_t *value = json_string(text);
+    if (value != NULL)
+        return value;
+    SCOPED_MEMORY char *ascii = strdup(text);
+    if (ascii == NULL)
+        return NULL;
+    for (char *c = ascii; *c != '\0'; c++) {
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    }
+    return json_string(ascii);
 }
 
 json_t *

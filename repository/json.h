@@ -46,12 +46,18 @@ void json_read_hex(JsonReader *reader, const char *field, uint8_t *data, size_t 
 /* NULL after failure. */
 const json_t *json_read_array(JsonReader *reader, const char *field);
 JsonReader json_read_object(JsonReader *reader, const char *field);
+/* The object at this place of an array that json_read_array returned. */
+JsonReader json_read_item(JsonReader *reader, const char *field, const json_t *array, size_t index);
+/* A value of the right type that the caller finds wrong: as if the field were damaged. */
+void json_reader_fail(JsonReader *reader, const char *field);
 /* Takes over the failure of a nested reader. */
 void json_reader_join(JsonReader *reader, const JsonReader *nested);
 
 /* Values for json_pack: new references (use format "o"). */
 json_t *json_lsn(uint64_t lsn);
 json_t *json_time(int64_t time_us);
+/* For people only: bytes that are no UTF-8 become '?', so that a stray file name fails no backup. */
+json_t *json_lossy_text(const char *text);
 json_t *json_u64_text(uint64_t value);
 json_t *json_hex(const uint8_t *data, size_t size);
 
