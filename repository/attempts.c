@@ -77,65 +77,119 @@ attempts_next_id(Repository *repository, const char *cluster, BackupId *id_out, 
     return true;
 }
 
-static StorageListNext
-remove_below(void *context, const StorageEntry *entry, CairnError *err)
+/* This object is missing or unreadable; anything else is about the storage as a whole. */
+static bool
+is_about_the_object(CairnErrorKind kind)
 {
-    /* context: storage, then the prefix that is being listed */
-    const char *prefix = ((const char *const *)context)[1];
-    Storage *storage = ((Storage *const *)context)[0];
-    char name[STORAGE_NAME_LIMIT];
-    int size = snprintf(name, sizeof name, "%s/%s", prefix, entry->name);
-    if (size < 0 || (size_t)size >= sizeof name)
-        return STORAGE_LIST_GO_ON;
-    if (entry->is_directory) {
-        const void *below[] = {storage, name};
-        return storage_list(storage, name, remove_below, below, err) ? STORAGE_LIST_GO_ON
-                                                                     : STORAGE_LIST_FAILED;
-    }
-    return storage_remove(storage, name, err) ? STORAGE_LIST_GO_ON : STORAGE_LIST_FAILED;
+    return kind == CAIRN_NOT_FOUND || kind == CAIRN_CORRUPT || kind == CAIRN_UNSUPPORTED ||
+           kind == CAIRN_MISMATCH;
 }
 
-/* Packs, map packs and temporary files of an attempt that can never become a backup. */
-static bool
-remove_packs(Repository *repository, const char *cluster, const BackupId *bid, CairnError *err)
+/* One directory of an attempt. */
+typedef struct {
+    Repository *repository;
+    const char *prefix;
+    bool only_temporary;
+} Removal;
+
+static bool remove_all(Removal removal, CairnError *err);
+
+static StorageListNext
+remove_entry(void *context, const StorageEntry *entry, CairnError *err)
 {
-    Storage *storage = repository_storage(repository);
+    const Removal *removal = context;
+    char name[STORAGE_NAME_LIMIT];
+    int size = snprintf(name, sizeof name, "%s/%s", removal->prefix, entry->name);
+    if (size < 0 || (size_t)size >= sizeof name)
+        return STORAGE_LIST_GO_ON; /* no name of ours is so long */
+    bool removed = true;
+    if (entry->is_directory)
+        removed = remove_all((Removal){removal->repository, name, removal->only_temporary}, err);
+    else if (!removal->only_temporary)
+        removed = storage_remove(repository_storage(removal->repository), name, err);
+    return removed ? STORAGE_LIST_GO_ON : STORAGE_LIST_FAILED;
+}
+
+/* Temporary files of writers that are gone. A live one that loses its file fails at its link: nothing is lost. */
+static bool
+sweep(Repository *repository, const char *prefix, CairnError *err)
+{
+    const World *world = repository_world(repository);
+    return storage_sweep(repository_storage(repository), prefix, world->clock->wall_us(world->clock), err);
+}
+
+static bool
+remove_all(Removal removal, CairnError *err)
+{
+    return storage_list(repository_storage(removal.repository), removal.prefix, remove_entry, &removal,
+                        err) &&
+           sweep(removal.repository, removal.prefix, err);
+}
+
+/* Packs, map packs and temporary files, or the last alone. */
+static bool
+remove_packs(Repository *repository, const char *cluster, const BackupId *bid, bool only_temporary,
+             CairnError *err)
+{
     static const char *const parts[] = {"p", "m"};
+    char prefix[STORAGE_NAME_LIMIT];
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        char prefix[STORAGE_NAME_LIMIT];
         snprintf(prefix, sizeof prefix, "c/%s/b/%s/%s", cluster, bid->text, parts[i]);
-        const void *context[] = {storage, prefix};
-        if (!storage_list(storage, prefix, remove_below, context, err))
+        if (!remove_all((Removal){repository, prefix, only_temporary}, err))
             return false;
     }
-    char prefix[STORAGE_NAME_LIMIT];
-    snprintf(prefix, sizeof prefix, "c/%s/b/%s/p/000", cluster, bid->text);
-    const World *world = repository_world(repository);
-    return storage_sweep(storage, prefix, world->clock->wall_us(world->clock), err);
+    snprintf(prefix, sizeof prefix, "c/%s/b/%s", cluster, bid->text);
+    return sweep(repository, prefix, err);
+}
+
+static bool
+is_revoked(Repository *repository, const char *cluster, const BackupId *bid)
+{
+    CairnError ignored = {0};
+    SCOPED(Fate) fate = fate_read(repository, cluster, bid, NULL, &ignored);
+    return fate != NULL && !fate->committed;
+}
+
+/* The fate first; packs go only when it says REVOKED, by us or by somebody else. */
+static bool
+revoke_and_remove(Repository *repository, const char *cluster, const BackupId *bid, const char *token,
+                  const char *reason, CairnError *err)
+{
+    if (!fate_revoke(repository, cluster, bid, token, reason, err)) {
+        if (err->kind != CAIRN_CONFLICT || !is_revoked(repository, cluster, bid))
+            return false;
+        cairn_error_clear(err);
+    }
+    return remove_packs(repository, cluster, bid, false, err);
+}
+
+/*
+ * On a full disk something must go before the revocation finds room. Of our own attempt that is everything: only this
+ * process could have committed it, and it is giving up. Of another's only temporary files: its process seems to be
+ * gone, but containers may share a host name and machines an id, and a writer that lives after all could still commit.
+ */
+static void
+give_up(Repository *repository, const char *cluster, const BackupId *bid, const char *token,
+        const char *reason, bool is_ours)
+{
+    CairnError err = {0};
+    bool done = revoke_and_remove(repository, cluster, bid, token, reason, &err);
+    if (!done && err.kind == CAIRN_NO_SPACE) {
+        CairnError second = {0};
+        if (remove_packs(repository, cluster, bid, !is_ours, &second)) {
+            cairn_error_clear(&err);
+            done = revoke_and_remove(repository, cluster, bid, token, reason, &err);
+        }
+    }
+    if (!done)
+        log_debug("attempt %s is left as it is: %s", bid->text, err.message);
 }
 
 void
 attempts_abandon(Repository *repository, const char *cluster, const BackupId *bid, const char *token,
                  const char *reason)
 {
-    CairnError err = {0};
-    bool revoked = fate_revoke(repository, cluster, bid, token, reason, &err);
-    if (!revoked && err.kind == CAIRN_NO_SPACE) {
-        /* Only this process could have committed the attempt, and it is giving up: its packs are nobody's. They make
-           the room that the revocation needs. */
-        CairnError second = {0};
-        if (remove_packs(repository, cluster, bid, &second)) {
-            cairn_error_clear(&err);
-            revoked = fate_revoke(repository, cluster, bid, token, reason, &err);
-        }
-    }
-    if (revoked) {
-        CairnError second = {0};
-        if (remove_packs(repository, cluster, bid, &second))
-            return;
-        err = second;
-    }
-    log_debug("attempt %s is left as it is: %s", bid->text, err.message);
+    give_up(repository, cluster, bid, token, reason, true);
 }
 
 /* True when the intent says that its process was one of this host and is gone. */
@@ -149,11 +203,10 @@ is_dead(Repository *repository, const char *cluster, const BackupId *bid, char t
     SCOPED_JSON json_t *intent = json_get(repository, name, OBJECT_INTENT, NULL, err);
     if (intent == NULL) {
         /* Without a readable intent nobody can say whose it is: it is left alone. */
-        bool storage_works = err->kind == CAIRN_NOT_FOUND || err->kind == CAIRN_CORRUPT ||
-                             err->kind == CAIRN_UNSUPPORTED || err->kind == CAIRN_MISMATCH;
-        if (storage_works)
-            cairn_error_clear(err);
-        return storage_works;
+        if (!is_about_the_object(err->kind))
+            return false;
+        cairn_error_clear(err);
+        return true;
     }
     CairnError unreadable = {0};
     JsonReader fields = json_reader(intent, name, &unreadable);
@@ -169,18 +222,54 @@ is_dead(Repository *repository, const char *cluster, const BackupId *bid, char t
 }
 
 static bool
-fate_exists(Repository *repository, const char *cluster, const BackupId *bid, bool *exists_out,
-            CairnError *err)
+revoke_if_dead(Repository *repository, const char *cluster, const BackupId *bid, CairnError *err)
+{
+    bool dead = false;
+    char token[17] = "";
+    if (!is_dead(repository, cluster, bid, token, &dead, err))
+        return false;
+    if (dead) {
+        log_info("revoking the dead attempt %s of this host", bid->text);
+        give_up(repository, cluster, bid, token, "its process is gone", false);
+    }
+    return true;
+}
+
+/* What can be told of an attempt from its fate alone. */
+typedef enum { ATTEMPT_OPEN, ATTEMPT_REVOKED, ATTEMPT_COMMITTED, ATTEMPT_UNREADABLE } AttemptState;
+
+/* Only a storage that does not answer is a failure. */
+static bool
+attempt_state(Repository *repository, const char *cluster, const BackupId *bid, uint8_t *fate_sha256_out,
+              AttemptState *state_out, CairnError *err)
+{
+    SCOPED(Fate) fate = fate_read(repository, cluster, bid, fate_sha256_out, err);
+    if (fate != NULL) {
+        *state_out = fate->committed ? ATTEMPT_COMMITTED : ATTEMPT_REVOKED;
+        return true;
+    }
+    *state_out = err->kind == CAIRN_NOT_FOUND ? ATTEMPT_OPEN : ATTEMPT_UNREADABLE;
+    if (!is_about_the_object(err->kind))
+        return false;
+    cairn_error_clear(err);
+    return true;
+}
+
+static bool
+fate_is_named(Repository *repository, const char *cluster, const BackupId *bid, bool *named_out,
+              CairnError *err)
 {
     char name[STORAGE_NAME_LIMIT];
     uint64_t size;
     snprintf(name, sizeof name, "c/%s/b/%s/fate", cluster, bid->text);
-    *exists_out = storage_exists(repository_storage(repository), name, &size, err);
-    if (!*exists_out && err->kind == CAIRN_NOT_FOUND) {
-        cairn_error_clear(err);
+    *named_out = storage_exists(repository_storage(repository), name, &size, err) ||
+                 err->kind != CAIRN_NOT_FOUND;
+    if (err->kind == CAIRN_OK)
         return true;
-    }
-    return *exists_out;
+    if (!is_about_the_object(err->kind))
+        return false;
+    cairn_error_clear(err);
+    return true;
 }
 
 bool
@@ -190,16 +279,27 @@ attempts_revoke_dead(Repository *repository, const char *cluster, CairnError *er
     size_t count;
     if (!attempts_list(repository, cluster, &ids, &count, err))
         return false;
-    for (size_t i = 0; i < count; i++) {
-        bool exists, dead = false;
-        char token[17] = "";
-        if (!fate_exists(repository, cluster, &ids[i], &exists, err) ||
-            (!exists && !is_dead(repository, cluster, &ids[i], token, &dead, err)))
+    bool committed_seen = false;
+    for (size_t i = count; i-- > 0;) {
+        bool named;
+        if (!fate_is_named(repository, cluster, &ids[i], &named, err))
             return false;
-        if (dead) {
-            log_info("revoking the dead attempt %s of this host", ids[i].text);
-            attempts_abandon(repository, cluster, &ids[i], token, "its process is gone");
+        if (!named) {
+            if (!revoke_if_dead(repository, cluster, &ids[i], err))
+                return false;
+            continue;
         }
+        /* Who revoked an attempt may have died before its packs were gone. Backups come in between sooner or later, so
+           it is enough to look at those after the newest one, and a long history costs nothing. */
+        AttemptState state;
+        if (committed_seen)
+            continue;
+        if (!attempt_state(repository, cluster, &ids[i], NULL, &state, err))
+            return false;
+        committed_seen = state == ATTEMPT_COMMITTED;
+        CairnError ignored = {0};
+        if (state == ATTEMPT_REVOKED && !remove_packs(repository, cluster, &ids[i], false, &ignored))
+            log_debug("packs of the revoked attempt %s stay: %s", ids[i].text, ignored.message);
     }
     return true;
 }
@@ -213,20 +313,14 @@ attempts_newest_committed(Repository *repository, const char *cluster, BackupId 
     if (!attempts_list(repository, cluster, &ids, &count, err))
         return false;
     for (size_t i = count; i-- > 0;) {
-        CairnError unreadable = {0};
-        SCOPED(Fate) fate = fate_read(repository, cluster, &ids[i], fate_sha256_out, &unreadable);
-        if (fate == NULL) {
-            if (unreadable.kind == CAIRN_UNAVAILABLE || unreadable.kind == CAIRN_IO ||
-                unreadable.kind == CAIRN_DENIED) {
-                *err = unreadable;
-                return false;
-            }
-            continue; /* unfinished, or unreadable: verify and info report those */
-        }
-        if (fate->committed) {
+        AttemptState state;
+        if (!attempt_state(repository, cluster, &ids[i], fate_sha256_out, &state, err))
+            return false;
+        if (state == ATTEMPT_COMMITTED) {
             *bid_out = ids[i];
             return true;
         }
+        /* Unfinished, revoked, or unreadable: verify and info report the last. */
     }
     memset(bid_out, 0, sizeof *bid_out);
     memset(fate_sha256_out, 0, SHA256_SIZE);

@@ -18,7 +18,10 @@ bool attempts_list(Repository *repository, const char *cluster, BackupId **ids_o
 bool attempts_next_id(Repository *repository, const char *cluster, BackupId *id_out,
                       CairnError *err) MUST_CHECK;
 
-/* Takes the fate of every unfinished attempt whose process on this very host is gone, and removes its packs. */
+/*
+ * Takes the fate of every unfinished attempt whose process on this very host is gone, and removes its packs; and the
+ * packs of attempts that were revoked since the newest backup, where whoever revoked them died before that.
+ */
 bool attempts_revoke_dead(Repository *repository, const char *cluster, CairnError *err) MUST_CHECK;
 
 /*
