@@ -1,5 +1,6 @@
 #include "repository/pack.h"
 
+#include "postgres/tar.h"
 #include "repository/object.h"
 
 #include <stdio.h>
@@ -122,10 +123,17 @@ pack_size_so_far(const PackWriter *writer)
     return object_size_so_far(writer->object);
 }
 
+size_t
+pack_directory_size_so_far(const PackWriter *writer)
+{
+    return writer->frames.size + writer->runs.size + writer->fingerprints.size;
+}
+
 bool
 pack_finish(PackWriter *writer, uint8_t digest_out[SHA256_SIZE], uint64_t *live_units_out,
             uint64_t *stored_size_out, ByteWriter *frame_table, CairnError *err)
 {
+    CAIRN_ASSERT(frame_table->size == 0);
     byte_writer_varint(frame_table, writer->frame_count);
     byte_writer_bytes(frame_table, writer->frames.data, writer->frames.size);
 
@@ -186,7 +194,8 @@ parse_frames(PackReader *reader, ByteReader *index, CairnError *err)
         frame->offset = offset;
         frame->first_slot = reader->slot_count;
         if (index->failed || frame->slot_count < 1 || frame->slot_count > FRAME_SLOTS ||
-            frame->stored_size > FRAME_SIZE + 4096 || reader->slot_count > INT32_MAX)
+            frame->stored_size < 1 || frame->stored_size > FRAME_SIZE + 4096 ||
+            reader->slot_count > INT32_MAX)
             return damaged(reader, "frame table is wrong", err);
         offset += frame->stored_size;
         reader->slot_count += frame->slot_count;
@@ -401,9 +410,11 @@ parse_run(ByteReader *reader, KeyTable *table, char *key_out, PackRun *run, Cair
         return cairn_error(err, CAIRN_CORRUPT, "directory points at a file that it does not name");
     memcpy(key_out, table->keys[file - 1], table->sizes[file - 1]);
     key_out[table->sizes[file - 1]] = '\0';
-    run->class = (MapClass)key_out[0];
+    run->class = (MapClass)(unsigned char)key_out[0];
     run->path = key_out + 1;
-    run->first_unit = byte_reader_varint(reader);
+    if (run->class > MAP_CLASS_OURS || !path_is_clean(run->path, table->sizes[file - 1] - 1))
+        return cairn_error(err, CAIRN_CORRUPT, "directory holds an impossible path");
+    run->first_unit = byte_reader_varint_max(reader, INT64_MAX / UNIT_SIZE);
     run->units = (uint32_t)byte_reader_varint_max(reader, INT32_MAX);
     run->tail_bytes = (uint32_t)byte_reader_varint_max(reader, UNIT_SIZE - 1);
     return true;
@@ -423,7 +434,7 @@ pack_runs(const PackReader *reader, PackRunCallback *callback, void *context, Ca
             return cairn_error_wrap(err, "pack '%s'", reader->name);
         run.first_slot = (uint32_t)slot;
         slot += run.units;
-        if (runs.failed || slot > reader->slot_count)
+        if (runs.failed || run.units == 0 || slot > reader->slot_count)
             break;
         if (!callback(context, &run, err))
             return false;

@@ -37,7 +37,9 @@ bool pack_append(PackWriter *writer, const PackFrame *frame, uint32_t *first_slo
 bool pack_add_run(PackWriter *writer, MapClass class, const char *path, uint64_t first_unit,
                   uint32_t units, uint32_t tail_bytes, CairnError *err) MUST_CHECK;
 uint64_t pack_size_so_far(const PackWriter *writer);
-/* Durable and named. frame_table: appended to. */
+/* What the directory would take in the index, nearly. */
+size_t pack_directory_size_so_far(const PackWriter *writer);
+/* Durable and named. frame_table: empty, filled with a copy of the frame table. */
 bool pack_finish(PackWriter *writer, uint8_t digest_out[SHA256_SIZE], uint64_t *live_units_out,
                  uint64_t *stored_size_out, ByteWriter *frame_table, CairnError *err) MUST_CHECK;
 void pack_writer_free(PackWriter *writer);
@@ -72,7 +74,7 @@ const uint8_t *pack_fingerprint(const PackReader *reader, uint32_t slot);
 /* Keyless scrub of the whole object. */
 bool pack_scrub(PackReader *reader, CairnError *err) MUST_CHECK;
 
-/* Directory: calls back for each run, in slot order. */
+/* Directory: calls back for each run, in slot order. Paths are clean (path_is_clean), runs have units. */
 typedef struct {
     MapClass class;
     const char *path;

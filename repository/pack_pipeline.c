@@ -132,8 +132,10 @@ finish_pack(PackPipeline *pipeline, CairnError *err)
 static bool
 ensure_pack(PackPipeline *pipeline, uint32_t slots, CairnError *err)
 {
-    if (pipeline->pack != NULL && (pack_size_so_far(pipeline->pack) >= PACK_TARGET_SIZE ||
-                                   pipeline->pack_slots + slots > PACK_SLOT_LIMIT) &&
+    if (pipeline->pack != NULL &&
+        (pack_size_so_far(pipeline->pack) >= PACK_TARGET_SIZE ||
+         pipeline->pack_slots + slots > PACK_SLOT_LIMIT ||
+         pack_directory_size_so_far(pipeline->pack) >= PACK_DIRECTORY_LIMIT) &&
         !finish_pack(pipeline, err))
         return false;
     if (pipeline->pack != NULL)
@@ -388,16 +390,12 @@ dispatch_if_crowded(PackPipeline *pipeline, CairnError *err)
     return pipeline->job->event_count < limit || dispatch(pipeline, err);
 }
 
-/* The file is the pipeline's from here on, whatever happens. */
+/* True: the job owns the file. False: it is still the caller's, and jobs on their way may be using it. */
 static bool
-end_entry(PackPipeline *pipeline, PipelineFile *file, CairnError *err)
+hand_over(PackPipeline *pipeline, PipelineFile *file, CairnError *err)
 {
     FrameEvent event = {.type = EVENT_END, .file = file};
-    if (!ensure_job(pipeline, err) || !frame_job_event(pipeline->job, &event, err)) {
-        pipeline_file_free(file);
-        return false;
-    }
-    return dispatch_if_crowded(pipeline, err);
+    return ensure_job(pipeline, err) && frame_job_event(pipeline->job, &event, err);
 }
 
 /* One unit of the open file; size < UNIT_SIZE only for its short end. */
@@ -417,9 +415,9 @@ add_unit(PackPipeline *pipeline, const uint8_t *data, uint32_t size, uint64_t un
     memcpy(slot, data, size);
     memset(slot + size, 0, UNIT_SIZE - size);
     event.type = EVENT_DATA;
-    job->slot_count++;
     if (!frame_job_event(job, &event, err))
         return false;
+    job->slot_count++;
     return job->slot_count < FRAME_SLOTS || dispatch(pipeline, err);
 }
 
@@ -430,7 +428,11 @@ pack_pipeline_directory(PackPipeline *pipeline, MapClass class, const char *path
     PipelineFile *directory = pipeline_file_new(class, path, MAP_DIRECTORY, mode, err);
     if (directory == NULL)
         return false;
-    return end_entry(pipeline, directory, err);
+    if (!hand_over(pipeline, directory, err)) {
+        pipeline_file_free(directory);
+        return false;
+    }
+    return dispatch_if_crowded(pipeline, err);
 }
 
 bool
@@ -491,8 +493,10 @@ pack_pipeline_file_end(PackPipeline *pipeline, uint64_t *size_out, uint32_t *crc
     file->entry.size_bytes = pipeline->file_size;
     file->entry.crc32c = pipeline->file_crc;
     file->entry.has_crc32c = true;
+    if (!hand_over(pipeline, file, err))
+        return false; /* freed with the pipeline, after its threads */
     pipeline->file = NULL;
-    if (!end_entry(pipeline, file, err))
+    if (!dispatch_if_crowded(pipeline, err))
         return false;
     *size_out = pipeline->file_size;
     *crc32c_out = pipeline->file_crc;

@@ -2,8 +2,8 @@
  * From a stream of files to packs: one thread feeds, N workers check, fingerprint and compress frames, one writer
  * appends them to packs in order and tells the map (ARCHITECTURE.md, "The way of a page").
  *
- * Memory: frames_in_flight * 0.26 MiB, one pack's directory (at most PACK_SLOT_LIMIT slots), and the runs
- * of the files in flight.
+ * Memory: frames_in_flight * 0.26 MiB, one pack's directory (PACK_DIRECTORY_LIMIT and one frame's events), and the
+ * runs of the files in flight.
  * Errors: the first failure of any thread; sticky. Threads: the feeding functions from one thread.
  */
 #ifndef PGCAIRN_REPOSITORY_PACK_PIPELINE_H
@@ -12,7 +12,8 @@
 #include "repository/backup_writer.h"
 #include "repository/map.h"
 
-enum { PACK_SLOT_LIMIT = 65536 };
+/* A pack ends early when its directory grows past these: small files with long names, or bad intent. */
+enum { PACK_SLOT_LIMIT = 65536, PACK_DIRECTORY_LIMIT = 4 << 20 };
 
 typedef struct {
     Repository *repository;
