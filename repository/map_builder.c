@@ -64,7 +64,8 @@ map_builder_new(Repository *repository, const char *cluster, const BackupId *bid
     builder->repository = repository;
     memcpy(builder->cluster, cluster, strnlen(cluster, CLUSTER_NAME_LIMIT));
     builder->bid = *bid;
-    builder->sort = map_sort_new(repository_world(repository), scratch_directory, err);
+    builder->sort = 
+        map_sort_new(repository_world(repository), scratch_directory, MAP_SORT_MEMORY, err);
     if (builder->sort == NULL)
         return NULL;
     builder->codec = repository_codec(repository, err);

@@ -8,13 +8,23 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { OPEN_MAP_PACKS = 8 };
+/*
+ * Invariants, whoever wrote the map
+ * 1. The walk ends: the tree has a fixed depth, no node below a root of depth > 0 is empty, and keys ascend
+ *    strictly through the whole tree, so that a node can be reached in one place only.
+ * 2. Every path handed out is clean (path_is_clean) and stands once.
+ * 3. Runs handed out add up to the file's size, and slots stay below 2^31.
+ */
+
+enum { OPEN_MAP_PACKS = 8, CREATOR_LIMIT = NODE_BID_LIMIT };
 
 /* A node on the way from the root to the current entry. */
 typedef struct {
     uint8_t *raw; /* owned */
     NodeReader node;
-    uint64_t left; /* children or entries not read yet */
+    uint64_t left;      /* children or entries not read yet */
+    const uint8_t *key; /* of the child read last, borrowed from raw; NULL before the first */
+    size_t key_size;
 } Step;
 
 typedef struct {
@@ -43,8 +53,9 @@ struct MapReader {
 
     Step steps[MAP_DEPTH_LIMIT + 1]; /* 0 is the top, depth the leaf */
     bool positioned;
+    bool at_leaf_start; /* the next entry is its leaf's first, whose key stands whole */
     uint8_t key[MAP_KEY_LIMIT + 1];
-    size_t key_size;
+    size_t key_size; /* 0 before the first entry */
     bool have_entry; /* an entry is parsed and not handed out yet (after a seek) */
     MapEntry entry;
 
@@ -204,6 +215,8 @@ intern_creator(MapReader *reader, const BackupId *bid, uint32_t *creator_out, Ca
             return true;
         }
     }
+    if (reader->creator_count == CREATOR_LIMIT)
+        return cairn_error(err, CAIRN_CORRUPT, "the map draws on too many backups");
     BackupId *creators = realloc(reader->creators, (reader->creator_count + 1) * sizeof *creators);
     if (creators == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
@@ -217,30 +230,41 @@ intern_creator(MapReader *reader, const BackupId *bid, uint32_t *creator_out, Ca
 static bool
 load_step(MapReader *reader, size_t depth, const MapNodeRef *ref, CairnError *err)
 {
-    Step *step = &reader->steps[depth];
-    uint8_t *raw = read_node(reader, ref, err);
-    if (raw == NULL)
-        return false;
-    free(step->raw);
-    step->raw = raw;
+    SCOPED_MEMORY uint8_t *raw = read_node(reader, ref, err);
     NodeType type = depth == reader->depth ? NODE_LEAF : NODE_INNER;
-    if (!node_open(&step->node, raw, ref->raw_size, type, err))
+    NodeReader node;
+    if (raw == NULL || !node_open(&node, raw, ref->raw_size, type, err))
         return false;
-    step->left = byte_reader_varint_max(&step->node.body, MAP_NODE_LIMIT);
+    uint64_t count = byte_reader_varint_max(&node.body, MAP_NODE_LIMIT);
+    if (node.body.failed || (count == 0 && reader->depth > 0))
+        return cairn_error(err, CAIRN_CORRUPT, "map node is empty");
+    Step *step = &reader->steps[depth];
+    free(step->raw);
+    *step = (Step){.raw = take(&raw), .node = node, .left = count};
     return true;
 }
 
-/* The next child of an inner node: its first key and reference. */
+static int
+compare_keys(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_size)
+{
+    int order = memcmp(a, b, a_size < b_size ? a_size : b_size);
+    return order != 0 ? order : (a_size > b_size) - (a_size < b_size);
+}
+
+/* The next child of an inner node: its first key (in the step) and reference. */
 static bool
-next_child(Step *step, const uint8_t **key_out, size_t *key_size_out, MapNodeRef *ref_out,
-           CairnError *err)
+next_child(Step *step, MapNodeRef *ref_out, CairnError *err)
 {
     CAIRN_ASSERT(step->left > 0);
     step->left--;
-    *key_size_out = byte_reader_varint_max(&step->node.body, MAP_KEY_LIMIT);
-    *key_out = byte_reader_bytes(&step->node.body, *key_size_out);
-    if (*key_out == NULL)
+    size_t key_size = byte_reader_varint_max(&step->node.body, MAP_KEY_LIMIT);
+    const uint8_t *key = byte_reader_bytes(&step->node.body, key_size);
+    if (key == NULL)
         return cairn_error(err, CAIRN_CORRUPT, "map node is cut off");
+    if (step->key != NULL && compare_keys(key, key_size, step->key, step->key_size) <= 0)
+        return cairn_error(err, CAIRN_CORRUPT, "keys of a map node do not ascend");
+    step->key = key;
+    step->key_size = key_size;
     return node_ref_read(&step->node, ref_out, err);
 }
 
@@ -249,16 +273,11 @@ static bool
 descend(MapReader *reader, size_t depth, CairnError *err)
 {
     for (; depth < reader->depth; depth++) {
-        const uint8_t *key;
-        size_t key_size;
         MapNodeRef ref;
-        if (reader->steps[depth].left == 0)
-            return cairn_error(err, CAIRN_CORRUPT, "map node has no children");
-        if (!next_child(&reader->steps[depth], &key, &key_size, &ref, err) ||
-            !load_step(reader, depth + 1, &ref, err))
+        if (!next_child(&reader->steps[depth], &ref, err) || !load_step(reader, depth + 1, &ref, err))
             return false;
     }
-    reader->key_size = 0; /* a leaf's first key stands whole */
+    reader->at_leaf_start = true;
     return true;
 }
 
@@ -294,17 +313,30 @@ damaged(const MapReader *reader, const char *what, CairnError *err)
                        what);
 }
 
+/* The node above a leaf names the leaf's first key; that every leaf's key is new keeps inner nodes unique too. */
+static bool
+is_key_of_parent(const MapReader *reader, const uint8_t *key, size_t key_size)
+{
+    if (reader->depth == 0)
+        return true;
+    const Step *parent = &reader->steps[reader->depth - 1];
+    return compare_keys(key, key_size, parent->key, parent->key_size) == 0;
+}
+
 /* Key of the next entry: what it shares with the one before, then its own. Keys must ascend. */
 static bool
 parse_key(MapReader *reader, ByteReader *body, CairnError *err)
 {
-    uint64_t shared = byte_reader_varint_max(body, reader->key_size);
+    uint64_t shared = byte_reader_varint_max(body, reader->at_leaf_start ? 0 : reader->key_size);
     uint64_t suffix_size = byte_reader_varint_max(body, MAP_KEY_LIMIT - shared);
     const uint8_t *suffix = byte_reader_bytes(body, suffix_size);
     if (suffix == NULL || suffix_size == 0 || shared + suffix_size < 2)
         return damaged(reader, "its key is damaged", err);
-    if (shared < reader->key_size && suffix[0] <= reader->key[shared])
+    if (compare_keys(suffix, suffix_size, reader->key + shared, reader->key_size - shared) <= 0)
         return damaged(reader, "keys do not ascend", err);
+    if (reader->at_leaf_start && !is_key_of_parent(reader, suffix, suffix_size))
+        return damaged(reader, "its node belongs elsewhere", err);
+    reader->at_leaf_start = false;
     memcpy(reader->key + shared, suffix, suffix_size);
     reader->key_size = shared + suffix_size;
     reader->key[reader->key_size] = '\0';
@@ -328,30 +360,32 @@ parse_runs(MapReader *reader, NodeReader *node, ByteReader *body, uint64_t units
         reader->runs = runs;
         reader->run_capacity = count;
     }
-    uint64_t total = 0, last_node_creator = UINT64_MAX;
+    uint64_t total = 0;
     const MapRun *last = NULL;
     for (uint64_t i = 0; i < count; i++) {
         uint64_t head = byte_reader_varint_max(body, (uint64_t)REGION_UNITS * 4 + 3);
+        uint64_t slot = 0;
         MapRun *run = &reader->runs[i];
         *run = (MapRun){.units = head / 4, .is_zero = head % 4 == 0};
         total += run->units;
         if (head % 4 == 1) {
-            last_node_creator = byte_reader_varint_max(body, NODE_BID_LIMIT);
+            uint64_t creator = byte_reader_varint_max(body, NODE_BID_LIMIT);
             BackupId bid;
-            if (!node_bid(node, last_node_creator, &bid, err) ||
+            if (!node_bid(node, creator, &bid, err) ||
                 !intern_creator(reader, &bid, &run->creator, err))
                 return false;
             run->pack = (uint32_t)byte_reader_varint_max(body, INT32_MAX);
-            run->slot = (uint32_t)byte_reader_varint_max(body, INT32_MAX);
+            slot = byte_reader_varint_max(body, INT32_MAX);
         } else if (head % 4 == 2 && last != NULL) {
             run->creator = last->creator;
             run->pack = last->pack;
-            run->slot = (uint32_t)(last->slot + last->units + byte_reader_varint_max(body, INT32_MAX));
+            slot = last->slot + last->units + byte_reader_varint_max(body, INT32_MAX);
         } else if (head % 4 != 0) {
             return damaged(reader, "a run is of unknown kind", err);
         }
-        if (body->failed || run->units == 0 || total > units || run->slot > INT32_MAX)
+        if (body->failed || run->units == 0 || total > units || slot + run->units > INT32_MAX)
             return damaged(reader, "a run is damaged", err);
+        run->slot = (uint32_t)slot;
         if (!run->is_zero)
             last = run;
     }
@@ -443,13 +477,6 @@ map_reader_next(MapReader *reader, MapEntry *entry_out, bool *found_out, CairnEr
     return true;
 }
 
-static int
-compare_keys(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_size)
-{
-    int order = memcmp(a, b, a_size < b_size ? a_size : b_size);
-    return order != 0 ? order : (a_size > b_size) - (a_size < b_size);
-}
-
 /* In an inner node, the last child whose first key is not after the wanted one. */
 static bool
 choose_child(Step *step, const uint8_t *key, size_t key_size, MapNodeRef *ref_out, CairnError *err)
@@ -457,21 +484,17 @@ choose_child(Step *step, const uint8_t *key, size_t key_size, MapNodeRef *ref_ou
     bool first = true;
     while (step->left > 0) {
         Step before = *step;
-        const uint8_t *child_key;
-        size_t child_key_size;
         MapNodeRef ref;
-        if (!next_child(step, &child_key, &child_key_size, &ref, err))
+        if (!next_child(step, &ref, err))
             return false;
-        if (!first && compare_keys(child_key, child_key_size, key, key_size) > 0) {
+        if (!first && compare_keys(step->key, step->key_size, key, key_size) > 0) {
             *step = before;
             return true;
         }
         *ref_out = ref;
         first = false;
     }
-    if (first)
-        return cairn_error(err, CAIRN_CORRUPT, "map node has no children");
-    return true;
+    return true; /* a node has a child at least */
 }
 
 bool
@@ -487,6 +510,7 @@ map_reader_seek(MapReader *reader, MapClass class, const char *path, CairnError 
     reader->positioned = true;
     reader->have_entry = false;
     reader->key_size = 0;
+    reader->at_leaf_start = true;
     if (!load_step(reader, 0, &reader->top, err))
         return false;
     for (size_t depth = 0; depth < reader->depth; depth++) {
@@ -539,6 +563,8 @@ map_reader_region(MapReader *reader, const MapRun **runs_out, size_t *count_out,
             return damaged(reader, "a region is another's", err);
         if (!parse_runs(reader, &region, &region.body, units, count_out, err))
             return false;
+        if (!byte_reader_done(&region.body))
+            return damaged(reader, "a region is damaged", err);
     }
     reader->regions = node.body;
     reader->units_left -= units;

@@ -13,7 +13,8 @@ enum { RUN_BUFFER_SIZE = 64 << 10, RUN_LIMIT = 4096, RECORD_HEADER_SIZE = 8, REC
 typedef struct {
     int fd; /* -1: this run is what is still in memory */
     uint8_t *buffer;
-    size_t size, at;       /* of the buffer */
+    size_t capacity;
+    size_t size, at;       /* bytes in the buffer, and the next of them */
     uint64_t file_at;      /* next byte of the file to read */
     uint64_t file_size;
     const uint8_t *record; /* the run's current record; NULL at its end */
@@ -23,7 +24,7 @@ struct MapSort {
     const World *world;
     char scratch[4096];
     uint8_t *memory;
-    size_t used;
+    size_t memory_size, used;
     uint32_t *offsets; /* of records in memory */
     size_t count, capacity;
     Run *runs;
@@ -36,15 +37,17 @@ struct MapSort {
 };
 
 MapSort *
-map_sort_new(const World *world, const char *scratch_directory, CairnError *err)
+map_sort_new(const World *world, const char *scratch_directory, size_t memory_size, CairnError *err)
 {
+    CAIRN_ASSERT(memory_size <= UINT32_MAX);
     SCOPED(MapSort) sort = calloc(1, sizeof *sort);
-    if (sort == NULL || (sort->memory = malloc(MAP_SORT_MEMORY)) == NULL ||
+    if (sort == NULL || (sort->memory = malloc(memory_size)) == NULL ||
         (sort->last_key = malloc(RECORD_LIMIT)) == NULL) {
         cairn_error(err, CAIRN_INTERNAL, "out of memory");
         return NULL;
     }
     sort->world = world;
+    sort->memory_size = memory_size;
     snprintf(sort->scratch, sizeof sort->scratch, "%s", scratch_directory);
     return take(&sort);
 }
@@ -119,15 +122,10 @@ static bool
 add_run(MapSort *sort, int fd, uint64_t file_size, CairnError *err)
 {
     Run *runs = realloc(sort->runs, (sort->run_count + 1) * sizeof *runs);
-    uint8_t *buffer = malloc(RECORD_LIMIT);
-    if (runs == NULL || buffer == NULL) {
-        if (runs != NULL)
-            sort->runs = runs;
-        free(buffer);
+    if (runs == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    }
     sort->runs = runs;
-    sort->runs[sort->run_count++] = (Run){.fd = fd, .buffer = buffer, .file_size = file_size};
+    sort->runs[sort->run_count++] = (Run){.fd = fd, .file_size = file_size};
     return true;
 }
 
@@ -163,8 +161,8 @@ map_sort_add(MapSort *sort, const void *key, size_t key_size, const void *payloa
 {
     CAIRN_ASSERT(!sort->merging);
     size_t size = RECORD_HEADER_SIZE + key_size + payload_size;
-    CAIRN_ASSERT(size <= RECORD_LIMIT);
-    if (size > MAP_SORT_MEMORY - sort->used && !spill(sort, err))
+    CAIRN_ASSERT(size <= RECORD_LIMIT && size <= sort->memory_size);
+    if (size > sort->memory_size - sort->used && !spill(sort, err))
         return false;
     if (sort->count == sort->capacity) {
         size_t capacity = sort->capacity == 0 ? 1024 : 2 * sort->capacity;
@@ -190,11 +188,18 @@ fill(MapSort *sort, Run *run, size_t need, CairnError *err)
 {
     if (run->size - run->at >= need)
         return true;
+    size_t want = need > RUN_BUFFER_SIZE ? need : RUN_BUFFER_SIZE;
+    if (want > run->capacity) {
+        uint8_t *buffer = realloc(run->buffer, want);
+        if (buffer == NULL)
+            return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        run->buffer = buffer;
+        run->capacity = want;
+    }
     memmove(run->buffer, run->buffer + run->at, run->size - run->at);
     run->size -= run->at;
     run->at = 0;
     uint64_t left = run->file_size - run->file_at;
-    size_t want = need > RUN_BUFFER_SIZE ? need : RUN_BUFFER_SIZE;
     size_t more = want - run->size;
     if (more > left)
         more = (size_t)left;

@@ -1,7 +1,7 @@
 /*
  * External sort of (key, payload) records by key: a buffer in memory, sorted runs on local scratch, one merge.
  * Crash: scratch files have no name any more once they are open.
- * Memory: MAP_SORT_MEMORY while adding; 64 KiB a run while merging.
+ * Memory: memory_size while adding; 64 KiB a run (or its largest record) while merging.
  */
 #ifndef PGCAIRN_REPOSITORY_MAP_SORT_H
 #define PGCAIRN_REPOSITORY_MAP_SORT_H
@@ -16,7 +16,9 @@
 enum { MAP_SORT_MEMORY = 6 << 20 };
 
 typedef struct MapSort MapSort;
-MapSort *map_sort_new(const World *world, const char *scratch_directory, CairnError *err) MUST_CHECK;
+/* memory_size: MAP_SORT_MEMORY, or anything that holds the largest record and 8 bytes. */
+MapSort *map_sort_new(const World *world, const char *scratch_directory, size_t memory_size,
+                      CairnError *err) MUST_CHECK;
 void map_sort_free(MapSort *sort);
 bool map_sort_add(MapSort *sort, const void *key, size_t key_size, const void *payload,
                   size_t payload_size, CairnError *err) MUST_CHECK;
