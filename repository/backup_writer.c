@@ -26,7 +26,7 @@ enum {
  *  P2 packs durable             some packs that nothing refers to
  *  P3 map packs, refs durable   the same
  *  P4 directories synced        storage_commit did it with each object
- *  P5 last look                 our intent still stands
+ *  P5 last look                 our intent still stands; the directories above it are synced again, whoever made them
  *  P6 fate created once         no fate: no backup. A fate: everything it names is durable already, so both outcomes
  *                               of a power cut before P7 are consistent
  *  P7 directory synced          only now success is reported
@@ -42,7 +42,7 @@ struct BackupWriter {
     MapBuilder *map;
     PackPipeline *pipeline;
     bool intent_written;
-    bool decided; /* a fate exists, or may exist: nothing is to be revoked or removed any more */
+    bool decided; /* a commit record exists, or may exist: nothing is to be revoked or removed any more */
 };
 
 static void
@@ -260,7 +260,8 @@ last_look(BackupWriter *writer, CairnError *err)
     if (strcmp(token, writer->token) != 0)
         return cairn_error(err, CAIRN_REFUSED, "the intent of backup %s is not ours any more",
                            writer->bid.text);
-    return true;
+    /* `c/<cluster>/b` may be the work of a process that died before it synced what it made. */
+    return storage_make_durable(repository_storage(writer->repository), name, err);
 }
 
 /* The slot is taken: by our own commit whose answer was lost, or by somebody who revoked us. */
@@ -271,8 +272,11 @@ settle_conflict(BackupWriter *writer, const Fate *fate, CairnError *err)
     SCOPED(Fate) found = fate_read(writer->repository, writer->options.cluster, &writer->bid, NULL, err);
     if (found == NULL)
         return false;
-    if (found->committed && strcmp(found->token, fate->token) == 0)
-        return true;
+    if (found->committed && strcmp(found->token, fate->token) == 0) {
+        char name[STORAGE_NAME_LIMIT];
+        object_name(writer, "fate", name);
+        return storage_make_durable(repository_storage(writer->repository), name, err);
+    }
     cairn_error(err, CAIRN_REFUSED, "backup %s was revoked by another process", writer->bid.text);
     return cairn_error_hint(err, "run the backup again");
 }
@@ -280,6 +284,7 @@ settle_conflict(BackupWriter *writer, const Fate *fate, CairnError *err)
 bool
 backup_writer_commit(BackupWriter *writer, Fate *fate, CairnError *err)
 {
+    CAIRN_ASSERT(strcmp(fate->cluster, writer->options.cluster) == 0);
     if (!attempts_newest_committed(writer->repository, writer->options.cluster, &fate->previous_bid,
                                    fate->previous_sha256, err) ||
         !last_look(writer, err))
@@ -293,6 +298,7 @@ backup_writer_commit(BackupWriter *writer, Fate *fate, CairnError *err)
        a whole backup, so nothing of it may be removed. */
     CairnError ignored = {0};
     SCOPED(Fate) found = fate_read(writer->repository, writer->options.cluster, &writer->bid, NULL, &ignored);
-    writer->decided = found != NULL || ignored.kind != CAIRN_NOT_FOUND;
+    bool revoked = found != NULL && !found->committed;
+    writer->decided = !revoked && ignored.kind != CAIRN_NOT_FOUND;
     return cairn_error_wrap(err, "unable to commit backup %s", writer->bid.text);
 }

@@ -79,6 +79,8 @@ repository_new(const World *world, const RepositoryConfig *config, bool create, 
     repository->config.name = arena_strdup(repository->arena, config->name);
     repository->config.path = arena_strdup(repository->arena, config->path);
     repository->config.encryption = arena_strdup(repository->arena, config->encryption);
+    if (config->type != NULL)
+        repository->config.type = arena_strdup(repository->arena, config->type);
     if (config->compression != NULL)
         repository->config.compression = arena_strdup(repository->arena, config->compression);
     repository->storage = posix_storage_open(world, config->path, create, err);
