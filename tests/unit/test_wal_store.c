@@ -1,6 +1,7 @@
 #include "repository/wal_store.h"
 
 #include "common/bytes.h"
+#include "repository/object.h"
 #include "tests/unit/support/wal_fixture.h"
 
 #include <setjmp.h>
@@ -194,6 +195,31 @@ test_a_difference_in_the_last_byte_of_a_record_is_a_conflict(void **state)
 
     wal_fixture_store(fixture, SEGMENT_5, segment, MIB);
     segment[used - 1] ^= 1; /* the CRC of the switch record */
+    assert_int_equal(wal_fixture_put(fixture, SEGMENT_5, segment, MIB).err.kind, CAIRN_CONFLICT);
+    free(segment);
+}
+
+static void
+test_a_difference_in_a_record_that_began_earlier_is_a_conflict(void **state)
+{
+    WalFixture *fixture = *state;
+    WalBuilder builder;
+    uint8_t *segment = calloc(1, MIB);
+
+    /* No CRC within the segment covers the rest of a record that began in the one before. */
+    assert_non_null(segment);
+    wal_builder_init(&builder, 15, MIB, 4 * MIB);
+    while (builder.next_lsn < 5 * MIB - 3000)
+        wal_builder_filler(&builder, 2000);
+    wal_builder_filler(&builder, 20000);
+    wal_builder_filler(&builder, 2000);
+    wal_builder_switch(&builder);
+    memcpy(segment, wal_builder_at(&builder, 5 * MIB),
+           builder.size - MIB < MIB ? builder.size - MIB : MIB);
+    wal_builder_free(&builder);
+
+    wal_fixture_store(fixture, SEGMENT_5, segment, MIB);
+    segment[9000] ^= 1;
     assert_int_equal(wal_fixture_put(fixture, SEGMENT_5, segment, MIB).err.kind, CAIRN_CONFLICT);
     free(segment);
 }
@@ -404,6 +430,46 @@ test_a_flipped_byte_anywhere_in_the_object_is_never_delivered(void **state)
     }
     assert_true(wal_store_verify(fixture->store, SEGMENT_5, &err));
     close(fd);
+}
+
+static void
+test_frames_that_are_whole_but_not_what_was_digested_are_never_delivered(void **state)
+{
+    enum { DIGEST_AT = 20 };
+    WalFixture *fixture = *state;
+    CairnError err = {0};
+    char name[STORAGE_NAME_LIMIT];
+    uint64_t offset;
+    size_t used;
+    uint8_t *segment = wal_fixture_short_segment(fixture, 1, 5, true, &used);
+
+    wal_fixture_store(fixture, SEGMENT_5, segment, MIB);
+    snprintf(name, sizeof name, "%s",
+             wal_fixture_object_path(fixture, OBJECT_5) + strlen(fixture->root) + 1);
+
+    /* The same object again, each of its checksums right, with another digest of the content. */
+    ObjectReader *reader = object_open(fixture->repository, name, OBJECT_WAL, &err);
+    assert_non_null(reader);
+    const ByteReader index = object_index(reader);
+    const size_t body_size = (size_t)(object_body_end(reader) - object_body_start(reader));
+    uint8_t *body = malloc(body_size);
+    uint8_t *changed = malloc(index.size);
+    assert_true(body != NULL && changed != NULL);
+    assert_true(object_pread(reader, body, body_size, object_body_start(reader), &err));
+    memcpy(changed, index.data, index.size);
+    changed[DIGEST_AT] ^= 1;
+    object_reader_free(reader);
+    assert_true(storage_remove(repository_storage(fixture->repository), name, &err));
+    SCOPED(ObjectWriter) writer = object_create(fixture->repository, name, OBJECT_WAL, 0, &err);
+    assert_non_null(writer);
+    assert_true(object_append(writer, body, body_size, &offset, &err));
+    assert_true(object_finish(writer, changed, index.size, NULL, &err));
+
+    assert_false(wal_fixture_fetch(fixture, SEGMENT_5, &err));
+    assert_int_equal(err.kind, CAIRN_CORRUPT);
+    free(body);
+    free(changed);
+    free(segment);
 }
 
 static void
@@ -631,12 +697,14 @@ main(void)
         STORE_TEST(test_a_different_tail_after_the_switch_counts_as_identical),
         STORE_TEST(test_a_different_tail_after_the_last_record_counts_as_identical),
         STORE_TEST(test_a_difference_in_the_last_byte_of_a_record_is_a_conflict),
+        STORE_TEST(test_a_difference_in_a_record_that_began_earlier_is_a_conflict),
         STORE_TEST(test_more_records_than_stored_are_a_conflict),
         STORE_TEST(test_other_history_is_always_refused),
         STORE_TEST(test_versions_of_a_partial_stand_side_by_side),
         STORE_TEST(test_what_does_not_belong_is_refused_and_leaves_nothing),
         STORE_TEST(test_an_older_timeline_in_the_first_page_is_the_copied_start_of_a_fork),
         STORE_TEST(test_a_flipped_byte_anywhere_in_the_object_is_never_delivered),
+        STORE_TEST(test_frames_that_are_whole_but_not_what_was_digested_are_never_delivered),
         STORE_TEST(test_a_truncated_object_is_corrupt_not_absent),
         STORE_TEST(test_an_object_under_another_name_is_refused),
         STORE_TEST(test_absence_is_not_found),
