@@ -115,6 +115,8 @@ plan_windows_describe(WalArchive *archive, const PlanCandidates *candidates,
         if (timeline->is_leaf && !describe_path(archive, timeline, candidates, &lines, err))
             return false;
     }
+    if (lines.length == 0)
+        add_line(&lines, "  nothing: no WAL is archived; `pgcairn check` tells why");
     if (lines.left_out > 0) {
         snprintf(text + lines.length, PLAN_WINDOWS_SIZE - lines.length, "  and %zu more\n",
                  lines.left_out);

@@ -139,6 +139,7 @@ def test_max_rate_slows_a_backup_down(workshop):
 def test_backup_stays_copied_while_the_archive_is_down_and_completes_by_itself(workshop):
     server, pgcairn = workshop.archiving_server(wal_segsize=1)
     fill(server)
+    server.archive_all()
     server.configure(archive_command="'false'")
     server.reload()
 
@@ -157,6 +158,16 @@ def test_backup_stays_copied_while_the_archive_is_down_and_completes_by_itself(w
     server.archive_all()
     wait_until("the backup is wal-complete", lambda: pgcairn.backups("wal-complete"))
     assert restore_and_digest(workshop, pgcairn) == digest(server)
+
+
+def test_restore_without_any_wal_says_what_to_do(workshop):
+    server, pgcairn = workshop.archiving_server(wal_segsize=1)
+    server.configure(archive_command="'false'")
+    server.reload()
+    pgcairn.run("backup", "--type=full", "--start-fast", "--wal-timeout=0", expect=FAILED)
+    refusal = pgcairn.run("restore", "--to", workshop.new_directory() / "data", expect=REFUSED)
+    assert "no WAL" in refusal.stderr
+    assert "`pgcairn check`" in refusal.stderr
 
 
 def flip_byte(path, at):
