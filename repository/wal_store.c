@@ -120,7 +120,8 @@ match_partial(void *context, const StorageEntry *entry, CairnError *err)
 
     (void)err;
     if (!entry->is_directory && strncmp(entry->name, search->file_name, size) == 0 &&
-        entry->name[size] == '.' && strlen(entry->name + size + 1) == 2 * PARTIAL_DIGEST_BYTES) {
+        entry->name[size] == '.' &&
+        strlen(entry->name + size + 1) == 2 * (size_t)PARTIAL_DIGEST_BYTES) {
         search->count++;
         snprintf(search->found, sizeof search->found, "%s", entry->name);
     }
