@@ -162,8 +162,9 @@ format: | $(DEPS_LINT)
 demo: all
 	tools/demo
 
+# What to measure and how: make bench BENCH='--pg 15 full restore'
 bench: all
-	bench/run
+	tests/contain bench/run $(BENCH)
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/pgcairn $(DESTDIR)$(PREFIX)/lib/systemd/system
