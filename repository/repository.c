@@ -60,20 +60,18 @@ check_config(const RepositoryConfig *config, CodecId *codec_out, CairnError *err
     return codec_id_of_name(config->compression != NULL ? config->compression : "lz4", codec_out, err);
 }
 
+/* storage is taken, even on failure. */
 static Repository *
-repository_new(const World *world, const RepositoryConfig *config, bool create, CairnError *err)
+repository_new(const World *world, const RepositoryConfig *config, Storage *storage, CairnError *err)
 {
-    CodecId codec;
-    if (!check_config(config, &codec, err))
-        return NULL;
-
-    SCOPED(Repository) repository = calloc(1, sizeof *repository);
+    Repository *repository = calloc(1, sizeof *repository);
     if (repository == NULL) {
+        storage_close(storage);
         cairn_error(err, CAIRN_INTERNAL, "out of memory");
         return NULL;
     }
+    repository->storage = storage;
     repository->world = world;
-    repository->codec = codec;
     repository->arena = arena_new();
     repository->config = *config;
     repository->config.name = arena_strdup(repository->arena, config->name);
@@ -83,12 +81,24 @@ repository_new(const World *world, const RepositoryConfig *config, bool create, 
         repository->config.type = arena_strdup(repository->arena, config->type);
     if (config->compression != NULL)
         repository->config.compression = arena_strdup(repository->arena, config->compression);
-    repository->storage = posix_storage_open(world, config->path, create, err);
-    if (repository->storage == NULL) {
+    return repository;
+}
+
+static Repository *
+repository_at_path(const World *world, const RepositoryConfig *config, bool create, CairnError *err)
+{
+    CodecId codec;
+    if (!check_config(config, &codec, err))
+        return NULL;
+    Storage *storage = posix_storage_open(world, config->path, create, err);
+    if (storage == NULL) {
         cairn_error_wrap(err, "repository '%s'", config->name);
         return NULL;
     }
-    return take(&repository);
+    Repository *repository = repository_new(world, config, storage, err);
+    if (repository != NULL)
+        repository->codec = codec;
+    return repository;
 }
 
 void
@@ -129,7 +139,7 @@ write_descriptor(Repository *repository, CairnError *err)
 bool
 repository_init(const World *world, const RepositoryConfig *config, CairnError *err)
 {
-    SCOPED(Repository) repository = repository_new(world, config, true, err);
+    SCOPED(Repository) repository = repository_at_path(world, config, true, err);
     if (repository == NULL)
         return false;
     if (!write_descriptor(repository, err)) {
@@ -174,14 +184,31 @@ read_descriptor(Repository *repository, CairnError *err)
     return true;
 }
 
+static bool
+read_identity(Repository *repository, CairnError *err)
+{
+    return object_read_repository_id(repository, DESCRIPTOR_NAME, repository->id, err) &&
+           read_descriptor(repository, err);
+}
+
+Repository *
+repository_open_storage(const World *world, const RepositoryConfig *config, Storage *storage, bool create,
+                        CairnError *err)
+{
+    SCOPED(Repository) repository = repository_new(world, config, storage, err);
+    if (repository == NULL || !check_config(config, &repository->codec, err) ||
+        (create && !write_descriptor(repository, err)) || !read_identity(repository, err))
+        return NULL;
+    return take(&repository);
+}
+
 Repository *
 repository_open(const World *world, const RepositoryConfig *config, CairnError *err)
 {
-    SCOPED(Repository) repository = repository_new(world, config, false, err);
+    SCOPED(Repository) repository = repository_at_path(world, config, false, err);
     if (repository == NULL)
         return NULL;
-    if (!object_read_repository_id(repository, DESCRIPTOR_NAME, repository->id, err) ||
-        !read_descriptor(repository, err)) {
+    if (!read_identity(repository, err)) {
         if (err->kind == CAIRN_NOT_FOUND) {
             cairn_error_hint(err, "'%s' is not a pgcairn repository; is the path right and mounted? "
                                   "`pgcairn init` makes a new one", config->path);

@@ -28,6 +28,10 @@ bool repository_init(const World *world, const RepositoryConfig *config, CairnEr
 
 Repository *repository_open(const World *world, const RepositoryConfig *config,
                             CairnError *err) MUST_CHECK;
+/* The same in any storage (taken, even on failure): for drivers other than posix, and for tests. create: write a
+   descriptor first, CONFLICT when there is one. */
+Repository *repository_open_storage(const World *world, const RepositoryConfig *config, Storage *storage,
+                                    bool create, CairnError *err) MUST_CHECK;
 void repository_close(Repository *repository);
 SCOPED_TYPE(Repository, repository_close);
 

@@ -1,0 +1,28 @@
+/*
+ * Repositories for tests: in memory, or in a scratch directory over any World; and reproducible
+ * randomness. Failures of the fixture itself abort.
+ */
+#ifndef PGCAIRN_TESTS_REPOSITORY_FIXTURE_H
+#define PGCAIRN_TESTS_REPOSITORY_FIXTURE_H
+
+#include "repository/backup_id.h"
+#include "repository/fate.h"
+#include "repository/repository.h"
+
+/* compression: none, lz4 or zstd. repository_storage gives its memory storage. Returned owned. */
+Repository *memory_repository(const char *compression);
+/* root: directory that is made (borrowed). */
+Repository *scratch_repository(const World *world, const char *root);
+
+BackupId test_backup_id(uint64_t sequence);
+/* A fate with every field filled, of a backup of cluster "main" without packs. Returned owned. */
+Fate *test_fate(const BackupId *bid, const char *label);
+
+/* xorshift; *state is not 0. */
+uint64_t test_random(uint64_t *state);
+/* 0 .. limit - 1 */
+uint64_t test_random_below(uint64_t *state, uint64_t limit);
+/* Bytes that compress somewhat, as pages do. */
+void test_fill(uint64_t *state, void *data, size_t size);
+
+#endif
