@@ -31,7 +31,7 @@ def pg_bin():
 
 def wal_dump_program():
     build = Path(__file__).parents[2] / os.environ.get("BUILD", "build/release")
-    program = Path(os.environ.get("WAL_DUMP", build / "support/wal-dump"))
+    program = Path(os.environ.get("WAL_DUMP", build / "tests/wal-dump"))
     assert program.exists(), f"{program} is missing: make {program}"
     return program
 
