@@ -79,6 +79,12 @@ codec_id_of_name(const char *name, CodecId *id_out, CairnError *err)
                        name);
 }
 
+CodecId
+codec_id(const CodecContext *codec)
+{
+    return codec->id;
+}
+
 const char *
 codec_name(CodecId id)
 {

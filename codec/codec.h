@@ -30,6 +30,7 @@ SCOPED_TYPE(CodecContext, codec_close);
 /* "none", "lz4", "zstd"; USAGE for another name. */
 bool codec_id_of_name(const char *name, CodecId *id_out, CairnError *err) MUST_CHECK;
 const char *codec_name(CodecId id);
+CodecId codec_id(const CodecContext *codec);
 
 /* Most bytes that codec_compress can write for raw_size. */
 size_t codec_bound(const CodecContext *codec, size_t raw_size);

@@ -11,12 +11,12 @@
 
 enum {
     REFS_LAYOUT = 1,
-    FRAME_MEMORY = 300 << 10,     /* raw and stored buffer of one frame in flight */
+    JOB_MEMORY = 544 << 10,       /* raw and stored buffer of one job in flight */
     FIXED_MEMORY = 24 << 20,      /* libraries, libpq, map sort and nodes, one pack's directory twice */
     WORKER_MEMORY = 1 << 20,      /* codec state and stack */
     DEFAULT_MEMORY = 64 << 20,
-    FRAMES_A_WORKER_MIN = 2,
-    FRAMES_A_WORKER_MAX = 8,
+    JOBS_A_WORKER_MIN = 2,
+    JOBS_A_WORKER_MAX = 3,
 };
 
 /*
@@ -75,28 +75,28 @@ write_intent(BackupWriter *writer, CairnError *err)
     return true;
 }
 
-/* As many frames in flight as the memory allows, within what is useful. */
+/* As many jobs in flight as the memory allows, within what is useful. */
 static bool
-plan_memory(const BackupWriterOptions *options, size_t *frames_out, CairnError *err)
+plan_memory(const BackupWriterOptions *options, size_t *in_flight_out, CairnError *err)
 {
     uint64_t limit = options->max_memory_bytes != 0 ? options->max_memory_bytes : DEFAULT_MEMORY;
     uint64_t jobs = (uint64_t)options->jobs;
     uint64_t fixed = FIXED_MEMORY + jobs * WORKER_MEMORY;
-    uint64_t least = fixed + (jobs * FRAMES_A_WORKER_MIN + 2) * FRAME_MEMORY;
+    uint64_t least = fixed + (jobs * JOBS_A_WORKER_MIN + 2) * JOB_MEMORY;
     if (limit < least) {
         cairn_error(err, CAIRN_USAGE, "%llu MiB of memory are too little for %d workers",
                     (unsigned long long)(limit >> 20), options->jobs);
         return cairn_error_hint(err, "use --max-memory=%lluMiB or more, or fewer --jobs",
                                 (unsigned long long)((least >> 20) + 1));
     }
-    uint64_t frames = (limit - fixed) / FRAME_MEMORY;
-    uint64_t most = jobs * FRAMES_A_WORKER_MAX + 2;
-    *frames_out = (size_t)(frames < most ? frames : most);
+    uint64_t in_flight = (limit - fixed) / JOB_MEMORY;
+    uint64_t most = jobs * JOBS_A_WORKER_MAX + 2;
+    *in_flight_out = (size_t)(in_flight < most ? in_flight : most);
     return true;
 }
 
 static bool
-start_pipeline(BackupWriter *writer, size_t frames, CairnError *err)
+start_pipeline(BackupWriter *writer, size_t in_flight, CairnError *err)
 {
     const BackupWriterOptions *options = &writer->options;
     writer->map = map_builder_new(writer->repository, options->cluster, &writer->bid,
@@ -110,7 +110,7 @@ start_pipeline(BackupWriter *writer, size_t frames, CairnError *err)
             .bid = &writer->bid,
             .map = writer->map,
             .jobs = options->jobs,
-            .frames_in_flight = frames,
+            .jobs_in_flight = in_flight,
             .check = options->check,
             .check_context = options->check_context,
         },
@@ -121,8 +121,8 @@ start_pipeline(BackupWriter *writer, size_t frames, CairnError *err)
 BackupWriter *
 backup_writer_begin(Repository *repository, const BackupWriterOptions *options, CairnError *err)
 {
-    size_t frames = 0;
-    if (!plan_memory(options, &frames, err))
+    size_t in_flight = 0;
+    if (!plan_memory(options, &in_flight, err))
         return NULL;
     SCOPED(BackupWriter) writer = calloc(1, sizeof *writer);
     if (writer == NULL) {
@@ -134,7 +134,7 @@ backup_writer_begin(Repository *repository, const BackupWriterOptions *options, 
     if (!attempts_revoke_dead(repository, options->cluster, err) ||
         !random_token(repository_world(repository), writer->token, err) ||
         !attempts_next_id(repository, options->cluster, &writer->bid, err) || !write_intent(writer, err) ||
-        !start_pipeline(writer, frames, err))
+        !start_pipeline(writer, in_flight, err))
         return NULL;
     return take(&writer);
 }

@@ -6,7 +6,7 @@ FrameJob *
 frame_job_new(size_t stored_capacity, CairnError *err)
 {
     FrameJob *job = calloc(1, sizeof *job);
-    if (job == NULL || (job->raw = malloc(FRAME_SIZE)) == NULL ||
+    if (job == NULL || (job->raw = malloc((size_t)JOB_SLOTS * UNIT_SIZE)) == NULL ||
         (job->stored = malloc(stored_capacity)) == NULL) {
         frame_job_free(job);
         cairn_error(err, CAIRN_INTERNAL, "out of memory");
@@ -24,6 +24,7 @@ frame_job_reset(FrameJob *job)
     }
     job->event_count = 0;
     job->slot_count = 0;
+    job->frame_count = 0;
     job->done = false;
 }
 
@@ -89,6 +90,28 @@ process_extent(FrameJob *job, const FrameTools *tools, const FrameEvent *event, 
     return true;
 }
 
+static bool
+compress_frames(FrameJob *job, const FrameTools *tools, CairnError *err)
+{
+    size_t used = 0;
+    for (uint32_t slot = 0; slot < job->slot_count;) {
+        uint32_t slots = job->slot_count - slot;
+        if (slots > tools->slots_per_frame)
+            slots = tools->slots_per_frame;
+        size_t raw_size = (size_t)slots * UNIT_SIZE, stored_size;
+        JobFrame *frame = &job->frames[job->frame_count++];
+        if (!codec_compress(tools->codec, job->raw + (size_t)slot * UNIT_SIZE, raw_size, job->stored + used,
+                            codec_bound(tools->codec, raw_size), &stored_size, &frame->codec, err))
+            return false;
+        frame->stored_offset = (uint32_t)used;
+        frame->stored_size = (uint32_t)stored_size;
+        frame->slot_count = slots;
+        used += stored_size;
+        slot += slots;
+    }
+    return true;
+}
+
 bool
 frame_job_process(FrameJob *job, const FrameTools *tools, CairnError *err)
 {
@@ -101,11 +124,7 @@ frame_job_process(FrameJob *job, const FrameTools *tools, CairnError *err)
         slot += job->events[i].units;
     }
     CAIRN_ASSERT(slot == job->slot_count);
-    if (slot == 0)
-        return true;
-    size_t raw_size = (size_t)slot * UNIT_SIZE;
-    return codec_compress(tools->codec, job->raw, raw_size, job->stored,
-                          codec_bound(tools->codec, FRAME_SIZE), &job->stored_size, &job->codec, err);
+    return compress_frames(job, tools, err);
 }
 
 PipelineFile *

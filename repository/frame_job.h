@@ -1,5 +1,6 @@
 /*
- * One frame on its way through the pipeline: raw slots, what they belong to, and what a worker made of them.
+ * A few frames on their way through the pipeline together: raw slots, what they belong to, and what a worker made of
+ * them. Several a job, because a hand-over between threads costs as much as compressing a few pages.
  * Inside repository/ only.
  */
 #ifndef PGCAIRN_REPOSITORY_FRAME_JOB_H
@@ -28,21 +29,32 @@ typedef struct {
     uint32_t tail_bytes; /* bytes in the last unit when it is short, else 0 */
 } FrameEvent;
 
+enum { JOB_SLOTS = 32 };
+
+/* A compressed frame inside a job's stored bytes. */
 typedef struct {
-    uint8_t *raw; /* FRAME_SIZE */
+    uint32_t stored_offset;
+    uint32_t stored_size;
+    CodecId codec;
+    uint32_t slot_count;
+} JobFrame;
+
+typedef struct {
+    uint8_t *raw; /* JOB_SLOTS units */
     uint32_t slot_count;
     FrameEvent *events;
     size_t event_count, event_capacity;
     /* Filled by a worker: */
     uint8_t *stored;
-    size_t stored_size;
-    CodecId codec;
-    uint8_t fingerprints[FRAME_SLOTS][FINGERPRINT_SIZE];
+    JobFrame frames[JOB_SLOTS];
+    uint32_t frame_count;
+    uint8_t fingerprints[JOB_SLOTS][FINGERPRINT_SIZE];
     bool done; /* guarded by the pipeline's mutex */
 } FrameJob;
 
 /* What a worker needs; one each. */
 typedef struct {
+    uint32_t slots_per_frame;
     CodecContext *codec;
     KeyedDigest *digest;
     UnitCheck *check;

@@ -2,7 +2,7 @@
  * From a stream of files to packs: one thread feeds, N workers check, fingerprint and compress frames, one writer
  * appends them to packs in order and tells the map (ARCHITECTURE.md, "The way of a page").
  *
- * Memory: frames_in_flight * 0.26 MiB, one pack's directory (PACK_DIRECTORY_LIMIT and one frame's events), and the
+ * Memory: jobs_in_flight * 0.5 MiB, one pack's directory (PACK_DIRECTORY_LIMIT and one frame's events), and the
  * runs of the files in flight.
  * Errors: the first failure of any thread; sticky. Threads: the feeding functions from one thread.
  */
@@ -21,7 +21,7 @@ typedef struct {
     const BackupId *bid;
     MapBuilder *map;
     int jobs;
-    size_t frames_in_flight;
+    size_t jobs_in_flight;
     UnitCheck *check;
     void *check_context;
 } PackPipelineOptions;

@@ -1,6 +1,5 @@
 #include "repository/verify_intern.h"
 
-#include "repository/incarnation.h"
 #include "repository/pack.h"
 
 #include <stdio.h>
@@ -153,7 +152,7 @@ verify_one(Verify *verify, const CatalogBackup *backup, CairnError *err)
     verify->report->backup_count++;
     if (!verify_backup(verify, backup, &good, err))
         return false;
-    if (verify->options->selector != NULL && !verify_backup_wal(verify, backup->fate, err))
+    if (!verify_backup_wal(verify, backup->fate, err))
         return false;
     good = good && small_good;
     verify->report->good_backup_count += good;
@@ -161,23 +160,10 @@ verify_one(Verify *verify, const CatalogBackup *backup, CairnError *err)
 }
 
 static bool
-verify_incarnations(Verify *verify, CairnError *err)
-{
-    Incarnation incarnations[INCARNATION_LIMIT];
-    size_t count;
-    if (incarnation_list(verify->repository, verify->options->cluster, incarnations, &count, err))
-        return true;
-    char name[STORAGE_NAME_LIMIT];
-    snprintf(name, sizeof name, "c/%s/i", verify->options->cluster);
-    return verify_note(verify, name, "", "", err);
-}
-
-static bool
 verify_everything(Verify *verify, CairnError *err)
 {
     bool ok;
-    if (!verify_object(verify, "pgcairn.repo", OBJECT_REPOSITORY, "", &ok, err) ||
-        !verify_incarnations(verify, err))
+    if (!verify_object(verify, "pgcairn.repo", OBJECT_REPOSITORY, "", &ok, err))
         return false;
     for (size_t i = 0; i < verify->catalog->count; i++) {
         if (!verify_one(verify, &verify->catalog->backups[i], err))

@@ -238,7 +238,9 @@ verify_backup(Verify *verify, const CatalogBackup *backup, bool *good_out, Cairn
     SCOPED(Refs) refs = refs_read(verify->repository, fate, err);
     if (refs == NULL) {
         *good_out = false;
-        return verify_note(verify, prefix, fate->label, "", err);
+        char name[STORAGE_NAME_LIMIT + sizeof "/refs"];
+        snprintf(name, sizeof name, "%s/refs", prefix);
+        return verify_note(verify, name, fate->label, "", err);
     }
     if (!verify_refs(verify, backup, refs, good_out, err))
         return false;
