@@ -339,12 +339,10 @@ make_plan(const Planner *planner, const Choice *choice, CairnError *err)
         cairn_error(err, CAIRN_INTERNAL, "out of memory");
         return NULL;
     }
-    if (choice->path != NULL) {
+    if (choice->path != NULL)
         *plan->path = *choice->path;
-        plan->wal_complete = true;
-    } else {
+    else
         timeline_history_root(choice->backup->fate->stop_timeline, plan->path);
-    }
     if (plan->target.type != TARGET_STANDBY && plan->target.type != TARGET_NONE)
         plan->timeline = plan->path->timeline;
     return take(&plan);

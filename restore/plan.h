@@ -44,7 +44,6 @@ typedef struct {
     char value[PLAN_VALUE_SIZE];
     bool inclusive;
     StopPoint stop;
-    bool wal_complete; /* the segments from the backup's start to its stop are there */
 } RestorePlan;
 
 typedef struct {

@@ -1,0 +1,160 @@
+#include "restore/restore_job.h"
+
+#include "common/file.h"
+#include "common/log.h"
+#include "restore/wal_files.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool
+check_state(const Restore *restore, CairnError *err)
+{
+    const TargetDirectory *directory = restore->directory;
+    const char *path = target_directory_path(directory);
+
+    switch (target_directory_state(directory)) {
+    case DIRECTORY_EMPTY:
+        return true;
+    case DIRECTORY_OURS:
+        return target_directory_refuse_running(directory, err);
+    case DIRECTORY_CLUSTER:
+        if (!target_directory_refuse_running(directory, err))
+            return false;
+        if (restore->result->as == RESTORE_AS_ORIGINAL && restore->options->force)
+            return true;
+        cairn_error(err, CAIRN_REFUSED, "'%s' holds a database cluster", path);
+        return cairn_error_hint(err, "give an empty directory, or let it be replaced: "
+                                     "--as=original --force (its unarchived WAL is saved first)");
+    default:
+        cairn_error(err, CAIRN_REFUSED, "'%s' is not empty", path);
+        return cairn_error_hint(err, "give an empty directory");
+    }
+}
+
+bool
+restore_open_directory(Restore *restore, CairnError *err)
+{
+    restore->directory = target_directory_open(restore->options->world, restore->options->to, err);
+    if (restore->directory == NULL || !check_state(restore, err))
+        return false;
+    snprintf(restore->result->directory, sizeof restore->result->directory, "%s",
+             target_directory_path(restore->directory));
+    return true;
+}
+
+static bool
+rescue_into(const Restore *restore, const ControlFile *old, int fd, CairnError *err)
+{
+    const RestoreOptions *options = restore->options;
+    Incarnation incarnation;
+
+    if (!incarnation_get(options->repository, options->cluster, old->system_id, old->major,
+                         &incarnation, err)) {
+        return false;
+    }
+    SCOPED(WalStore)
+    store = wal_store_open(options->repository, options->cluster, &incarnation, err);
+    return store != NULL && wal_files_rescue(store, options->world, fd, old->checkpoint_lsn,
+                                             &restore->result->rescued_count, err);
+}
+
+bool
+restore_rescue_wal(Restore *restore, CairnError *err)
+{
+    const int fd = target_directory_fd(restore->directory);
+    size_t size;
+
+    if (target_directory_state(restore->directory) != DIRECTORY_CLUSTER ||
+        restore->options->dry_run) {
+        return true;
+    }
+    SCOPED_MEMORY char *text =
+        file_read_all(restore->options->world, fd, CONTROL_PATH, CONTROL_FILE_SIZE, &size, err);
+    if (text == NULL || !control_parse(text, size, &restore->old_control, err)) {
+        log_warn("the old cluster's " CONTROL_PATH
+                 " cannot be read, so none of its WAL is rescued: %s",
+                 err->message);
+        cairn_error_clear(err);
+        return true;
+    }
+    const ControlState state = restore->old_control.state;
+    if (state != CONTROL_SHUT_DOWN && state != CONTROL_SHUT_DOWN_IN_RECOVERY)
+        log_warn("the old cluster was not shut down cleanly");
+    if (!rescue_into(restore, &restore->old_control, fd, err)) {
+        cairn_error_wrap(err, "nothing was changed");
+        return cairn_error_hint(err, "WAL that waits in pg_wal/archive_status/*.ready has to be "
+                                     "archived, or its .ready files removed, first");
+    }
+    return true;
+}
+
+bool
+restore_check_replaced(const Restore *restore, CairnError *err)
+{
+    const uint64_t old_id = restore->old_control.system_id;
+    if (old_id == 0 || old_id == restore->backup->system_id)
+        return true;
+    return cairn_error(err, CAIRN_MISMATCH,
+                       "'%s' holds another cluster (system identifier %llu, the backup's is %llu)",
+                       restore->options->to, (unsigned long long)old_id,
+                       (unsigned long long)restore->backup->system_id);
+}
+
+bool
+restore_open_tablespaces(Restore *restore, CairnError *err)
+{
+    const RestoreOptions *options = restore->options;
+    const bool original = restore->result->as == RESTORE_AS_ORIGINAL;
+
+    restore->tablespaces = (TablespaceOptions){
+        .mappings = options->tablespace_mappings,
+        .mapping_count = options->tablespace_mapping_count,
+        .original = original,
+        .replace = original && options->force,
+    };
+    return tablespaces_open(restore->backup, &restore->tablespaces, restore->directory,
+                            &restore->tablespaces_moved, err);
+}
+
+/* Sizes per tablespace: one walk over the map when there are any. */
+static bool
+sum_tablespaces(Restore *restore, SpaceNeed *needs, size_t count, CairnError *err)
+{
+    MapEntry entry;
+    bool found;
+    if (!map_reader_seek(restore->map, MAP_CLASS_CLUSTER, "pg_tblspc/", err))
+        return false;
+    for (;;) {
+        if (!map_reader_next(restore->map, &entry, &found, err))
+            return false;
+        if (!found || strncmp(entry.path, "pg_tblspc/", 10) != 0)
+            return true;
+        const unsigned long oid = strtoul(entry.path + 10, NULL, 10);
+        for (size_t i = 1; i < count && entry.type == MAP_FILE; i++) {
+            if (needs[i].oid != oid)
+                continue;
+            needs[i].bytes += entry.size_bytes;
+            needs[0].bytes -= entry.size_bytes < needs[0].bytes ? entry.size_bytes : needs[0].bytes;
+        }
+    }
+}
+
+bool
+restore_check_space(Restore *restore, CairnError *err)
+{
+    const size_t count = restore->backup->tablespace_count + 1;
+    SCOPED_MEMORY SpaceNeed *needs = calloc(count, sizeof *needs);
+    if (needs == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+
+    needs[0].bytes = restore->result->size_bytes;
+    for (size_t i = 1; i < count; i++)
+        needs[i].oid = restore->backup->tablespaces[i - 1].oid;
+    if (count > 1 && !sum_tablespaces(restore, needs, count, err))
+        return false;
+    if (!restore->options->no_wal)
+        needs[0].bytes += wal_files_count(restore->plan) * restore->backup->wal_segment_size;
+    return target_directory_check_space(restore->directory, needs, count, err);
+}

@@ -1,0 +1,59 @@
+/*
+ * One restore under way: what its steps share. (Part of restore; see restore.h.)
+ *
+ * restore.c           the list of steps; plan, role, backup, files, WAL
+ * restore_directory.c the directory: may it be filled, what of the old cluster is rescued, is there
+ * room restore_ours.c      what restore itself lays down: settings, signal, identity, manifest
+ */
+#ifndef PGCAIRN_RESTORE_RESTORE_JOB_H
+#define PGCAIRN_RESTORE_RESTORE_JOB_H
+
+#include "postgres/control.h"
+#include "restore/config_files.h"
+#include "restore/restore.h"
+#include "restore/tablespaces.h"
+#include "restore/target_directory.h"
+
+#define CONTROL_PATH "global/pg_control"
+
+typedef struct Restore {
+    const RestoreOptions *options;
+    RestoreResult *result;
+    const RestorePlan *plan;
+    const Fate *backup;
+    MapReader *map;
+    FrameSource *frame_source;
+    FrameReader *frames;
+    TargetDirectory *directory;
+    TablespaceOptions tablespaces;
+    bool tablespaces_moved;
+    bool was_clone;          /* the backup has an identity file */
+    ControlFile old_control; /* of a cluster that is replaced; zeros otherwise */
+    uint32_t directory_mode;
+    uint32_t file_mode;
+    char *control_text;
+    size_t control_size;
+    ControlFile control;
+    ConfigFiles config;
+    ByteWriter auto_conf;
+    ByteWriter identity;
+    ByteWriter tablespace_map;
+} Restore;
+
+/* Finds out what lies there; REFUSED when it may not be filled. */
+bool restore_open_directory(Restore *restore, CairnError *err) MUST_CHECK;
+/*
+ * What the old cluster had not archived is stored before anything changes, and before the plan is
+ * made: the target may lie in it.
+ */
+bool restore_rescue_wal(Restore *restore, CairnError *err) MUST_CHECK;
+/* What is replaced must be this cluster. */
+bool restore_check_replaced(const Restore *restore, CairnError *err) MUST_CHECK;
+bool restore_open_tablespaces(Restore *restore, CairnError *err) MUST_CHECK;
+bool restore_check_space(Restore *restore, CairnError *err) MUST_CHECK;
+
+/* The texts, made before a byte is written; then written, with the manifest that knows of them. */
+bool restore_make_ours(Restore *restore, CairnError *err) MUST_CHECK;
+bool restore_write_ours(Restore *restore, CairnError *err) MUST_CHECK;
+
+#endif
