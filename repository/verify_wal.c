@@ -63,6 +63,30 @@ walk_entry(void *context, const StorageEntry *entry, CairnError *err)
                                                                       : STORAGE_LIST_FAILED;
 }
 
+/* Without its history file nobody knows where a timeline comes from; only the oldest one has none. */
+static bool
+verify_histories(Verify *verify, WalStore *store, CairnError *err)
+{
+    SCOPED_MEMORY uint32_t *timelines = NULL;
+    size_t count;
+    if (!wal_store_timelines(store, &timelines, &count, err))
+        return false;
+    for (size_t i = 1; i < count; i++) {
+        char file[WAL_NAME_SIZE];
+        bool present;
+        snprintf(file, sizeof file, "%08X.history", timelines[i]);
+        if (!wal_store_has(store, file, &present, err))
+            return false;
+        if (present)
+            continue;
+        cairn_error(err, CAIRN_NOT_FOUND, "'%s' is missing; nothing on timeline %u can be restored", file,
+                    timelines[i]);
+        if (!verify_note(verify, file, "", "", err))
+            return false;
+    }
+    return true;
+}
+
 static bool
 verify_incarnation_wal(Verify *verify, const Incarnation *incarnation, CairnError *err)
 {
@@ -73,7 +97,8 @@ verify_incarnation_wal(Verify *verify, const Incarnation *incarnation, CairnErro
     char name[INCARNATION_NAME_SIZE];
     incarnation_name(name, incarnation->system_id, incarnation->major);
     snprintf(walk.prefix, sizeof walk.prefix, "c/%s/w/%s", verify->options->cluster, name);
-    return storage_list(repository_storage(verify->repository), walk.prefix, walk_entry, &walk, err);
+    return storage_list(repository_storage(verify->repository), walk.prefix, walk_entry, &walk, err) &&
+           verify_histories(verify, store, err);
 }
 
 /* An incarnation, and its WAL unless what is needed to read it is damaged. */
