@@ -4,16 +4,22 @@
 #include "repository/host.h"
 #include "repository/json.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { MARK_LIMIT = 1000000 };
+enum { MARK_LIMIT = 1000000, EVIDENCE_READ = 16 };
+
+typedef struct {
+    char name[128];
+    int64_t modified_us;
+} DatedEvidence;
 
 /* What the listing below one backup said. */
 typedef struct {
     CatalogBackup *backup;
     bool has_fate;
-    char evidence[64][128]; /* the first names of each kind that carries a date worth reading */
+    DatedEvidence evidence[EVIDENCE_READ]; /* the newest names of kinds that carry a date worth reading */
     size_t evidence_count;
     uint32_t marks[1024];
     size_t mark_count;
@@ -26,33 +32,66 @@ ends_kind(const char *name, const char *kind)
     return strncmp(name, kind, size) == 0 && name[size] == '.';
 }
 
+/* Daily drills make hundreds of names; the storage's own times say well enough which are worth opening. */
 static void
-note_evidence(BackupListing *listing, const char *name)
+note_dated(BackupListing *listing, const StorageEntry *entry)
+{
+    DatedEvidence *place = &listing->evidence[0];
+    if (strlen(entry->name) >= sizeof place->name)
+        return;
+    if (listing->evidence_count < EVIDENCE_READ) {
+        place = &listing->evidence[listing->evidence_count++];
+    } else {
+        for (size_t i = 1; i < EVIDENCE_READ; i++) {
+            if (listing->evidence[i].modified_us < place->modified_us)
+                place = &listing->evidence[i];
+        }
+        if (entry->modified_us <= place->modified_us)
+            return;
+    }
+    snprintf(place->name, sizeof place->name, "%s", entry->name);
+    place->modified_us = entry->modified_us;
+}
+
+static void
+note_evidence(BackupListing *listing, const StorageEntry *entry)
 {
     CatalogBackup *backup = listing->backup;
-    const char *kind = name + 3;
+    const char *kind = entry->name + 3;
     backup->scrubbed |= ends_kind(kind, "scrubbed");
     backup->damaged |= ends_kind(kind, "damaged");
     backup->failed |= ends_kind(kind, "failed");
-    bool dated = ends_kind(kind, "verified") || ends_kind(kind, "drilled");
     backup->verified |= ends_kind(kind, "verified");
     backup->drilled |= ends_kind(kind, "drilled");
-    size_t limit = sizeof listing->evidence / sizeof *listing->evidence;
-    if (dated && listing->evidence_count < limit && strlen(name) < sizeof listing->evidence[0])
-        snprintf(listing->evidence[listing->evidence_count++], sizeof listing->evidence[0], "%s", name);
+    if (ends_kind(kind, "verified") || ends_kind(kind, "drilled"))
+        note_dated(listing, entry);
+}
+
+/* "mark.<n>" as we write it: no other spelling of the same number. */
+static bool
+parse_mark(const char *name, uint32_t *mark_out)
+{
+    uint32_t mark;
+    char canonical[32];
+    if (sscanf(name, "mark.%" SCNu32, &mark) != 1 || mark >= MARK_LIMIT)
+        return false;
+    snprintf(canonical, sizeof canonical, "mark.%" PRIu32, mark);
+    if (strcmp(name, canonical) != 0)
+        return false;
+    *mark_out = mark;
+    return true;
 }
 
 static StorageListNext
 list_backup(void *context, const StorageEntry *entry, CairnError *err)
 {
     BackupListing *listing = context;
-    unsigned mark;
-    char rest;
+    uint32_t mark;
     if (strcmp(entry->name, "fate") == 0) {
         listing->has_fate = true;
     } else if (strncmp(entry->name, "ev.", 3) == 0) {
-        note_evidence(listing, entry->name);
-    } else if (sscanf(entry->name, "mark.%u%c", &mark, &rest) == 1 && mark < MARK_LIMIT) {
+        note_evidence(listing, entry);
+    } else if (parse_mark(entry->name, &mark)) {
         if (listing->mark_count == sizeof listing->marks / sizeof *listing->marks) {
             cairn_error(err, CAIRN_UNSUPPORTED, "backup %s has too many marks", listing->backup->bid.text);
             return STORAGE_LIST_FAILED;
@@ -106,13 +145,14 @@ read_evidence_dates(Repository *repository, const char *cluster, const BackupLis
     for (size_t i = 0; i < listing->evidence_count; i++) {
         char name[STORAGE_NAME_LIMIT];
         CairnError ignored = {0};
-        snprintf(name, sizeof name, "c/%s/b/%s/%s", cluster, backup->bid.text, listing->evidence[i]);
+        snprintf(name, sizeof name, "c/%s/b/%s/%s", cluster, backup->bid.text,
+                 listing->evidence[i].name);
         SCOPED_JSON json_t *json = json_get(repository, name, OBJECT_EVIDENCE, NULL, &ignored);
         if (json == NULL)
             continue;
         JsonReader fields = json_reader(json, name, &ignored);
         int64_t at = json_read_time(&fields, "at");
-        int64_t *newest = ends_kind(listing->evidence[i] + 3, "drilled") ? &backup->drilled_us
+        int64_t *newest = ends_kind(listing->evidence[i].name + 3, "drilled") ? &backup->drilled_us
                                                                          : &backup->verified_us;
         if (!fields.failed && at > *newest)
             *newest = at;
