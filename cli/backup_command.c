@@ -4,11 +4,10 @@
 #include "cli/session.h"
 #include "common/log.h"
 #include "common/progress.h"
-#include "common/timestamp.h"
 #include "postgres/wal_name.h"
+#include "repository/json.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -74,22 +73,6 @@ print_text(const BackupReport *report)
 }
 
 static json_t *
-text_of_lsn(uint64_t lsn)
-{
-    char text[LSN_TEXT_SIZE];
-    lsn_format(text, lsn);
-    return json_string(text);
-}
-
-static json_t *
-text_of_time(int64_t time_us)
-{
-    char text[TIMESTAMP_TEXT_SIZE];
-    timestamp_format(text, time_us);
-    return json_string(text);
-}
-
-static json_t *
 report_json(const BackupReport *report)
 {
     const Fate *fate = report->fate;
@@ -99,9 +82,9 @@ report_json(const BackupReport *report)
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:o, s:o, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I}", "label",
         fate->label, "bid", fate->bid.text, "type", fate->type, "state", state_name(report->outcome),
-        "start_lsn", text_of_lsn(fate->start_lsn), "stop_lsn", text_of_lsn(fate->stop_lsn), "timeline",
-        (int)fate->stop_timeline, "started_at", text_of_time(fate->started_us), "stopped_at",
-        text_of_time(fate->stopped_us), "size_bytes", (json_int_t)fate->size_bytes, "stored_bytes",
+        "start_lsn", json_lsn(fate->start_lsn), "stop_lsn", json_lsn(fate->stop_lsn), "timeline",
+        (int)fate->stop_timeline, "started_at", json_time(fate->started_us), "stopped_at",
+        json_time(fate->stopped_us), "size_bytes", (json_int_t)fate->size_bytes, "stored_bytes",
         (json_int_t)fate->stored_bytes, "map_bytes", (json_int_t)fate->map_bytes, "file_count",
         (json_int_t)fate->file_count, "copy_seconds", report->copy_seconds, "wal_wait_seconds",
         report->wal_wait_seconds, "missing_wal", missing, "checksum_failure_count",
