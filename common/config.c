@@ -126,6 +126,8 @@ load(Config *config, const World *world, const char *path, CairnError *err)
         } else if (err->kind == CAIRN_USAGE) {
             return false; /* names file and line already */
         } else {
+            if (err->kind == CAIRN_NOT_FOUND)
+                err->kind = CAIRN_USAGE; /* somebody named a file that is not there */
             return cairn_error_wrap(err, "configuration");
         }
     }

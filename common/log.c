@@ -54,13 +54,27 @@ log_message(LogLevel level, const char *format, ...)
     errno = saved_errno;
 }
 
+/* For what any system call may answer, far below whoever could give a better one. NULL: none. */
+static const char *
+default_hint(const CairnError *err)
+{
+    if (err->kind == CAIRN_NO_SPACE)
+        return "make room, or choose another file system; then run it again, nothing needs repair";
+    if (err->kind == CAIRN_DENIED && err->system_errno != 0)
+        return "look at owner and permissions, and at the user that this runs as; then run it "
+               "again";
+    return NULL;
+}
+
 void
 log_error(const CairnError *err)
 {
+    const char *hint = err->hint[0] != '\0' ? err->hint : default_hint(err);
+
     flockfile(stderr);
     fprintf(stderr, "ERROR: %s\n", err->message);
-    if (err->hint[0] != '\0')
-        fprintf(stderr, "HINT: %s\n", err->hint);
+    if (hint != NULL)
+        fprintf(stderr, "HINT: %s\n", hint);
     if (log_level() >= LOG_LEVEL_DEBUG && err->file != NULL) {
         fprintf(stderr, "DEBUG: %s at %s:%d, errno %d, sqlstate %s\n",
                 cairn_error_kind_name(err->kind), err->file, err->line, err->system_errno,

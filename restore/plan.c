@@ -76,6 +76,12 @@ list_candidates(Planner *planner, CairnError *err)
             planner->candidates.backups[planner->candidates.count++] = backup;
     }
     if (newest == NULL) {
+        for (size_t i = catalog->count; i-- > 0;) {
+            if (catalog->backups[i].presence == BACKUP_UNREADABLE) {
+                *err = *catalog->backups[i].problem;
+                return cairn_error_wrap(err, "backup %s", catalog->backups[i].bid.text);
+            }
+        }
         cairn_error(err, CAIRN_NOT_FOUND, "there is no backup of cluster '%s' to restore",
                     planner->options->cluster);
         return cairn_error_hint(err, "`pgcairn info` lists what there is, damaged ones too");

@@ -186,11 +186,11 @@ test_a_named_file_must_exist(void **state)
     (void)state;
     CairnError err = {0};
     assert_null(config_load(world_real(), "/nonexistent/pgcairn.conf", &err));
-    assert_int_equal(err.kind, CAIRN_NOT_FOUND);
+    assert_int_equal(err.kind, CAIRN_USAGE);
     cairn_error_clear(&err);
     setenv("PGCAIRN_CONFIG", "/nonexistent/other.conf", 1);
     assert_null(config_load(world_real(), NULL, &err));
-    assert_int_equal(err.kind, CAIRN_NOT_FOUND);
+    assert_int_equal(err.kind, CAIRN_USAGE);
     assert_non_null(strstr(err.message, "other.conf"));
 }
 

@@ -5,7 +5,7 @@ import importlib.util
 
 from support.cluster import ROOT
 
-HEADER_CRC_AT, DIGEST_SIZE = 188, 32
+VERSION_AT, HEADER_CRC_AT, DIGEST_SIZE = 10, 188, 32
 
 
 def load_reader():
@@ -34,7 +34,8 @@ def flip(path, at, bit=0x10):
 def reseal(content):
     """Header CRC and trailer digest made right again, as whoever wrote this on purpose would."""
     content = bytearray(content)
-    content[HEADER_CRC_AT:HEADER_CRC_AT + 4] = reader.crc32c(content[:HEADER_CRC_AT]).to_bytes(4, "little")
+    crc = reader.crc32c(0, bytes(content[:HEADER_CRC_AT]))
+    content[HEADER_CRC_AT:HEADER_CRC_AT + 4] = crc.to_bytes(4, "little")
     content[-DIGEST_SIZE:] = hashlib.sha256(content[:-DIGEST_SIZE]).digest()
     return bytes(content)
 
