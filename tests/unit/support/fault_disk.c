@@ -120,8 +120,9 @@ fault_fsync(const Disk *disk, int fd)
 {
     struct stat status;
     const bool directory = fstat(fd, &status) == 0 && S_ISDIR(status.st_mode);
+    const bool pretend = fault_of(disk)->pretend_sync;
     WITH_FAULT(disk, directory ? FAULT_FSYNC_DIRECTORY : FAULT_FSYNC,
-               real_disk()->fsync(real_disk(), fd));
+               (pretend ? 0 : real_disk()->fsync(real_disk(), fd)));
 }
 
 static int

@@ -52,6 +52,7 @@ typedef struct {
     size_t transfer_limit; /* most bytes a read or write moves; 0: all */
     bool interrupt;        /* every second read and write answers EINTR first */
     bool interrupted;
+    bool pretend_sync; /* fsync is counted and may fail, but waits for no disk */
     FaultKind log[FAULT_LOG_LIMIT];
     size_t log_size;
 } FaultDisk;
