@@ -1,15 +1,427 @@
 """backup and restore, killed at any system call: nothing half done is ever taken for whole.
 
-Being written: the first of its tests only makes sure that strace can follow the programs.
+The commit of a backup is killed before every single call. The rest of backup, and restore, are
+killed and terminated at the first, middle and last call of each kind and at random ones:
+PGCAIRN_KILL_POINTS says at how many, PGCAIRN_KILL_SEED repeats a run.
 """
 
-from support.inject import trace_calls, tracing
-from support.process import run
+import collections
+import os
+import random
+import re
+import shutil
+
+import pytest
+
+from support.cluster import Cluster, pg_bin, remove_tree
+from support.compare import verify_backup
+from support.inject import (KILLED, TERMINATED, first_thread, handles_signals, injecting,
+                            read_threads, tracing, was_hit)
+from support.pgcairn import INTERRUPTED, OK, REFUSED
+from support.process import must, run
+
+POINTS = int(os.environ.get("PGCAIRN_KILL_POINTS", "24"))
+SEED = int(os.environ.get("PGCAIRN_KILL_SEED", random.randrange(1 << 32)))
+LONG = POINTS >= 100
+MARKER = ".pgcairn-restore-in-progress"
+COMMITTED = ("wal-complete", "verified", "copied")
+
+# The allocator and the thread library make these, as often as they like: no points to aim at.
+UNSTEADY = {"brk", "mmap", "munmap", "mprotect", "madvise", "futex", "rseq", "set_robust_list",
+            "rt_sigprocmask", "sched_yield", "clock_nanosleep", "restart_syscall"}
 
 
-def test_calls_of_a_backup_can_be_followed(workshop):
-    _, pgcairn = workshop.archiving_server(wal_segsize=1)
-    trace = workshop.new_directory() / "trace"
-    result = run(*tracing(trace), *pgcairn.command("backup", "--type=full", "--start-fast"))
-    assert result.returncode == 0, result.stderr
-    assert [call for call in trace_calls(trace) if call.name == "linkat" and '"fate"' in call.arguments]
+class Bench:
+    """A small cluster that archives, and its repository."""
+
+    def __init__(self, workshop):
+        self.shop = workshop
+        self.server, self.pgcairn = workshop.archiving_server(wal_segsize=1)
+        self.server.sql("UPDATE pg_database SET datistemplate = false")
+        for name in ("template0", "template1"):
+            self.server.sql(f"DROP DATABASE {name}")
+        self.server.sql("CREATE TABLE t AS SELECT n, md5(n::text) AS body "
+                        "FROM generate_series(1, 5000) AS n")
+        self.trace = workshop.new_directory() / "trace"
+        self.attempts = self.pgcairn.repository / "c/main/b"
+
+    def run(self, command, *words):
+        return run(*words, *self.pgcairn.command(*command))
+
+    def undisturbed(self, command, follow=True):
+        """Each thread's calls of a run that nothing disturbs."""
+        result = self.run(command, *tracing(self.trace, follow=follow))
+        assert result.returncode == OK, result.stderr
+        return read_threads(self.trace)
+
+    def disturb(self, command, call, signal, follow=True):
+        """Result of a run with the signal, and whether that came."""
+        result = self.run(command, *injecting(self.trace, signal, call, follow))
+        return result, was_hit(self.trace)
+
+    # -- backups
+
+    def committed(self):
+        """Backups that info takes for whole, by id; there is nothing between these and none."""
+        listed = self.pgcairn.backups()
+        for backup in listed:
+            assert backup["state"] in (*COMMITTED, "unfinished", "revoked"), backup
+        return {backup["id"] for backup in listed if backup["state"] in COMMITTED}
+
+    def attempt_names(self):
+        return {path.name for path in self.attempts.iterdir()} if self.attempts.exists() else set()
+
+    def packs(self, attempt):
+        """What takes space in an attempt, temporary files included.
+
+        Not that of the intent: without one nobody can say whose an attempt was, and it is left alone.
+        """
+        directory = self.attempts / attempt
+        return [path for path in directory.rglob("*") if path.is_file()
+                and (path.parent != directory or re.match(r"\.(?!intent)", path.name))]
+
+    def restore_whole(self, backup):
+        """A backup that is visible gives a whole data directory."""
+        target = self.shop.new_directory()
+        restored = self.pgcairn.restore(target, "--set", backup, "--type=none", "--as=clone")
+        verify_backup(restored.data)
+        remove_tree(target)
+
+    def examine(self):
+        """After a kill, without any repair: the next backup works, and all of what is there is whole."""
+        made = self.pgcairn.backup()
+        committed = self.committed()
+        assert made["bid"] in committed
+        for attempt in self.attempt_names() - committed:
+            assert not self.packs(attempt), "left by a dead attempt"
+        self.pgcairn.run("verify")
+        return made["bid"]
+
+    def forget_backups_but(self, kept):
+        """Back to an earlier state, so that runs make the same calls again."""
+        for name in self.attempt_names() - kept:
+            remove_tree(self.attempts / name)
+
+
+@pytest.fixture(scope="module")
+def bench(module_workshop):
+    print(f"PGCAIRN_KILL_POINTS={POINTS} PGCAIRN_KILL_SEED={SEED}")
+    return Bench(module_workshop)
+
+
+def backup(*more):
+    return ("backup", "--type=full", "--start-fast", *more)
+
+
+# -- choosing
+
+
+class Candidates:
+    """Calls that come in two undisturbed runs, after signals are handled."""
+
+    def __init__(self, traces):
+        self.before = collections.Counter()
+        reached = []
+        self.calls = []
+        for threads in traces:
+            most = collections.Counter()
+            for number, calls in enumerate(threads.values()):
+                start = handles_signals(calls) if number == 0 else 0
+                for call in calls[:start]:
+                    self.before[call.name] = max(self.before[call.name], call.count)
+                for call in calls[start:]:
+                    most[call.name] = max(most[call.name], call.count)
+            reached.append(most)
+        self.limit = {name: min(most[name] for most in reached) for name in reached[0]}
+        for number, calls in enumerate(traces[-1].values()):
+            self.calls += [call for call in calls[handles_signals(calls) if number == 0 else 0:]
+                           if self.is_steady(call)]
+
+    def is_steady(self, call):
+        return (call.name not in UNSTEADY
+                and self.before[call.name] < call.count <= self.limit.get(call.name, 0))
+
+    def choose(self, chance, of_each_kind=True):
+        """Calls and their signals: some of each kind, and some at random."""
+        kinds = collections.defaultdict(set)
+        for call in self.calls:
+            kinds[call.name].add(call._replace(arguments=""))
+        chosen = []
+        for calls in map(sorted, kinds.values() if of_each_kind else ()):
+            chosen += dict.fromkeys([calls[0], calls[len(calls) // 2], calls[-1]])
+        chosen += [call._replace(arguments="") for call in chance.choices(self.calls, k=POINTS)]
+        first = chance.randrange(2)
+        return [(call, ("KILL", "TERM")[(number + first) % 2])
+                for number, call in enumerate(chosen)]
+
+
+def check_status(result, signal, hit, where):
+    """Killed by the signal, or told so, or done; a second signal, to a second thread, kills as well."""
+    allowed = (KILLED, OK) if signal == "KILL" else (INTERRUPTED, TERMINATED, OK)
+    assert result.returncode in allowed, f"{where}: {result.returncode}\n{result.stderr}"
+    assert hit or result.returncode == OK, where
+    if result.returncode == INTERRUPTED:
+        assert "interrupted by" in result.stderr, where
+
+
+def report(title, outcomes):
+    print(f"{title}: " + ", ".join(f"{number} {' '.join(map(str, what))}"
+                                   for what, number in sorted(outcomes.items(), key=str)))
+
+
+# -- backup
+
+
+def commit_calls(bench, kept):
+    """Calls from the one that makes the refs' temporary file on, and which of them links the fate.
+
+    Only the first thread: the others have ended by then. Two runs have to agree on the counts.
+    """
+    phases = []
+    for _ in range(2):
+        (calls,) = bench.undisturbed(backup("--jobs=1"), follow=False).values()
+        bench.forget_backups_but(kept)
+        first = next(index for index, call in enumerate(calls)
+                     if call.name == "openat" and '".refs.' in call.arguments)
+        phases.append([call for call in calls[first:] if call.name not in UNSTEADY])
+    same = [call for call in phases[1]
+            if call[:2] in {other[:2] for other in phases[0]}]
+    assert len(same) >= 0.95 * len(phases[1])
+    link = next(index for index, call in enumerate(same)
+                if call.name == "linkat" and '"fate"' in call.arguments)
+    return same, link
+
+
+def shape(directory):
+    """What an attempt consists of, with what is random in names left out."""
+    return tuple(sorted((re.sub(r"[0-9a-f]{16}", "#", str(path.relative_to(directory))),
+                         path.stat().st_nlink, path.stat().st_size // 64)
+                        for path in directory.rglob("*") if path.is_file()))
+
+
+def test_backup_killed_at_any_call_of_its_commit_is_whole_or_not_there(bench):
+    kept = {bench.examine()}
+    bench.forget_backups_but(kept)
+    calls, link = commit_calls(bench, kept)
+    outcomes = collections.Counter()
+    shapes = set()
+    misplaced = 0
+    for index, call in enumerate(calls):
+        result, hit = bench.disturb(backup("--jobs=1"), call, "KILL", follow=False)
+        check_status(result, "KILL", hit, call)
+        (attempt,) = bench.attempt_names() - kept
+        visible = bench.committed() - kept
+        assert visible <= {attempt}
+        assert visible or result.returncode != OK, call
+        misplaced += bool(visible) != (index > link)
+        outcomes["killed" if hit else "done", "visible" if visible else "not visible"] += 1
+        # Most calls change nothing: each state that the disk can be left in is examined once.
+        state = (bool(visible), shape(bench.attempts / attempt))
+        if state not in shapes:
+            shapes.add(state)
+            if visible:
+                bench.restore_whole(attempt)
+            bench.examine()
+        bench.forget_backups_but(kept)
+    report(f"commit of backup, {len(calls)} calls, {len(shapes)} states", outcomes)
+    assert misplaced <= len(calls) // 20
+    assert outcomes["killed", "not visible"] > 30 and outcomes["killed", "visible"] > 10, outcomes
+    assert len(shapes) >= 8
+
+
+def test_backup_terminated_during_its_commit_finishes_it(bench):
+    """Once the last data is asked for nothing is gained by giving up."""
+    kept = {bench.examine()}
+    bench.forget_backups_but(kept)
+    calls, _ = commit_calls(bench, kept)
+    for call in calls[:-1] if LONG else random.Random(SEED).sample(calls[:-1], 8):
+        result, hit = bench.disturb(backup("--jobs=1"), call, "TERM", follow=False)
+        (attempt,) = bench.committed() - kept
+        # Who is told to end does not wait for WAL.
+        assert result.returncode == OK or (result.returncode == 1 and hit), result.stderr
+        assert str(attempt) in bench.attempt_names()
+        bench.forget_backups_but(kept)
+
+
+def test_backup_ended_at_any_moment_leaves_nothing_or_a_whole_one(bench):
+    kept = {bench.examine()}
+    bench.forget_backups_but(kept)
+    candidates = Candidates([bench.undisturbed(backup()) for _ in range(2)])
+    known = bench.committed()
+    outcomes = collections.Counter()
+    points = candidates.choose(random.Random(SEED))
+    for number, (call, signal) in enumerate(points):
+        where = f"{signal} at {call.name} {call.count}"
+        before = bench.attempt_names()
+        result, hit = bench.disturb(backup(), call, signal)
+        if not (signal == "TERM" and hit and result.returncode == 1):
+            check_status(result, signal, hit, where)
+        committed = bench.committed()
+        assert known <= committed, where
+        new = committed - known
+        assert len(new) == 1 or not new and result.returncode != OK, where
+        if result.returncode == INTERRUPTED:
+            assert not new, where
+            assert not [path for name in bench.attempt_names() - before for path in bench.packs(name)]
+        outcomes["hit" if hit else "missed", result.returncode, "visible" if new else "not visible"] += 1
+        known = committed
+        if new:
+            bench.restore_whole(*new)
+        if number % 8 == 7:
+            known = {bench.examine()}
+            bench.forget_backups_but(known)
+    bench.examine()
+    report(f"backup, {len(points)} points", outcomes)
+    hits = sum(number for what, number in outcomes.items() if what[0] == "hit")
+    assert hits >= 0.75 * len(points), outcomes
+
+
+# -- restore
+
+
+class RestoreBench:
+    """Restores of one backup, each into a directory that is not there yet."""
+
+    def __init__(self, bench):
+        self.bench = bench
+        self.shop = bench.shop
+        bench.examine()
+
+    def command(self, cluster, *more):
+        return ("restore", "--to", cluster.data, *more)
+
+    def new_cluster(self):
+        return self.shop.cluster()
+
+    @staticmethod
+    def is_visible(cluster):
+        return (cluster.data / "global/pg_control").exists()
+
+    @staticmethod
+    def check_whole(cluster):
+        """A directory with pg_control is all that was asked for, though its marker may be left."""
+        options = [f"--ignore={MARKER}"] if (cluster.data / MARKER).exists() else []
+        must(pg_bin() / "pg_verifybackup", *options, cluster.data)
+        assert (cluster.data / "recovery.signal").exists()
+        settings = (cluster.data / "postgresql.auto.conf").read_text(encoding="utf-8")
+        assert "restore_command" in settings
+
+    def check_refuses_to_start(self, cluster):
+        assert cluster.start_result(seconds=5).returncode != 0
+        assert not cluster.is_running()
+
+    def again(self, cluster, *more):
+        self.bench.pgcairn.run(*self.command(cluster, *more))
+        assert not (cluster.data / MARKER).exists()
+        self.check_whole(cluster)
+
+    def starts(self, cluster):
+        cluster.start_restored()
+        assert cluster.value("SELECT count(*) FROM t") == 5000
+
+    def undisturbed(self):
+        cluster = self.new_cluster()
+        threads = self.bench.undisturbed(self.command(cluster))
+        self.shop.discard(cluster)
+        return threads
+
+
+@pytest.fixture(scope="module")
+def restores(bench):
+    return RestoreBench(bench)
+
+
+def check_ended_restore(restores, cluster, result, where):
+    """What every end leaves; whether the restore was done."""
+    visible = restores.is_visible(cluster)
+    assert visible or result.returncode != OK, where
+    assert not (visible and result.returncode == INTERRUPTED), where
+    if visible:
+        restores.check_whole(cluster)
+    return visible
+
+
+def test_restore_killed_at_any_call_of_its_end_is_whole_or_does_not_start(restores):
+    calls = list(restores.undisturbed().values())[0]
+    first = next(index for index, call in enumerate(calls)
+                 if call.name == "openat" and ".pg_control.pgcairn" in call.arguments)
+    outcomes = collections.Counter()
+    tail = [call for call in calls[first:] if call.name not in UNSTEADY]
+    for call in tail:
+        cluster = restores.new_cluster()
+        result, hit = restores.bench.disturb(restores.command(cluster), call, "KILL", follow=False)
+        check_status(result, "KILL", hit, call)
+        visible = check_ended_restore(restores, cluster, result, call)
+        outcomes["killed" if hit else "done", "visible" if visible else "not visible"] += 1
+        if not visible:
+            restores.check_refuses_to_start(cluster)
+            restores.again(cluster)
+        elif (cluster.data / MARKER).exists():
+            # Whole, so it is no longer restore's to overwrite; and the marker is in nobody's way.
+            restores.bench.pgcairn.run(*restores.command(cluster), expect=REFUSED)
+            if not outcomes["started", "with marker"]:
+                outcomes["started", "with marker"] += 1
+                restores.starts(cluster)
+        restores.shop.discard(cluster)
+    report(f"end of restore, {len(tail)} calls", outcomes)
+    assert outcomes["killed", "not visible"] > 4 and outcomes["killed", "visible"] > 4, outcomes
+
+
+def test_restore_ended_at_any_moment_never_looks_whole_and_can_be_repeated(restores):
+    candidates = Candidates([restores.undisturbed() for _ in range(2)])
+    outcomes = collections.Counter()
+    points = candidates.choose(random.Random(SEED + 1))
+    for number, (call, signal) in enumerate(points):
+        where = f"{signal} at {call.name} {call.count}"
+        cluster = restores.new_cluster()
+        result, hit = restores.bench.disturb(restores.command(cluster), call, signal)
+        check_status(result, signal, hit, where)
+        visible = check_ended_restore(restores, cluster, result, where)
+        outcomes["hit" if hit else "missed", result.returncode, "visible" if visible else "not visible"] += 1
+        if not visible:
+            if number % 5 == 0 and cluster.data.exists():
+                restores.check_refuses_to_start(cluster)
+            restores.again(cluster)
+        if number % 25 == 0:
+            restores.starts(cluster)
+        restores.shop.discard(cluster)
+    report(f"restore, {len(points)} points", outcomes)
+    hits = sum(count for what, count in outcomes.items() if what[0] == "hit")
+    assert hits >= 0.75 * len(points), outcomes
+
+
+def test_replacing_a_cluster_ended_at_any_moment_leaves_the_old_the_new_or_none(restores):
+    """--as=original --force: old and new are whole where they are visible, and never mixed."""
+    replace = ("--as=original", "--force")
+    old = restores.new_cluster()
+    restores.again(old)
+
+    def make_old():
+        cluster = restores.new_cluster()
+        must("cp", "-a", old.data, cluster.data)
+        return cluster
+
+    traces = []
+    for _ in range(2):
+        cluster = make_old()
+        traces.append(restores.bench.undisturbed(restores.command(cluster, *replace)))
+        restores.shop.discard(cluster)
+    outcomes = collections.Counter()
+    points = Candidates(traces).choose(random.Random(SEED + 2), of_each_kind=LONG)
+    for call, signal in points:
+        where = f"{signal} at {call.name} {call.count}"
+        cluster = make_old()
+        result, hit = restores.bench.disturb(restores.command(cluster, *replace), call, signal)
+        check_status(result, signal, hit, where)
+        visible = restores.is_visible(cluster)
+        is_new = visible and not (cluster.data / "pgcairn.identity").exists()
+        assert is_new or result.returncode != OK, where
+        if visible:
+            restores.check_whole(cluster)
+        outcomes["hit" if hit else "missed", result.returncode,
+                 "new" if is_new else "old" if visible else "none"] += 1
+        restores.again(cluster, *replace)
+        restores.shop.discard(cluster)
+    report(f"replacing a cluster, {len(points)} points", outcomes)
+    hits = sum(count for what, count in outcomes.items() if what[0] == "hit")
+    assert hits >= 0.75 * len(points), outcomes
