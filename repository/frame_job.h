@@ -49,7 +49,7 @@ typedef struct {
     JobFrame frames[JOB_SLOTS];
     uint32_t frame_count;
     uint8_t fingerprints[JOB_SLOTS][FINGERPRINT_SIZE];
-    bool done; /* guarded by the pipeline's mutex */
+    bool done; /* guarded by the ring's mutex */
 } FrameJob;
 
 /* What a worker needs; one each. */

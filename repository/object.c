@@ -124,16 +124,23 @@ object_create(Repository *repository, const char *name, ObjectKind kind, uint64_
 }
 
 bool
-object_append(ObjectWriter *writer, const void *stored, size_t stored_size, uint64_t *offset_out,
-              CairnError *err)
+object_append_frames(ObjectWriter *writer, const void *stored, size_t stored_size, uint32_t frame_count,
+                     uint64_t *offset_out, CairnError *err)
 {
-    CAIRN_ASSERT(stored_size <= OBJECT_FRAME_LIMIT);
+    CAIRN_ASSERT(stored_size <= (size_t)frame_count * OBJECT_FRAME_LIMIT);
     uint64_t offset = writer->size;
     if (!append(writer, stored, stored_size, err))
         return false;
-    writer->frame_count++;
+    writer->frame_count += frame_count;
     *offset_out = offset;
     return true;
+}
+
+bool
+object_append(ObjectWriter *writer, const void *stored, size_t stored_size, uint64_t *offset_out,
+              CairnError *err)
+{
+    return object_append_frames(writer, stored, stored_size, 1, offset_out, err);
 }
 
 uint64_t

@@ -52,6 +52,9 @@ typedef struct ObjectWriter ObjectWriter;
 /* creator_sequence: of the BID that makes it, 0 outside backups. name is borrowed for the call. */
 ObjectWriter *object_create(Repository *repository, const char *name, ObjectKind kind,
                             uint64_t creator_sequence, CairnError *err) MUST_CHECK;
+/* Appends `frame_count` stored frames that lie one after another; *offset_out is where the first begins. */
+bool object_append_frames(ObjectWriter *writer, const void *stored, size_t stored_size,
+                          uint32_t frame_count, uint64_t *offset_out, CairnError *err) MUST_CHECK;
 /* Appends one stored frame; *offset_out is where it begins in the object. */
 bool object_append(ObjectWriter *writer, const void *stored, size_t stored_size, uint64_t *offset_out,
                    CairnError *err) MUST_CHECK;

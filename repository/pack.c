@@ -70,23 +70,42 @@ pack_create(Repository *repository, const char *cluster, const BackupId *bid, ui
     return take(&writer);
 }
 
-bool
-pack_append(PackWriter *writer, const PackFrame *frame, uint32_t *first_slot_out, CairnError *err)
+/* Adds a frame to the frame table and its fingerprints to the directory. */
+static void
+note_frame(PackWriter *writer, const PackFrame *frame)
 {
     CAIRN_ASSERT(frame->slot_count >= 1 && frame->slot_count <= FRAME_SLOTS);
-    uint64_t offset;
-    if (!object_append(writer->object, frame->stored, frame->stored_size, &offset, err))
-        return false;
     byte_writer_u8(&writer->frames, frame->codec);
     byte_writer_u8(&writer->frames, frame->slot_count);
     byte_writer_varint(&writer->frames, frame->stored_size);
     byte_writer_u32(&writer->frames, crc32c(0, frame->stored, frame->stored_size));
     byte_writer_bytes(&writer->fingerprints, frame->fingerprints,
                       (size_t)frame->slot_count * FINGERPRINT_SIZE);
-    *first_slot_out = writer->slot_count;
     writer->slot_count += frame->slot_count;
     writer->frame_count++;
-    return byte_writer_check(&writer->frames, err) && byte_writer_check(&writer->fingerprints, err);
+}
+
+bool
+pack_append_frames(PackWriter *writer, const PackFrame *frames, uint32_t count, uint32_t *first_slot_out,
+                   CairnError *err)
+{
+    CAIRN_ASSERT(count > 0);
+    *first_slot_out = writer->slot_count;
+    size_t stored_size = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        CAIRN_ASSERT(frames[i].stored == (const uint8_t *)frames[0].stored + stored_size);
+        stored_size += frames[i].stored_size;
+        note_frame(writer, &frames[i]);
+    }
+    uint64_t offset;
+    return byte_writer_check(&writer->frames, err) && byte_writer_check(&writer->fingerprints, err) &&
+           object_append_frames(writer->object, frames[0].stored, stored_size, count, &offset, err);
+}
+
+bool
+pack_append(PackWriter *writer, const PackFrame *frame, uint32_t *first_slot_out, CairnError *err)
+{
+    return pack_append_frames(writer, frame, 1, first_slot_out, err);
 }
 
 bool

@@ -33,6 +33,9 @@ PackWriter *pack_create(Repository *repository, const char *cluster, const Backu
 /* Appends; *first_slot_out is the pack-wide number of the frame's first slot. */
 bool pack_append(PackWriter *writer, const PackFrame *frame, uint32_t *first_slot_out,
                  CairnError *err) MUST_CHECK;
+/* Several, whose stored bytes lie one after another in memory: one write. */
+bool pack_append_frames(PackWriter *writer, const PackFrame *frames, uint32_t count,
+                        uint32_t *first_slot_out, CairnError *err) MUST_CHECK;
 /* The units just appended belong to this file: directory run; tail_bytes: 0, or bytes in the short last. */
 bool pack_add_run(PackWriter *writer, MapClass class, const char *path, uint64_t first_unit,
                   uint32_t units, uint32_t tail_bytes, CairnError *err) MUST_CHECK;

@@ -1,8 +1,8 @@
 #include "repository/pack_pipeline.h"
 
-#include "common/queue.h"
 #include "postgres/page.h"
 #include "repository/frame_job.h"
+#include "repository/job_ring.h"
 #include "repository/pack.h"
 
 #include <pthread.h>
@@ -21,15 +21,8 @@ struct PackPipeline {
     uint8_t unit[UNIT_SIZE]; /* a unit that came in pieces */
     size_t unit_used;
 
-    /* Hand-over. A job is in exactly one of: free, being filled, work+order, order (done). The queues hold
-       borrowed pointers and have room for all jobs, so that only pops ever wait. */
-    FrameJob **jobs;
-    size_t job_count;
-    Queue *free_jobs;
-    Queue *work;
-    Queue *order;
-    pthread_mutex_t mutex;
-    pthread_cond_t job_done;
+    JobRing *ring;
+    pthread_mutex_t mutex; /* of the failure */
     bool failed;
     CairnError error; /* the first failure */
 
@@ -57,11 +50,8 @@ fail(PackPipeline *pipeline, const CairnError *err)
         pipeline->failed = true;
         pipeline->error = *err;
     }
-    pthread_cond_broadcast(&pipeline->job_done);
     pthread_mutex_unlock(&pipeline->mutex);
-    queue_cancel(pipeline->free_jobs);
-    queue_cancel(pipeline->work);
-    queue_cancel(pipeline->order);
+    job_ring_cancel(pipeline->ring);
 }
 
 /* Gives the pipeline's failure to the feeding thread. */
@@ -87,16 +77,13 @@ worker_main(void *argument)
     WorkerStart start = *(WorkerStart *)argument;
     free(argument);
     PackPipeline *pipeline = start.pipeline;
-    for (FrameJob *job; (job = queue_pop(pipeline->work)) != NULL;) {
+    for (FrameJob *job; (job = job_ring_take(pipeline->ring)) != NULL;) {
         CairnError err = {0};
         if (!frame_job_process(job, start.tools, &err)) {
             fail(pipeline, &err);
             return NULL;
         }
-        pthread_mutex_lock(&pipeline->mutex);
-        job->done = true;
-        pthread_cond_signal(&pipeline->job_done);
-        pthread_mutex_unlock(&pipeline->mutex);
+        job_ring_done(pipeline->ring, job);
     }
     return NULL;
 }
@@ -176,23 +163,19 @@ write_event(PackPipeline *pipeline, FrameEvent *event, uint32_t *slot, CairnErro
 static bool
 write_frames(PackPipeline *pipeline, FrameJob *job, uint32_t *first_slot_out, CairnError *err)
 {
-    *first_slot_out = pipeline->pack_slots;
+    PackFrame frames[JOB_SLOTS];
+    uint32_t slots = 0;
     for (uint32_t i = 0; i < job->frame_count; i++) {
         const JobFrame *frame = &job->frames[i];
-        uint32_t slot;
-        if (!pack_append(pipeline->pack,
-                         &(PackFrame){.stored = job->stored + frame->stored_offset,
-                                      .stored_size = frame->stored_size,
-                                      .codec = (uint8_t)frame->codec,
-                                      .slot_count = (uint8_t)frame->slot_count,
-                                      .fingerprints = job->fingerprints + pipeline->pack_slots -
-                                                      *first_slot_out},
-                         &slot, err))
-            return false;
-        CAIRN_ASSERT(slot == pipeline->pack_slots);
-        pipeline->pack_slots += frame->slot_count;
+        frames[i] = (PackFrame){.stored = job->stored + frame->stored_offset,
+                                .stored_size = frame->stored_size,
+                                .codec = (uint8_t)frame->codec,
+                                .slot_count = (uint8_t)frame->slot_count,
+                                .fingerprints = job->fingerprints + slots};
+        slots += frame->slot_count;
     }
-    return true;
+    pipeline->pack_slots += slots;
+    return pack_append_frames(pipeline->pack, frames, job->frame_count, first_slot_out, err);
 }
 
 static bool
@@ -209,32 +192,17 @@ write_job(PackPipeline *pipeline, FrameJob *job, CairnError *err)
     return true;
 }
 
-static bool
-wait_until_done(PackPipeline *pipeline, const FrameJob *job)
-{
-    pthread_mutex_lock(&pipeline->mutex);
-    while (!job->done && !pipeline->failed)
-        pthread_cond_wait(&pipeline->job_done, &pipeline->mutex);
-    bool done = job->done && !pipeline->failed;
-    pthread_mutex_unlock(&pipeline->mutex);
-    return done;
-}
-
 static void *
 writer_main(void *argument)
 {
     PackPipeline *pipeline = argument;
     CairnError err = {0};
-    for (FrameJob *job; (job = queue_pop(pipeline->order)) != NULL;) {
-        if (!wait_until_done(pipeline, job))
-            return NULL; /* the pipeline's array of jobs still owns it */
+    for (FrameJob *job; (job = job_ring_next(pipeline->ring)) != NULL;) {
         if (!write_job(pipeline, job, &err)) {
             fail(pipeline, &err);
             return NULL;
         }
-        frame_job_reset(job);
-        if (!queue_push(pipeline->free_jobs, job))
-            return NULL;
+        job_ring_release(pipeline->ring);
     }
     pthread_mutex_lock(&pipeline->mutex);
     bool failed = pipeline->failed;
@@ -242,12 +210,6 @@ writer_main(void *argument)
     if (!failed && !finish_pack(pipeline, &err))
         fail(pipeline, &err);
     return NULL;
-}
-
-static void
-keep_item(void *item)
-{
-    (void)item; /* jobs belong to the pipeline's array, not to the queue they wait in */
 }
 
 /*
@@ -261,27 +223,16 @@ slots_per_frame_of(const CodecContext *codec)
 }
 
 static bool
-make_jobs(PackPipeline *pipeline, CairnError *err)
+make_ring(PackPipeline *pipeline, CairnError *err)
 {
-    size_t count = pipeline->options.jobs_in_flight;
     SCOPED(CodecContext) codec = repository_codec(pipeline->options.repository, err);
     if (codec == NULL)
         return false;
     const uint32_t slots_per_frame = slots_per_frame_of(codec);
     const size_t stored_capacity = (JOB_SLOTS + slots_per_frame - 1) / slots_per_frame *
                                    codec_bound(codec, (size_t)slots_per_frame * UNIT_SIZE);
-    pipeline->jobs = calloc(count, sizeof *pipeline->jobs);
-    if (pipeline->jobs == NULL)
-        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    for (; pipeline->job_count < count; pipeline->job_count++) {
-        FrameJob *job = frame_job_new(stored_capacity, err);
-        if (job == NULL)
-            return false;
-        pipeline->jobs[pipeline->job_count] = job;
-        bool pushed = queue_push(pipeline->free_jobs, job);
-        CAIRN_ASSERT(pushed);
-    }
-    return true;
+    pipeline->ring = job_ring_new(pipeline->options.jobs_in_flight, stored_capacity, err);
+    return pipeline->ring != NULL;
 }
 
 static bool
@@ -336,12 +287,7 @@ pack_pipeline_start(const PackPipelineOptions *options, CairnError *err)
     CAIRN_ASSERT(options->jobs >= 1 && options->jobs_in_flight > (size_t)options->jobs);
     pipeline->options = *options;
     pthread_mutex_init(&pipeline->mutex, NULL);
-    pthread_cond_init(&pipeline->job_done, NULL);
-    size_t count = options->jobs_in_flight;
-    if ((pipeline->free_jobs = queue_new(count, keep_item, err)) == NULL ||
-        (pipeline->work = queue_new(count, keep_item, err)) == NULL ||
-        (pipeline->order = queue_new(count, keep_item, err)) == NULL || !make_jobs(pipeline, err) ||
-        !start_threads(pipeline, err))
+    if (!make_ring(pipeline, err) || !start_threads(pipeline, err))
         return NULL;
     return take(&pipeline);
 }
@@ -370,19 +316,13 @@ pack_pipeline_free(PackPipeline *pipeline)
     }
     pack_writer_free(pipeline->pack);
     pipeline_file_free(pipeline->file);
-    for (size_t i = 0; i < pipeline->job_count; i++)
-        frame_job_free(pipeline->jobs[i]);
+    job_ring_free(pipeline->ring);
     for (int i = 0; pipeline->tools != NULL && i < pipeline->options.jobs; i++) {
         if (pipeline->tools[i].codec != NULL)
             codec_close(pipeline->tools[i].codec);
         keyed_digest_free(pipeline->tools[i].digest);
     }
-    queue_free(pipeline->free_jobs);
-    queue_free(pipeline->work);
-    queue_free(pipeline->order);
     pthread_mutex_destroy(&pipeline->mutex);
-    pthread_cond_destroy(&pipeline->job_done);
-    free(pipeline->jobs);
     free(pipeline->tools);
     free(pipeline->workers);
     free(pipeline->live_units);
@@ -395,30 +335,26 @@ static bool
 ensure_job(PackPipeline *pipeline, CairnError *err)
 {
     if (pipeline->job == NULL)
-        pipeline->job = queue_pop(pipeline->free_jobs);
+        pipeline->job = job_ring_begin(pipeline->ring);
     return pipeline->job != NULL || report(pipeline, err);
 }
 
-static bool
-dispatch(PackPipeline *pipeline, CairnError *err)
+static void
+dispatch(PackPipeline *pipeline)
 {
-    FrameJob *job = pipeline->job;
+    if (pipeline->job == NULL || pipeline->job->event_count == 0)
+        return;
     pipeline->job = NULL;
-    if (job == NULL || job->event_count == 0) {
-        pipeline->job = job;
-        return true;
-    }
-    if (!queue_push(pipeline->order, job) || !queue_push(pipeline->work, job))
-        return report(pipeline, err);
-    return true;
+    job_ring_dispatch(pipeline->ring);
 }
 
 /* Entries without data must not pile up behind a frame that never fills. */
-static bool
-dispatch_if_crowded(PackPipeline *pipeline, CairnError *err)
+static void
+dispatch_if_crowded(PackPipeline *pipeline)
 {
     size_t limit = pipeline->job->slot_count == 0 ? EVENTS_WITHOUT_DATA : EVENTS_WITH_DATA;
-    return pipeline->job->event_count < limit || dispatch(pipeline, err);
+    if (pipeline->job->event_count >= limit)
+        dispatch(pipeline);
 }
 
 /* True: the job owns the file. False: it is still the caller's, and jobs on their way may be using it. */
@@ -439,7 +375,10 @@ add_unit(PackPipeline *pipeline, const uint8_t *data, uint32_t size, uint64_t un
         return false;
     if (bytes_are_zero(data, size)) {
         event.type = EVENT_ZERO;
-        return frame_job_event(pipeline->job, &event, err) && dispatch_if_crowded(pipeline, err);
+        if (!frame_job_event(pipeline->job, &event, err))
+            return false;
+        dispatch_if_crowded(pipeline);
+        return true;
     }
     FrameJob *job = pipeline->job;
     uint8_t *slot = job->raw + (size_t)job->slot_count * UNIT_SIZE;
@@ -449,7 +388,9 @@ add_unit(PackPipeline *pipeline, const uint8_t *data, uint32_t size, uint64_t un
     if (!frame_job_event(job, &event, err))
         return false;
     job->slot_count++;
-    return job->slot_count < JOB_SLOTS || dispatch(pipeline, err);
+    if (job->slot_count == JOB_SLOTS)
+        dispatch(pipeline);
+    return true;
 }
 
 bool
@@ -463,7 +404,8 @@ pack_pipeline_directory(PackPipeline *pipeline, MapClass class, const char *path
         pipeline_file_free(directory);
         return false;
     }
-    return dispatch_if_crowded(pipeline, err);
+    dispatch_if_crowded(pipeline);
+    return true;
 }
 
 bool
@@ -527,8 +469,7 @@ pack_pipeline_file_end(PackPipeline *pipeline, uint64_t *size_out, uint32_t *crc
     if (!hand_over(pipeline, file, err))
         return false; /* freed with the pipeline, after its threads */
     pipeline->file = NULL;
-    if (!dispatch_if_crowded(pipeline, err))
-        return false;
+    dispatch_if_crowded(pipeline);
     *size_out = pipeline->file_size;
     *crc32c_out = pipeline->file_crc;
     return true;
@@ -539,10 +480,8 @@ pack_pipeline_finish(PackPipeline *pipeline, Sha256 *digests, PackPipelineResult
                      CairnError *err)
 {
     CAIRN_ASSERT(pipeline->file == NULL);
-    if (!dispatch(pipeline, err))
-        return false;
-    queue_close(pipeline->work);
-    queue_close(pipeline->order);
+    dispatch(pipeline);
+    job_ring_close(pipeline->ring);
     join_threads(pipeline);
     if (pipeline->failed)
         return report(pipeline, err);

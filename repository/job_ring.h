@@ -1,0 +1,37 @@
+/*
+ * Hands jobs from one feeder to N workers to one writer, who gets them in the feeder's order. One lock, one ring:
+ * a job takes three hand-overs and wakes nobody who is not waiting for it.
+ *
+ * Ownership: the ring owns its jobs; everybody borrows. Cancel makes every wait return NULL at once.
+ * Threads: feeder and writer one each, workers any number.
+ *
+ *     feeder: begin, fill, dispatch, ..., close     worker: take, work, done     writer: next, write, release
+ */
+#ifndef PGCAIRN_REPOSITORY_JOB_RING_H
+#define PGCAIRN_REPOSITORY_JOB_RING_H
+
+#include "repository/frame_job.h"
+
+typedef struct JobRing JobRing;
+
+JobRing *job_ring_new(size_t job_count, size_t stored_capacity, CairnError *err) MUST_CHECK;
+void job_ring_free(JobRing *ring); /* after every thread has been joined */
+
+/* The next job to fill, empty; waits for the writer when all are in flight. NULL: cancelled. */
+FrameJob *job_ring_begin(JobRing *ring) MUST_CHECK;
+/* The job from begin is filled. */
+void job_ring_dispatch(JobRing *ring);
+/* No more jobs: workers and writer get NULL after the last one. */
+void job_ring_close(JobRing *ring);
+void job_ring_cancel(JobRing *ring);
+
+/* Worker: the next filled job, and that it is worked on. NULL: none will come. */
+FrameJob *job_ring_take(JobRing *ring) MUST_CHECK;
+void job_ring_done(JobRing *ring, FrameJob *job);
+
+/* Writer: the next job in the feeder's order once it is done. NULL: none will come. */
+FrameJob *job_ring_next(JobRing *ring) MUST_CHECK;
+void job_ring_release(JobRing *ring); /* the job from next may be filled again */
+SCOPED_TYPE(JobRing, job_ring_free);
+
+#endif
