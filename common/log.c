@@ -66,15 +66,32 @@ default_hint(const CairnError *err)
     return NULL;
 }
 
+/* Names that a server or a disk chose stand in messages: no terminal shall obey them. */
+static void
+put_escaped(const char *text, bool several_lines)
+{
+    for (; *text != '\0'; text++) {
+        const unsigned char byte = (unsigned char)*text;
+        if ((byte < ' ' && !(several_lines && byte == '\n')) || byte == 0x7f)
+            fprintf(stderr, "\\%03o", byte);
+        else
+            putc_unlocked(byte, stderr);
+    }
+}
+
 void
 log_error(const CairnError *err)
 {
     const char *hint = err->hint[0] != '\0' ? err->hint : default_hint(err);
 
     flockfile(stderr);
-    fprintf(stderr, "ERROR: %s\n", err->message);
-    if (hint != NULL)
-        fprintf(stderr, "HINT: %s\n", hint);
+    fputs("ERROR: ", stderr);
+    put_escaped(err->message, false);
+    if (hint != NULL) {
+        fputs("\nHINT: ", stderr);
+        put_escaped(hint, true);
+    }
+    putc_unlocked('\n', stderr);
     if (log_level() >= LOG_LEVEL_DEBUG && err->file != NULL) {
         fprintf(stderr, "DEBUG: %s at %s:%d, errno %d, sqlstate %s\n",
                 cairn_error_kind_name(err->kind), err->file, err->line, err->system_errno,
