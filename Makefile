@@ -145,14 +145,15 @@ run-fuzzers: $(FUZZERS)
 	        $(BUILD)/corpus/$$fuzzer tests/fuzz/corpus/$$fuzzer; \
 	done
 
-# Ours: C files of the rooms and the tests.  -Werror is gcc's affair; clang-tidy has its own.
+# Ours: C files of the rooms, the tests and the benchmark.  -Werror is gcc's affair; clang-tidy has its own.
 SOURCES := $(wildcard $(addsuffix /*.c,common storage codec postgres repository agent walarchive restore cli \
-                                       tests/unit tests/unit/support tests/support tests/fuzz))
+                                       tests/unit tests/unit/support tests/support tests/fuzz bench))
 HEADERS := $(wildcard $(addsuffix /*.h,common storage codec postgres repository agent walarchive restore cli \
                                        tests/unit tests/unit/support tests/support tests/fuzz))
 
 lint: | $(DEPS_LINT)
 	tools/check-layers
+	tools/check-links
 	clang-format --dry-run -Werror $(SOURCES) $(HEADERS)
 	printf '%s\n' $(SOURCES) | xargs -P 2 -I {} clang-tidy --quiet {} -- $(filter-out -Werror,$(CFLAGS))
 
