@@ -1,6 +1,7 @@
 #include "agent/backup.h"
 
 #include "agent/backup_stream.h"
+#include "agent/timeline_keep.h"
 #include "agent/wal_wait.h"
 #include "common/cancel.h"
 #include "common/log.h"
@@ -220,6 +221,21 @@ fill_fate(Run *run)
     fate->started_us = server_time_us(run);
 }
 
+/* Before the commit: where it fails there is no backup that nobody could recover from. */
+static bool
+keep_history(Run *run, Connection *replication, CairnError *err)
+{
+    char lacking[TIMELINE_LACKING_SIZE];
+    if (!timeline_keep(run->repository, run->options->cluster->name, &run->incarnation, replication,
+                       run->fate->stop_timeline, lacking, err))
+        return false;
+    if (lacking[0] != '\0') {
+        log_warn("%s", lacking);
+        fate_add_warning(run->fate, lacking);
+    }
+    return true;
+}
+
 static bool
 receive(Run *run, CairnError *err)
 {
@@ -246,7 +262,8 @@ receive(Run *run, CairnError *err)
         .scratch_directory = scratch_file_directory(),
         .show_progress = run->options->show_progress,
     };
-    return backup_stream_receive(replication, &request, &stream, run->fate, err);
+    return backup_stream_receive(replication, &request, &stream, run->fate, err) &&
+           keep_history(run, replication, err);
 }
 
 static bool

@@ -69,6 +69,30 @@ identify_system(Connection *connection, uint64_t *system_id_out, uint32_t *timel
     return true;
 }
 
+char *
+timeline_history_ask(Connection *connection, uint32_t timeline, size_t *size_out, CairnError *err)
+{
+    char command[64];
+    snprintf(command, sizeof command, "TIMELINE_HISTORY %" PRIu32, timeline);
+    SCOPED_RESULT result =
+        connection_query(connection, command, NULL,
+                         (QueryShape){.columns = 2, .min_rows = 1, .max_rows = 1}, err);
+    if (result == NULL) {
+        cairn_error_wrap(err, "%s", command);
+        return NULL;
+    }
+    /* The bytes of the file, whatever type the server announces for them. */
+    const int size = PQgetlength(result, 0, 1);
+    char *text = calloc(1, (size_t)size + 1);
+    if (text == NULL) {
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    memcpy(text, PQgetvalue(result, 0, 1), (size_t)size);
+    *size_out = (size_t)size;
+    return text;
+}
+
 static void
 append_text(ByteWriter *text, const char *piece)
 {

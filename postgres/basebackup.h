@@ -52,4 +52,8 @@ bool basebackup_run(Connection *connection, const BaseBackupOptions *options,
 bool identify_system(Connection *connection, uint64_t *system_id_out, uint32_t *timeline_out,
                      CairnError *err) MUST_CHECK;
 
+/* TIMELINE_HISTORY: content of <timeline>.history as the server has it, malloc'ed. */
+char *timeline_history_ask(Connection *connection, uint32_t timeline, size_t *size_out,
+                           CairnError *err) MUST_CHECK;
+
 #endif

@@ -60,6 +60,19 @@ append_target(const SettingsOptions *options, ByteWriter *text, CairnError *err)
     return action == NULL || settings_append(text, "recovery_target_action", action, err);
 }
 
+/* The proven number. PostgreSQL takes one above 1 only with its history, which a cluster promoted
+ * before it archived here may have lost: then the backup's own timeline is meant. */
+static void
+timeline_text(const RestorePlan *plan, char text[16])
+{
+    if (plan->timeline == 0)
+        snprintf(text, 16, "latest");
+    else if (plan->timeline > 1 && plan->path->stretch_count == 1)
+        snprintf(text, 16, "current");
+    else
+        snprintf(text, 16, "%" PRIu32, plan->timeline);
+}
+
 static bool
 append_recovery(const SettingsOptions *options, ByteWriter *text, CairnError *err)
 {
@@ -68,11 +81,10 @@ append_recovery(const SettingsOptions *options, ByteWriter *text, CairnError *er
 
     if (plan->target.type == TARGET_NONE)
         return true;
-    snprintf(timeline, sizeof timeline, "%" PRIu32, plan->timeline);
+    timeline_text(plan, timeline);
     return settings_append(text, "restore_command", options->restore_command, err) &&
            append_target(options, text, err) &&
-           settings_append(text, "recovery_target_timeline",
-                           plan->timeline == 0 ? "latest" : timeline, err);
+           settings_append(text, "recovery_target_timeline", timeline, err);
 }
 
 /* What the server would use by the text so far: the last line wins, postgresql.auto.conf last of
