@@ -27,6 +27,7 @@ typedef struct {
     StreamOrder *order;
     ManifestReader *manifest;
     Progress *progress;
+    Sha256 *manifest_sha;
     bool manifest_begun;
     bool in_file;
     char path[TAR_PATH_LIMIT + 1];
@@ -152,6 +153,7 @@ manifest(void *context, const uint8_t *bytes, size_t size, CairnError *err)
             return false;
     }
     return manifest_reader_feed(stream->manifest, bytes, size, err) &&
+           sha256_update(stream->manifest_sha, bytes, size, err) &&
            backup_writer_data(stream->options->writer, bytes, size, err);
 }
 
@@ -227,8 +229,7 @@ check_manifest(Stream *stream, const BaseBackupResult *result, CairnError *err)
     if (count == 0 || ranges[count - 1].start_lsn != result->start_lsn ||
         ranges[0].end_lsn != result->stop_lsn)
         return cairn_error(err, CAIRN_CORRUPT, "the backup manifest's WAL ranges are not this backup's");
-    manifest_reader_digest(stream->manifest, stream->fate->manifest_sha256);
-    return true;
+    return sha256_finish(stream->manifest_sha, stream->fate->manifest_sha256, err);
 }
 
 static const BaseBackupCallbacks callbacks = {
@@ -290,10 +291,14 @@ backup_stream_receive(Connection *connection, const BaseBackupOptions *request,
     SCOPED(ManifestReader) reader = manifest_reader_new(manifest_file, stream, err);
     if (reader == NULL)
         return false;
+    SCOPED(Sha256) manifest_sha = sha256_new(err);
+    if (manifest_sha == NULL)
+        return false;
     stream->options = options;
     stream->fate = fate;
     stream->order = order;
     stream->manifest = reader;
+    stream->manifest_sha = manifest_sha;
     stream->label.path = "backup_label";
     stream->control.path = "global/pg_control";
     return receive(stream, connection, request, err);
