@@ -58,3 +58,28 @@ raw_map_root(RawMap *map, uint64_t depth, const MapNodeRef *top)
         byte_writer_varint(&root, 0); /* pack lists, files, directories, bytes */
     return raw_map_node(map, root.data, root.size);
 }
+
+CairnErrorKind
+map_fixture_walk(Repository *repository, const MapNodeRef *root, uint64_t *entries_out)
+{
+    CairnError err = {0};
+    *entries_out = 0;
+    SCOPED(MapReader) reader = map_reader_open(repository, "main", root, &err);
+    if (reader == NULL)
+        return err.kind;
+    for (;;) {
+        MapEntry entry;
+        bool found;
+        if (!map_reader_next(reader, &entry, &found, &err))
+            return err.kind;
+        if (!found)
+            return CAIRN_OK;
+        ++*entries_out;
+        for (size_t count = 1; count > 0;) {
+            const MapRun *runs;
+            uint64_t first_unit;
+            if (!map_reader_region(reader, &runs, &count, &first_unit, &err))
+                return err.kind;
+        }
+    }
+}

@@ -31,4 +31,8 @@ void raw_map_finish(RawMap *map);
 /* A root over a top node, with no pack lists. */
 MapNodeRef raw_map_root(RawMap *map, uint64_t depth, const MapNodeRef *top);
 
+/* Walks over every entry and region; CAIRN_OK at the end, or the failure's kind. */
+CairnErrorKind map_fixture_walk(Repository *repository, const MapNodeRef *root,
+                                uint64_t *entries_out);
+
 #endif
