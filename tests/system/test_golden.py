@@ -1,0 +1,97 @@
+"""Golden repositories: what an earlier version wrote must be read for ever, by both readers.
+
+tests/golden/<version>/ holds what tools/make-golden made once: a repository, and what must come back.
+"""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+
+from support.cluster import ROOT, make_directory, pg_major
+from support.compare import verify_backup
+from support.golden import describe
+from support.pgcairn import Pgcairn
+from support.process import must, owner
+
+GOLDEN = sorted(path for path in (ROOT / "tests/golden").iterdir() if path.is_dir())
+
+# What restore adds or changes on purpose: settings of a copy that must not archive, and whose copy it is.
+CHANGED_BY_RESTORE = ("postgresql.auto.conf",)
+
+
+class Golden:
+    """A copy of one golden repository, for the server's user to work on."""
+
+    def __init__(self, shop, source):
+        self.shop = shop
+        self.expected = json.loads((source / "expected.json").read_text(encoding="utf-8"))
+        self.pgcairn = Pgcairn(shop.programs, shop.directory / "golden", None)
+        shutil.copytree(source / "repository", self.pgcairn.repository)
+        for path in [self.pgcairn.repository, *self.pgcairn.repository.rglob("*")]:
+            shutil.chown(path, *owner())
+
+    def tablespace(self):
+        return f"{self.expected['tablespace']}={self.shop.new_directory()}"
+
+
+@pytest.fixture(params=GOLDEN, ids=lambda path: path.name)
+def golden(request, workshop):
+    return Golden(workshop, request.param)
+
+
+def restore_by_reader(golden, shop):
+    reader = pathlib.Path(shutil.copy(ROOT / "tools/pgcairn-reader.py", shop.directory))
+    data = make_directory(shop.directory / "read") / "data"
+    must("/usr/bin/python3", reader, golden.pgcairn.repository, "restore", golden.expected["label"], data,
+         "--tablespace-map", golden.tablespace())
+    return data
+
+
+def without(described, names):
+    return {path: facts for path, facts in described.items() if path not in names}
+
+
+def test_python_reader_restores_every_byte(golden, workshop):
+    data = restore_by_reader(golden, workshop)
+    assert describe(data) == golden.expected["files"]
+
+
+def test_pgcairn_restores_every_byte(golden, workshop):
+    restored = workshop.restore(golden.pgcairn, "--set", golden.expected["label"], "--type=none",
+                                "--tablespace-map", golden.tablespace())
+
+    found = describe(restored.data)
+
+    added = set(found) - set(golden.expected["files"])
+    assert all(name.startswith(("pgcairn", ".pgcairn", "pg_wal/archive_status")) for name in added), added
+    assert without(found, (*CHANGED_BY_RESTORE, *added)) == without(golden.expected["files"],
+                                                                  CHANGED_BY_RESTORE)
+    if pg_major() == golden.expected["major"]:
+        verify_backup(restored.data)
+
+
+def test_verify_finds_nothing_wrong(golden):
+    report = golden.pgcairn.json("verify")
+    assert report["findings"] == []
+    assert report["good_backups"] == 1
+
+
+def test_info_tells_both_timelines(golden):
+    (incarnation,) = golden.pgcairn.info()["incarnations"]
+    assert [line["timeline"] for line in incarnation["timelines"]] == [1, 2]
+    (backup,) = golden.pgcairn.backups("wal-complete", "verified")
+    assert backup["label"] == golden.expected["label"]
+    assert backup["name"] == "golden – größe"
+
+
+def test_restore_point_of_a_golden_repository_is_found_and_has_its_rows(golden, workshop):
+    """Finding it reads WAL objects under each codec; replaying it needs a server of that version."""
+    arguments = ["--type=name", "--target", golden.expected["restore_point"], "--target-timeline=1",
+                 "--target-action=promote"]
+    restored = workshop.restore(golden.pgcairn, *arguments, "--tablespace-map", golden.tablespace())
+    assert "recovery_target" in (restored.data / "postgresql.auto.conf").read_text(encoding="utf-8")
+    if pg_major() == golden.expected["major"]:
+        restored.start_restored()
+        assert restored.value("SELECT count(*) FROM plain") == golden.expected["rows_of_plain_at_restore_point"]
