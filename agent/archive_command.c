@@ -85,7 +85,8 @@ read_word(Reading *reading, const char *word)
         reading->is_absolute = word[0] == '/';
     } else if (reading->is_program && strcmp(word, "wal") == 0) {
         reading->is_program_wal = true;
-    } else if (reading->is_program_wal && is_push(word)) {
+    } else if ((reading->is_program_wal && is_push(word)) ||
+               (reading->is_program && strcmp(word, "archive-push") == 0)) {
         reading->pushes = true;
     } else if (reading->pushes && strstr(word, "%p") != NULL) {
         reading->has_path = true;

@@ -14,5 +14,7 @@ CommandMain command_init, command_check, command_backup, command_info, command_r
 
 /* push, get and their aliases; for `pgcairn-wal` and `pgcairn wal`. */
 CommandMain wal_command;
+/* The same where argv[0] itself is `archive-push` or `archive-get`. */
+CommandMain wal_command_alias;
 
 #endif

@@ -303,3 +303,28 @@ options_print_help(const CommandHelp *command)
         printf("\nExamples:\n%s%s", command->examples,
                command->examples[strlen(command->examples) - 1] == '\n' ? "" : "\n");
 }
+
+static bool
+takes_value(const char *argument)
+{
+    static const char *const names[] = {"--config",     "--cluster",   "--stanza",
+                                        "--repository", "--log-level", "--output"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(argument, names[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+void
+options_command_first(int argc, char **argv)
+{
+    int at = 1;
+    while (at < argc && strncmp(argv[at], "--", 2) == 0)
+        at += takes_value(argv[at]) ? 2 : 1;
+    if (at >= argc)
+        return;
+    char *command = argv[at];
+    memmove(argv + 2, argv + 1, (size_t)(at - 1) * sizeof *argv);
+    argv[1] = command;
+}

@@ -58,4 +58,7 @@ bool options_parse(const CommandHelp *command, CommonOptions *common, int argc, 
                    CairnError *err) MUST_CHECK;
 void options_print_help(const CommandHelp *command);
 
+/* Options that every command takes may stand before it, as in pgBackRest: argv[1] becomes the command. */
+void options_command_first(int argc, char **argv);
+
 #endif

@@ -1,5 +1,6 @@
 /* pgcairn: the program for people and schedules. `pgcairn-wal` (pgcairn_wal.c) is PostgreSQL's. */
 #include "cli/commands.h"
+#include "cli/options.h"
 #include "common/cancel.h"
 
 #include <stdio.h>
@@ -26,6 +27,8 @@ static const Command COMMANDS[] = {
     {"version", command_version, "version of the program"},
     {"list", command_info, NULL},
     {"doctor", command_check, NULL},
+    {"archive-push", wal_command_alias, NULL},
+    {"archive-get", wal_command_alias, NULL},
 };
 
 enum { COMMAND_COUNT = sizeof COMMANDS / sizeof COMMANDS[0] };
@@ -111,40 +114,6 @@ run_help(const World *world, int argc, char **argv)
     return command->run(world, 2, help_argv);
 }
 
-/* Options that every command takes may stand before it as well, as in pgBackRest: they are moved behind it. */
-static bool
-takes_value(const char *argument)
-{
-    static const char *const names[] = {"--config", "--cluster", "--stanza", "--repository", "--log-level",
-                                        "--output"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (strcmp(argument, names[i]) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* Index of the command in argv, argc when there is none. */
-static int
-command_index(int argc, char **argv)
-{
-    int at = 1;
-    while (at < argc && strncmp(argv[at], "--", 2) == 0)
-        at += takes_value(argv[at]) ? 2 : 1;
-    return at < argc ? at : argc;
-}
-
-static void
-move_command_first(int argc, char **argv)
-{
-    int at = command_index(argc, argv);
-    if (at == argc)
-        return;
-    char *command = argv[at];
-    memmove(argv + 2, argv + 1, (size_t)(at - 1) * sizeof *argv);
-    argv[1] = command;
-}
-
 int
 main(int argc, char **argv)
 {
@@ -154,7 +123,7 @@ main(int argc, char **argv)
         print_help(stderr);
         return EXIT_USAGE;
     }
-    move_command_first(argc, argv);
+    options_command_first(argc, argv);
     const char *name = argv[1];
     if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
         return run_help(world, argc - 1, argv + 1);

@@ -42,7 +42,8 @@ cli_session_open(const World *world, const CommonOptions *common, bool needs_clu
     if (session.config == NULL)
         return false;
     session.global = config_global(session.config);
-    bool done = set_log_level(common, session.global, err);
+    bool done = set_log_level(common, session.global, err) &&
+                config_assume_cluster(session.config, common->cluster, err);
     if (done) {
         session.cluster = config_cluster(session.config, common->cluster, err);
         /* Without a choice `info` shows all; a name that is configured nowhere is a typo or another

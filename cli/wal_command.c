@@ -51,6 +51,8 @@ load_settings(const World *world, const CommonOptions *common, Settings *setting
     const char *configured = config_global(settings->config)->log_level;
     if (!set_log_level(common->log_level != NULL ? common->log_level : configured, err))
         return false;
+    if (!config_assume_cluster(settings->config, common->cluster, err))
+        return false;
     settings->cluster = config_cluster(settings->config, common->cluster, err);
     if (settings->cluster == NULL)
         return false;
@@ -262,15 +264,33 @@ print_usage(FILE *file)
                   "archive-push and archive-get are the same commands.\n");
 }
 
+static CommandMain *
+find_command(const char *name)
+{
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        if (strcmp(name, commands[i].name) == 0)
+            return commands[i].run;
+    }
+    return NULL;
+}
+
+int
+wal_command_alias(const World *world, int argc, char **argv)
+{
+    CommandMain *run = find_command(argv[0]);
+    CAIRN_ASSERT(run != NULL);
+    return run(world, argc, argv);
+}
+
 int
 wal_command(const World *world, int argc, char **argv)
 {
+    options_command_first(argc, argv);
     const char *name = argc > 1 ? argv[1] : "";
+    CommandMain *run = find_command(name);
 
-    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
-        if (strcmp(name, commands[i].name) == 0)
-            return commands[i].run(world, argc - 1, argv + 1);
-    }
+    if (run != NULL)
+        return run(world, argc - 1, argv + 1);
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
         print_usage(stdout);
         return EXIT_DELIVERED;

@@ -177,6 +177,19 @@ config_cluster_count(const Config *config)
     return config->cluster_count;
 }
 
+bool
+config_assume_cluster(Config *config, const char *name, CairnError *err)
+{
+    if (name == NULL)
+        name = config->chosen_cluster;
+    if (name == NULL || config->cluster_count > 0)
+        return true;
+    if (!config_name_valid(name))
+        return cairn_error(err, CAIRN_USAGE, "'%.100s' is no name of a cluster", name);
+    CAIRN_ASSERT(config_add_cluster(config, name) != NULL);
+    return true;
+}
+
 static void
 explain_choice(CairnError *err, const char *kind, const char *name, size_t count)
 {

@@ -59,6 +59,9 @@ const GlobalConfig *config_global(const Config *config);
 const ClusterConfig *config_cluster(const Config *config, const char *name, CairnError *err) MUST_CHECK;
 const RepositoryConfig *config_repository(const Config *config, const char *name,
                                           CairnError *err) MUST_CHECK;
+/* Where no cluster is configured, `name` (NULL: PGCAIRN_CLUSTER, else none) is one with nothing but
+   defaults: what moves WAL and restores need not know more of it. USAGE when it is no valid name. */
+bool config_assume_cluster(Config *config, const char *name, CairnError *err) MUST_CHECK;
 size_t config_cluster_count(const Config *config);
 SCOPED_TYPE(Config, config_free);
 

@@ -173,6 +173,10 @@ settings_restore_command(const RestoreCommandOptions *options, ByteWriter *comma
     if (options->config_file == NULL) {
         append_text(command_out, "PGCAIRN_REPOSITORY_PATH=");
         append_word(command_out, options->repository->path);
+        if (options->repository->encryption != NULL) {
+            append_text(command_out, " PGCAIRN_REPOSITORY_ENCRYPTION=");
+            append_word(command_out, options->repository->encryption);
+        }
         append_text(command_out, " ");
     }
     append_word(command_out, options->program);
@@ -180,6 +184,8 @@ settings_restore_command(const RestoreCommandOptions *options, ByteWriter *comma
     if (options->config_file != NULL) {
         append_text(command_out, " --config=");
         append_word(command_out, options->config_file);
+        append_text(command_out, " --repository=");
+        append_word(command_out, options->repository->name);
     }
     append_text(command_out, " --cluster=");
     append_word(command_out, options->cluster);

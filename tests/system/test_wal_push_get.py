@@ -284,6 +284,14 @@ def test_the_aliases_of_other_tools_work(archived, workshop):
     result = run(pgcairn.programs.wal, "archive-push", f"pg_wal/{path.name}", cwd=data,
                  env={"PGCAIRN_CONFIG": pgcairn.config})
     assert result.returncode == DELIVERED, result.stderr
+    # As pgBackRest's manual writes it, one word replaced: by either program, options in front.
+    for program in pgcairn.programs.wal, pgcairn.programs.pgcairn:
+        result = run(program, "--stanza=main", "archive-push", f"pg_wal/{path.name}", cwd=data,
+                     env={"PGCAIRN_CONFIG": pgcairn.config})
+        assert result.returncode == DELIVERED, result.stderr
+        result = run(program, "--stanza=main", "archive-get", path.name, "pg_wal/RECOVERYXLOG",
+                     cwd=data, env={"PGCAIRN_CONFIG": "/nowhere"})
+        assert result.returncode == TROUBLE, result.stderr
     assert "pgcairn-wal" in must(pgcairn.programs.wal, "--help")
     assert "archive_command" in must(pgcairn.programs.wal, "push", "--help")
     assert "restore_command" in must(pgcairn.programs.wal, "get", "--help")

@@ -24,6 +24,8 @@ both_programs_are_ours(void **state)
            ARCHIVE_COMMAND_OURS);
     expect("/usr/bin/pgcairn wal push %p", ARCHIVE_COMMAND_OURS);
     expect("/usr/bin/pgcairn wal archive-push %p", ARCHIVE_COMMAND_OURS);
+    expect("/usr/bin/pgcairn --stanza=main archive-push %p", ARCHIVE_COMMAND_OURS);
+    expect("/usr/bin/pgcairn push %p", ARCHIVE_COMMAND_OTHER);
     expect("PGCAIRN_CONFIG=/x /usr/bin/pgcairn-wal push \"%p\"", ARCHIVE_COMMAND_OURS);
     expect("'/opt/my tools/pgcairn-wal' push '%p'", ARCHIVE_COMMAND_OURS);
     expect("test -f /x && /usr/bin/pgcairn-wal push %p", ARCHIVE_COMMAND_OURS);

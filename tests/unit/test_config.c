@@ -307,6 +307,34 @@ test_sizes(void **state)
 
 #define CONFIG_TEST(test) cmocka_unit_test_setup(test, clear_environment)
 
+static void
+test_a_cluster_is_taken_by_its_name_where_none_is_configured(void **state)
+{
+    static const char REPOSITORY[] = "[repository main]\npath = /r\n";
+    CairnError err = {0};
+    (void)state;
+    SCOPED(Config) alone = load(REPOSITORY);
+    assert_true(config_assume_cluster(alone, "other", &err));
+    const ClusterConfig *cluster = config_cluster(alone, "other", &err);
+    assert_non_null(cluster);
+    assert_string_equal(cluster->name, "other");
+    assert_null(cluster->conninfo);
+
+    SCOPED(Config) invalid = load(REPOSITORY);
+    assert_false(config_assume_cluster(invalid, "../x", &err));
+    assert_int_equal(err.kind, CAIRN_USAGE);
+    cairn_error_clear(&err);
+
+    SCOPED(Config) unnamed = load(REPOSITORY);
+    assert_true(config_assume_cluster(unnamed, NULL, &err));
+    assert_int_equal(config_cluster_count(unnamed), 0);
+
+    /* A name beside configured ones is a typo. */
+    SCOPED(Config) typo = load("[repository main]\npath = /r\n[cluster main]\n");
+    assert_true(config_assume_cluster(typo, "mian", &err));
+    assert_null(config_cluster(typo, "mian", &err));
+}
+
 int
 main(void)
 {
@@ -320,6 +348,7 @@ main(void)
         CONFIG_TEST(test_the_environment_overrides_the_file),
         CONFIG_TEST(test_the_environment_alone_defines_main),
         CONFIG_TEST(test_bad_environment_names_its_variable),
+        CONFIG_TEST(test_a_cluster_is_taken_by_its_name_where_none_is_configured),
         CONFIG_TEST(test_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
