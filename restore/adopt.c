@@ -3,7 +3,10 @@
 #include "common/file.h"
 #include "common/scoped.h"
 #include "postgres/recovery_settings.h"
+#include "postgres/timeline.h"
+#include "postgres/wal_name.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,38 +43,158 @@ allow_archiving(const World *world, int fd, CairnError *err)
                         mode_of(world, fd, AUTO_CONF), err);
 }
 
+/* The copy's pg_wal, and what is learned there. */
+typedef struct {
+    const World *world;
+    int wal_fd;
+    int status_fd;
+    Adopted *adopted;
+} Histories;
+
+static bool
+has_status(const Histories *histories, const char *name, const char *status)
+{
+    const Disk *disk = histories->world->disk;
+    char path[WAL_FILE_NAME_LIMIT + 8];
+    struct stat unused;
+    snprintf(path, sizeof path, "%s%s", name, status);
+    return disk->fstatat(disk, histories->status_fd, path, &unused, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* As the server would have done at the promotion, had archive_mode been on. */
+static bool
+mark_ready(const Histories *histories, const char *name, CairnError *err)
+{
+    const World *world = histories->world;
+    char path[WAL_FILE_NAME_LIMIT + 8];
+    snprintf(path, sizeof path, "%s.ready", name);
+    const int fd = world->disk->openat(world->disk, histories->status_fd, path,
+                                       O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                                       mode_of(world, histories->wal_fd, name));
+    if (fd < 0)
+        return cairn_error_errno(err, "unable to create 'pg_wal/archive_status/%s'", path);
+    return file_sync_close(world, fd, path, err);
+}
+
+static bool
+await_history(Histories *histories, const char *name, uint32_t timeline, CairnError *err)
+{
+    Adopted *adopted = histories->adopted;
+    size_t size;
+    SCOPED_MEMORY char *text = file_read_all(histories->world, histories->wal_fd, name,
+                                             TIMELINE_HISTORY_FILE_LIMIT, &size, err);
+    SCOPED_MEMORY TimelineHistory *history = malloc(sizeof *history);
+    if (history == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    if (text == NULL || !timeline_history_parse(timeline, text, size, history, err))
+        return cairn_error_wrap(err, "pg_wal/%s", name);
+    if (!has_status(histories, name, ".ready") && !mark_ready(histories, name, err))
+        return false;
+
+    adopted->history_count++;
+    /* What went unarchived begins where the oldest of them does. */
+    if (adopted->silent_timeline == 0 || timeline < adopted->silent_timeline) {
+        adopted->silent_timeline = timeline;
+        adopted->silent_from_lsn = history->stretches[history->stretch_count - 1].start_lsn;
+    }
+    return true;
+}
+
+static bool
+await_listed(Histories *histories, DIR *listing, CairnError *err)
+{
+    const Disk *disk = histories->world->disk;
+    for (;;) {
+        WalFileName parsed;
+        CairnError ignored = {0};
+        errno = 0;
+        const struct dirent *entry = disk->readdir(disk, listing);
+        if (entry == NULL)
+            return errno == 0 || cairn_error_errno(err, "unable to list 'pg_wal'");
+        if (!wal_file_name_parse(entry->d_name, &parsed, &ignored) ||
+            parsed.kind != WAL_FILE_HISTORY || has_status(histories, entry->d_name, ".done")) {
+            continue;
+        }
+        if (!await_history(histories, entry->d_name, parsed.timeline, err))
+            return false;
+    }
+}
+
+/*
+ * A server archives a history file once, when the timeline begins, and only if archive_mode is on
+ * then. Without it nobody knows where the WAL that follows belongs.
+ */
+static bool
+await_histories(const World *world, int pgdata_fd, Adopted *adopted, CairnError *err)
+{
+    const Disk *disk = world->disk;
+    const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+
+    /* pg_wal is often a symbolic link to another disk. */
+    SCOPED_FD wal_fd = disk->openat(disk, pgdata_fd, "pg_wal", flags, 0);
+    if (wal_fd < 0)
+        return cairn_error_errno(err, "unable to open 'pg_wal'");
+    SCOPED_FD status_fd = disk->openat(disk, wal_fd, "archive_status", flags, 0);
+    if (status_fd < 0)
+        return cairn_error_errno(err, "unable to open 'pg_wal/archive_status'");
+    const int list_fd = disk->openat(disk, wal_fd, ".", flags, 0);
+    DIR *listing = list_fd < 0 ? NULL : disk->opendir(disk, list_fd);
+    if (listing == NULL) {
+        cairn_error_errno(err, "unable to list 'pg_wal'");
+        if (list_fd >= 0)
+            disk->close(disk, list_fd);
+        return false;
+    }
+    Histories histories = {
+        .world = world,
+        .wal_fd = wal_fd,
+        .status_fd = status_fd,
+        .adopted = adopted,
+    };
+    const bool good = await_listed(&histories, listing, err);
+    disk->closedir(disk, listing);
+    return good && file_sync_directory(world, status_fd, ".", err);
+}
+
+static bool
+write_identity(const World *world, int fd, const Identity *identity, CairnError *err)
+{
+    SCOPED_BYTES ByteWriter text = {0};
+    return identity_format(identity, &text, err) &&
+           file_replace(world, fd, IDENTITY_FILE_NAME, text.data, text.size,
+                        mode_of(world, fd, IDENTITY_FILE_NAME), err);
+}
+
 bool
-adopt_run(const World *world, const char *pgdata, const char *as_cluster, Identity *identity_out,
+adopt_run(const World *world, const char *pgdata, const char *as_cluster, Adopted *adopted_out,
           CairnError *err)
 {
-    Identity identity;
+    Adopted adopted = {0};
+    Identity *identity = &adopted.identity;
     bool present;
 
     SCOPED_FD fd =
         world->disk->openat(world->disk, AT_FDCWD, pgdata, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (fd < 0)
         return cairn_error_errno(err, "unable to open directory '%s'", pgdata);
-    if (!identity_read(world, fd, &identity, &present, err))
+    if (!identity_read(world, fd, identity, &present, err))
         return false;
     if (!present) {
         return cairn_error(err, CAIRN_NOT_FOUND,
                            "'%s' is no restored copy: it has no " IDENTITY_FILE_NAME, pgdata);
     }
-    const char *cluster = as_cluster != NULL ? as_cluster : identity.origin;
+    const char *cluster = as_cluster != NULL ? as_cluster : identity->origin;
     if (!cluster_name_valid(cluster))
         return cairn_error(err, CAIRN_USAGE, "'%.80s' is no name for a cluster", cluster);
-    snprintf(identity.cluster, sizeof identity.cluster, "%s", cluster);
-    snprintf(identity.role, sizeof identity.role, "original");
+    snprintf(identity->cluster, sizeof identity->cluster, "%s", cluster);
+    snprintf(identity->role, sizeof identity->role, "original");
 
-    SCOPED_BYTES ByteWriter text = {0};
     /* Who may archive first, then that it does: the other order could archive under no name at all.
      */
-    if (!identity_format(&identity, &text, err) ||
-        !file_replace(world, fd, IDENTITY_FILE_NAME, text.data, text.size,
-                      mode_of(world, fd, IDENTITY_FILE_NAME), err) ||
+    if (!write_identity(world, fd, identity, err) || !await_histories(world, fd, &adopted, err) ||
         !allow_archiving(world, fd, err)) {
         return cairn_error_wrap(err, "'%s'", pgdata);
     }
-    *identity_out = identity;
+    *adopted_out = adopted;
     return true;
 }
