@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,7 +56,7 @@ static bool
 has_status(const Histories *histories, const char *name, const char *status)
 {
     const Disk *disk = histories->world->disk;
-    char path[WAL_FILE_NAME_LIMIT + 8];
+    char path[NAME_MAX + 8];
     struct stat unused;
     snprintf(path, sizeof path, "%s%s", name, status);
     return disk->fstatat(disk, histories->status_fd, path, &unused, AT_SYMLINK_NOFOLLOW) == 0;
@@ -66,7 +67,7 @@ static bool
 mark_ready(const Histories *histories, const char *name, CairnError *err)
 {
     const World *world = histories->world;
-    char path[WAL_FILE_NAME_LIMIT + 8];
+    char path[NAME_MAX + 8];
     snprintf(path, sizeof path, "%s.ready", name);
     const int fd = world->disk->openat(world->disk, histories->status_fd, path,
                                        O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
