@@ -116,6 +116,38 @@ refuse(Planner *planner, CairnErrorKind kind, const char *why, CairnError *err)
 }
 
 /*
+ * Stored WAL of which nobody knows where it belongs: it may be the newest there is, so it is never
+ * passed over. (Where a later timeline's history tells of it, it is no leaf.)
+ */
+static bool
+refuse_without_history(Planner *planner, uint32_t timeline, CairnErrorKind kind, CairnError *err)
+{
+    char windows[CAIRN_ERROR_HINT_SIZE];
+    char why[160];
+
+    snprintf(why, sizeof why,
+             "WAL of timeline %u is stored, but not %08X.history, which says where it began",
+             timeline, timeline);
+    refuse(planner, kind, why, err);
+    snprintf(windows, sizeof windows, "%s", err->hint);
+    return cairn_error_hint(err,
+                            "store it, in the data directory that has it: `pgcairn-wal push "
+                            "pg_wal/%08X.history`; or leave it out: --target-timeline=N; %.*s",
+                            timeline, CAIRN_ERROR_HINT_SIZE - 192, windows);
+}
+
+static bool
+check_histories(Planner *planner, CairnError *err)
+{
+    for (size_t i = 0; i < wal_archive_timeline_count(planner->archive); i++) {
+        const WalTimeline *timeline = wal_archive_timeline(planner->archive, i);
+        if (timeline->is_leaf && timeline->history == NULL)
+            return refuse_without_history(planner, timeline->timeline, CAIRN_REFUSED, err);
+    }
+    return true;
+}
+
+/*
  * The newest backup on this path from which the target is reached. *found_out false: *reach says
  * why the last one asked does not serve.
  */
@@ -253,11 +285,12 @@ choose_on_timeline(Planner *planner, uint32_t number, Choice *choice_out, CairnE
     char why[128];
     bool found;
 
-    if (timeline == NULL || timeline->history == NULL) {
-        snprintf(why, sizeof why, "%s of timeline %u is in the repository",
-                 timeline == NULL ? "no WAL" : "no history file", number);
+    if (timeline == NULL) {
+        snprintf(why, sizeof why, "no WAL of timeline %u is in the repository", number);
         return refuse(planner, CAIRN_NOT_FOUND, why, err);
     }
+    if (timeline->history == NULL)
+        return refuse_without_history(planner, number, CAIRN_NOT_FOUND, err);
     if (!choose_backup(planner, timeline->history, choice_out, &found, err))
         return false;
     return found || refuse_reach(planner, choice_out, err);
@@ -274,8 +307,10 @@ choose_current(Planner *planner, Choice *choice_out, CairnError *err)
         const WalTimeline *timeline =
             wal_archive_find(planner->archive, all.backups[i]->fate->stop_timeline);
         bool found = false;
-        if (timeline == NULL || timeline->history == NULL)
+        if (timeline == NULL)
             continue;
+        if (timeline->history == NULL)
+            return refuse_without_history(planner, timeline->timeline, CAIRN_REFUSED, err);
         planner->candidates = (PlanCandidates){.backups = &all.backups[i], .count = 1};
         *choice_out = (Choice){0};
         const bool asked = choose_backup(planner, timeline->history, choice_out, &found, err);
@@ -311,12 +346,15 @@ choose(Planner *planner, Choice *choice_out, CairnError *err)
     case TIMELINE_NUMBER:
         return choose_on_timeline(planner, target->timeline, choice_out, err);
     case TIMELINE_LATEST:
-        return choose_on_timeline(planner, latest_timeline(planner->archive), choice_out, err);
+        return check_histories(planner, err) &&
+               choose_on_timeline(planner, latest_timeline(planner->archive), choice_out, err);
     case TIMELINE_CURRENT:
         return choose_current(planner, choice_out, err);
     default:
         break;
     }
+    if (!check_histories(planner, err))
+        return false;
     /* These stop at the backup's own consistency, which lies on its own timeline. */
     if (target->type == TARGET_IMMEDIATE || target->type == TARGET_NONE ||
         target->type == TARGET_STANDBY) {

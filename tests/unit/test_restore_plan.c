@@ -146,12 +146,11 @@ teardown(void **state)
     return 0;
 }
 
-/* The same WAL on timeline 2 from the fork on, and its history. */
+/* The same WAL on timeline 2 from the fork on, without its history. */
 static void
-fork_timeline(Fixture *fixture)
+store_fork(Fixture *fixture)
 {
     WalBuilder wal;
-    char history[64];
     Fixture again = {.wal = fixture->wal};
 
     wal_builder_init(&wal, 15, MIB, FIRST_SEGMENT * (uint64_t)MIB);
@@ -160,6 +159,14 @@ fork_timeline(Fixture *fixture)
     wal_builder_free(&wal);
     fate_free(again.backups[0].fate);
     fate_free(again.backups[1].fate);
+}
+
+static void
+fork_timeline(Fixture *fixture)
+{
+    char history[64];
+
+    store_fork(fixture);
     snprintf(history, sizeof history, "1\t0/%X\tx\n", (unsigned)fixture->fork_lsn);
     wal_fixture_store(&fixture->wal, "00000002.history", history, strlen(history));
 }
@@ -412,6 +419,72 @@ test_several_leaves_are_refused_unless_the_target_lies_before_the_fork(void **st
     refusal(fixture, numbered, NULL, CAIRN_NOT_FOUND);
 }
 
+static void
+test_wal_whose_history_is_not_stored_is_never_passed_over(void **state)
+{
+    Fixture *fixture = *state;
+    const TargetType types[] = {TARGET_DEFAULT, TARGET_IMMEDIATE, TARGET_STANDBY, TARGET_XID};
+    const TimelineChoice choices[] = {TIMELINE_UNSAID, TIMELINE_LATEST};
+    store_fork(fixture);
+
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        for (size_t j = 0; j < sizeof choices / sizeof choices[0]; j++) {
+            const Target target = {.type = types[i], .xid = 104, .timeline_choice = choices[j]};
+            const CairnError err = refusal(fixture, target, NULL, CAIRN_REFUSED);
+            assert_non_null(strstr(err.message, "timeline 2"));
+            assert_non_null(strstr(err.message, "00000002.history"));
+            assert_non_null(strstr(err.hint, "pgcairn-wal push pg_wal/00000002.history"));
+            assert_non_null(strstr(err.hint, "--target-timeline="));
+            assert_non_null(strstr(err.hint, "timeline 1: from "));
+        }
+    }
+    refusal(fixture, at_time(SECONDS(50), false), "B", CAIRN_REFUSED);
+}
+
+static void
+test_a_timeline_named_by_number_needs_only_its_own_history(void **state)
+{
+    Fixture *fixture = *state;
+    Target target = {.type = TARGET_DEFAULT, .timeline_choice = TIMELINE_NUMBER, .timeline = 1};
+    store_fork(fixture);
+
+    SCOPED(RestorePlan) plan = plan_of(fixture, target, NULL);
+    assert_stops(plan, "B", fixture->last_switch, false);
+    assert_int_equal(plan->timeline, 1);
+    target.timeline = 2;
+    const CairnError err = refusal(fixture, target, NULL, CAIRN_NOT_FOUND);
+    assert_non_null(strstr(err.hint, "pgcairn-wal push pg_wal/00000002.history"));
+}
+
+static void
+test_a_backup_on_a_timeline_without_history_is_not_replaced_by_an_older_one(void **state)
+{
+    Fixture *fixture = *state;
+    Target target = {.type = TARGET_IMMEDIATE, .timeline_choice = TIMELINE_CURRENT};
+    store_fork(fixture);
+    fixture->backups[1].fate->stop_timeline = 2;
+
+    const CairnError err = refusal(fixture, target, NULL, CAIRN_REFUSED);
+    assert_non_null(strstr(err.message, "00000002.history"));
+    SCOPED(RestorePlan) older = plan_of(fixture, target, "A");
+    assert_string_equal(older->backup->fate->label, "A");
+}
+
+static void
+test_a_history_told_by_a_later_timeline_is_enough(void **state)
+{
+    Fixture *fixture = *state;
+    char history[96];
+    store_fork(fixture);
+    snprintf(history, sizeof history, "1\t0/%X\tx\n2\t0/%X\tx\n", (unsigned)fixture->fork_lsn,
+             (unsigned)fixture->end_lsn);
+    wal_fixture_store(&fixture->wal, "00000003.history", history, strlen(history));
+
+    /* Timelines 1 and 3 disagree on what follows 105, so before that there is one answer. */
+    SCOPED(RestorePlan) plan = plan_of(fixture, (Target){.type = TARGET_XID, .xid = 104}, NULL);
+    assert_stops(plan, "B", fixture->commit[104], false);
+}
+
 int
 main(void)
 {
@@ -442,6 +515,15 @@ main(void)
         cmocka_unit_test_setup_teardown(
             test_several_leaves_are_refused_unless_the_target_lies_before_the_fork, setup,
             teardown),
+        cmocka_unit_test_setup_teardown(test_wal_whose_history_is_not_stored_is_never_passed_over,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_timeline_named_by_number_needs_only_its_own_history,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_a_backup_on_a_timeline_without_history_is_not_replaced_by_an_older_one, setup,
+            teardown),
+        cmocka_unit_test_setup_teardown(test_a_history_told_by_a_later_timeline_is_enough, setup,
+                                        teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
