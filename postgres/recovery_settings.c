@@ -234,3 +234,18 @@ settings_find(const char *text, size_t size, const char *name)
     }
     return take(&found);
 }
+
+void
+settings_filter_value(const char *text, size_t size, const char *name, const char *value,
+                      ByteWriter *filtered)
+{
+    Span rest = span_of(text, size);
+    while (rest.at < rest.end) {
+        const Span line = take_line(&rest);
+        SCOPED_MEMORY char *found = settings_find(line.at, (size_t)(line.end - line.at), name);
+        if (found != NULL && strcasecmp(found, value) == 0)
+            continue;
+        byte_writer_bytes(filtered, line.at, (size_t)(line.end - line.at));
+        byte_writer_u8(filtered, '\n');
+    }
+}

@@ -24,6 +24,10 @@ bool settings_append(ByteWriter *text, const char *name, const char *value, Cair
    ends with a newline (unless empty), so that settings can be appended. */
 void settings_filter(const char *text, size_t size, const char *const *names, ByteWriter *filtered);
 
+/* The same, without lines that set name to just this value. */
+void settings_filter_value(const char *text, size_t size, const char *name, const char *value,
+                           ByteWriter *filtered);
+
 /* Value of the last line that sets name, unquoted, malloc'ed (returned owned); NULL when none does.
    Include directives are not followed. */
 char *settings_find(const char *text, size_t size, const char *name);

@@ -2,6 +2,7 @@
 
 #include "common/file.h"
 #include "common/log.h"
+#include "repository/identity.h"
 #include "restore/wal_files.h"
 
 #include <stdio.h>
@@ -25,8 +26,9 @@ check_state(const Restore *restore, CairnError *err)
         if (restore->result->as == RESTORE_AS_ORIGINAL && restore->options->force)
             return true;
         cairn_error(err, CAIRN_REFUSED, "'%s' holds a database cluster", path);
-        return cairn_error_hint(err, "give an empty directory, or let it be replaced: "
-                                     "--as=original --force (its unarchived WAL is saved first)");
+        return cairn_error_hint(err, "give an empty directory; only to replace the original "
+                                     "cluster itself, which then archives in its own place: "
+                                     "--as=original --force (unarchived WAL is saved first)");
     default:
         cairn_error(err, CAIRN_REFUSED, "'%s' is not empty", path);
         return cairn_error_hint(err, "give an empty directory");
@@ -45,49 +47,84 @@ restore_open_directory(Restore *restore, CairnError *err)
 }
 
 static bool
-rescue_into(const Restore *restore, const ControlFile *old, int fd, CairnError *err)
+rescue_into(const Restore *restore, const Incarnation *incarnation, uint64_t checkpoint_lsn, int fd,
+            CairnError *err)
 {
     const RestoreOptions *options = restore->options;
-    Incarnation incarnation;
-
-    if (!incarnation_get(options->repository, options->cluster, old->system_id, old->major,
-                         &incarnation, err)) {
-        return false;
-    }
     SCOPED(WalStore)
-    store = wal_store_open(options->repository, options->cluster, &incarnation, err);
-    return store != NULL && wal_files_rescue(store, options->world, fd, old->checkpoint_lsn,
+    store = wal_store_open(options->repository, options->cluster, incarnation, err);
+    return store != NULL && wal_files_rescue(store, options->world, fd, checkpoint_lsn,
                                              &restore->result->rescued_count, err);
+}
+
+/* A damaged pg_control is why some restore at all. Segments say themselves whose they are: those of
+ * another system than the cluster's newest one are refused. */
+static bool
+rescue_without_control(const Restore *restore, int fd, CairnError *err)
+{
+    const RestoreOptions *options = restore->options;
+    size_t count = 0;
+    SCOPED_MEMORY Incarnation *known = calloc(INCARNATION_LIMIT, sizeof *known);
+    if (known == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    return incarnation_list(options->repository, options->cluster, known, &count, err) &&
+           (count == 0 || rescue_into(restore, &known[count - 1], 0, fd, err));
+}
+
+/* What a copy wrote is no WAL of the cluster, whatever its system identifier says. */
+static bool
+find_whether_copy(const Restore *restore, int fd, bool *copy_out, CairnError *err)
+{
+    const RestoreOptions *options = restore->options;
+    *copy_out = !identity_may_archive(options->world, fd, options->cluster, err);
+    if (!*copy_out)
+        return true;
+    if (err->kind != CAIRN_REFUSED)
+        return false;
+    log_warn("no WAL of the old directory is rescued: %s", err->message);
+    cairn_error_clear(err);
+    return true;
+}
+
+static bool
+rescue(Restore *restore, int fd, CairnError *err)
+{
+    const RestoreOptions *options = restore->options;
+    ControlFile *control = &restore->old_control;
+    Incarnation incarnation;
+    size_t size;
+    bool copy;
+
+    SCOPED_MEMORY char *text =
+        file_read_all(options->world, fd, CONTROL_PATH, CONTROL_FILE_SIZE, &size, err);
+    const bool readable = text != NULL && control_parse(text, size, control, err);
+    if (!readable) {
+        log_warn("the old cluster's " CONTROL_PATH " cannot be read: %s", err->message);
+        cairn_error_clear(err);
+        *control = (ControlFile){0};
+    }
+    if (!find_whether_copy(restore, fd, &copy, err))
+        return false;
+    if (copy)
+        return true;
+    if (!readable)
+        return rescue_without_control(restore, fd, err);
+    if (control->state != CONTROL_SHUT_DOWN && control->state != CONTROL_SHUT_DOWN_IN_RECOVERY)
+        log_warn("the old cluster was not shut down cleanly");
+    return incarnation_get(options->repository, options->cluster, control->system_id,
+                           control->major, &incarnation, err) &&
+           rescue_into(restore, &incarnation, control->checkpoint_lsn, fd, err);
 }
 
 bool
 restore_rescue_wal(Restore *restore, CairnError *err)
 {
-    const int fd = target_directory_fd(restore->directory);
-    size_t size;
-
     if (target_directory_state(restore->directory) != DIRECTORY_CLUSTER ||
-        restore->options->dry_run) {
+        restore->options->dry_run || rescue(restore, target_directory_fd(restore->directory), err))
         return true;
-    }
-    SCOPED_MEMORY char *text =
-        file_read_all(restore->options->world, fd, CONTROL_PATH, CONTROL_FILE_SIZE, &size, err);
-    if (text == NULL || !control_parse(text, size, &restore->old_control, err)) {
-        log_warn("the old cluster's " CONTROL_PATH
-                 " cannot be read, so none of its WAL is rescued: %s",
-                 err->message);
-        cairn_error_clear(err);
-        return true;
-    }
-    const ControlState state = restore->old_control.state;
-    if (state != CONTROL_SHUT_DOWN && state != CONTROL_SHUT_DOWN_IN_RECOVERY)
-        log_warn("the old cluster was not shut down cleanly");
-    if (!rescue_into(restore, &restore->old_control, fd, err)) {
-        cairn_error_wrap(err, "nothing was changed");
-        return cairn_error_hint(err, "WAL that waits in pg_wal/archive_status/*.ready has to be "
-                                     "archived, or its .ready files removed, first");
-    }
-    return true;
+    cairn_error_wrap(err, "nothing was changed");
+    return cairn_error_hint(err, "WAL that waits in pg_wal/archive_status/*.ready has to be "
+                                 "archived, or its .ready files removed, first");
 }
 
 bool

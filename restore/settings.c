@@ -12,7 +12,8 @@ static const char *const TARGET_SETTINGS[] = {
     "recovery_target_time", "recovery_target_xid", NULL,
 };
 
-static const char *const ARCHIVE_MODE[] = {"archive_mode", NULL};
+/* Commands of the standby that was backed up: they would clean up archives and switch addresses. */
+static const char *const COMMANDS[] = {"archive_cleanup_command", "recovery_end_command", NULL};
 
 const char *
 restore_as_name(RestoreAs as)
@@ -50,6 +51,11 @@ append_target(const SettingsOptions *options, ByteWriter *text, CairnError *err)
                  : main_conf_sets(options, *name) && !settings_append(text, *name, "", err)) {
             return false;
         }
+    }
+    for (const char *const *name = COMMANDS;
+         *name != NULL && plan->target.type != TARGET_STANDBY; name++) {
+        if (main_conf_sets(options, *name) && !settings_append(text, *name, "", err))
+            return false;
     }
     if (plan->setting == NULL)
         return true;
@@ -136,8 +142,9 @@ settings_make(const SettingsOptions *options, ByteWriter *text_out, CairnError *
     settings_filter(options->auto_conf, options->auto_conf_size, recovery_setting_names, &kept);
     if (!byte_writer_check(&kept, err))
         return false;
-    if (options->was_clone || options->as == RESTORE_AS_CLONE)
-        settings_filter((const char *)kept.data, kept.size, ARCHIVE_MODE, text_out);
+    /* What its owner set by ALTER SYSTEM stays, for the day of its adoption. */
+    if (options->was_clone)
+        settings_filter_value((const char *)kept.data, kept.size, "archive_mode", "off", text_out);
     else
         byte_writer_bytes(text_out, kept.data, kept.size);
 

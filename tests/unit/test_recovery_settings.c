@@ -148,6 +148,19 @@ test_settings_filter_obeys_the_names_given(void **state)
 }
 
 static void
+test_settings_filter_value_leaves_other_values(void **state)
+{
+    (void)state;
+    static const char text[] = "archive_mode = 'always'\nport = 1\narchive_mode=OFF # ours\n"
+                               "#archive_mode = off\n\narchive_mode = 'off'";
+    SCOPED_BYTES ByteWriter filtered = {0};
+    settings_filter_value(text, sizeof text - 1, "archive_mode", "off", &filtered);
+    byte_writer_u8(&filtered, '\0');
+    assert_string_equal((const char *)filtered.data,
+                        "archive_mode = 'always'\nport = 1\n#archive_mode = off\n\n");
+}
+
+static void
 test_settings_find_takes_the_last_valid_line(void **state)
 {
     (void)state;
@@ -200,6 +213,7 @@ main(void)
         cmocka_unit_test(test_settings_filter_ends_the_last_line),
         cmocka_unit_test(test_settings_filter_knows_every_recovery_setting),
         cmocka_unit_test(test_settings_filter_obeys_the_names_given),
+        cmocka_unit_test(test_settings_filter_value_leaves_other_values),
         cmocka_unit_test(test_settings_find_takes_the_last_valid_line),
         cmocka_unit_test(test_settings_take_an_empty_text_without_memory),
         cmocka_unit_test(test_settings_find_unquotes_as_the_server_does),

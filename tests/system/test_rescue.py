@@ -1,0 +1,58 @@
+"""WAL that only the old data directory holds, when restore replaces it."""
+
+import pytest
+
+from support.compare import digest
+from support.pgcairn import OK
+
+REPLACE = ("--as=original", "--force")
+
+
+def server_that_stopped_archiving(workshop):
+    """Its last whole segment was never archived; the digest is of the moment when that ended."""
+    server, pgcairn = workshop.archiving_server(wal_segsize=1)
+    server.sql("CREATE TABLE t (n int)")
+    pgcairn.backup()
+    server.configure(archive_command="'false'")
+    server.reload()
+    server.sql("SELECT pg_sleep(0.2)")
+    server.sql("INSERT INTO t SELECT generate_series(1, 1000)")
+    expected = digest(server)
+    server.sql("SELECT pg_switch_wal()")
+    server.kill()
+    return server, pgcairn, expected
+
+
+@pytest.mark.parametrize("control", ["whole", "damaged", "gone"])
+def test_what_waited_to_be_archived_is_recovered_whatever_became_of_pg_control(workshop, control):
+    server, pgcairn, expected = server_that_stopped_archiving(workshop)
+    path = server.data / "global/pg_control"
+    if control == "damaged":
+        path.write_bytes(b"\xff" * 8192)
+    if control == "gone":
+        path.unlink()
+
+    said = pgcairn.run("restore", "--to", server.data, *REPLACE, expect=OK)
+
+    assert "rescued" in said.stdout
+    server.start_restored()
+    assert digest(server) == expected
+
+
+def test_what_a_copy_wrote_is_never_taken_for_the_original_s(workshop):
+    server, pgcairn = workshop.archiving_server(wal_segsize=1)
+    server.sql("CREATE TABLE t (n int)")
+    pgcairn.backup()
+    copy = workshop.restore(pgcairn)
+    copy.start_restored()
+    copy.sql("CREATE TABLE of_the_copy (n int)")
+    copy.kill()
+    before = pgcairn.objects("**/w/**/*")
+
+    refused = pgcairn.run("restore", "--to", copy.data, expect=None)
+    assert refused.returncode != OK
+    assert "only to replace the original" in refused.stderr
+    said = pgcairn.run("restore", "--to", copy.data, *REPLACE, expect=OK)
+
+    assert "no WAL of the old directory is rescued" in said.stderr
+    assert pgcairn.objects("**/w/**/*") == before
