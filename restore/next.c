@@ -29,6 +29,15 @@ stops_at_target(const RestorePlan *plan)
     return plan->setting != NULL;
 }
 
+/* What the transaction had locked until then stays locked: replay holds its locks. */
+static bool
+stops_inside_transaction(const RestorePlan *plan)
+{
+    const StopPoint *stop = &plan->stop;
+    return stop->has_record && stop->before &&
+           (stop->record.kind == WAL_RECORD_COMMIT || stop->record.kind == WAL_RECORD_ABORT);
+}
+
 static void
 add_ending(const RestorePlan *plan, ByteWriter *text)
 {
@@ -43,6 +52,11 @@ add_ending(const RestorePlan *plan, ByteWriter *text)
         add(text,
             "  # it recovers to the target and pauses, read-only; look around, then open it:\n"
             "  psql -d postgres -c 'SELECT pg_wal_replay_resume()'\n");
+        if (stops_inside_transaction(plan))
+            add(text, "  # a query that hangs waits for the transaction that recovery stopped "
+                      "inside (a DROP or\n"
+                      "  # TRUNCATE holds its lock): open it, or restore with "
+                      "--target-action=promote\n");
     }
 }
 
