@@ -253,9 +253,20 @@ mark(const World *world, Place *place, CairnError *err)
                                "The next one removes everything in this directory.\n";
     if (place->marked)
         return true;
+    /* That it is there says all, so it has its name from the start: what an interrupted
+       file_replace leaves would make an empty directory look like somebody else's. */
+    const int fd = world->disk->openat(world->disk, place->fd, RESTORE_MARKER,
+                                       O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                                       S_IRUSR | S_IWUSR);
+    if (fd < 0)
+        return cairn_error_errno(err, "unable to create '%s'", RESTORE_MARKER);
     place->marked = true;
-    return file_replace(world, place->fd, RESTORE_MARKER, TEXT, sizeof TEXT - 1, S_IRUSR | S_IWUSR,
-                        err);
+    if (!file_write(world, fd, TEXT, sizeof TEXT - 1, RESTORE_MARKER, err)) {
+        world->disk->close(world->disk, fd);
+        return false;
+    }
+    return file_sync_close(world, fd, RESTORE_MARKER, err) &&
+           file_sync_directory(world, place->fd, ".", err);
 }
 
 /* Without it nothing that is half removed can be started. */

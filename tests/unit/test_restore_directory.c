@@ -252,6 +252,23 @@ test_tablespaces_lie_apart_and_are_linked(void **state)
     assert_int_equal(err.kind, CAIRN_REFUSED);
 }
 
+/* A process that is killed removes nothing behind itself. */
+static void
+test_a_restore_that_ends_before_its_marker_is_written_can_be_repeated(void **state)
+{
+    Fixture *fixture = *state;
+    CairnError err = {0};
+    {
+        SCOPED(TargetDirectory) directory = open_target(fixture);
+        assert_true(target_directory_create(directory, &err));
+        fixture->disk.fail[FAULT_WRITE] = (Fault){.at_call = 1, .error = EIO};
+        fixture->disk.fail[FAULT_UNLINK] = (Fault){.at_call = 1, .error = EIO};
+        assert_false(target_directory_clear(directory, &err));
+    }
+    fault_disk_reset(&fixture->disk);
+    assert_int_equal(state_of(fixture), DIRECTORY_OURS);
+}
+
 int
 main(void)
 {
@@ -260,6 +277,8 @@ main(void)
                                setup),
         cmocka_unit_test_setup(test_clear_removes_everything_and_follows_no_link, setup),
         cmocka_unit_test_setup(test_an_old_control_file_goes_before_anything_else, setup),
+        cmocka_unit_test_setup(
+            test_a_restore_that_ends_before_its_marker_is_written_can_be_repeated, setup),
         cmocka_unit_test_setup(test_two_restores_do_not_share_a_directory, setup),
         cmocka_unit_test_setup(test_a_directory_filled_meanwhile_is_refused, setup),
         cmocka_unit_test_setup(test_a_running_server_is_noticed, setup),
