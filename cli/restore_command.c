@@ -206,6 +206,8 @@ run_restore(const World *world, const CommonOptions *common, RestoreArguments *a
     options.force = arguments->force;
     options.dry_run = arguments->dry_run;
     options.jobs = arguments->jobs > 0 ? (int)arguments->jobs : session.global->jobs;
+    options.max_memory_bytes = arguments->max_memory_bytes != 0 ? arguments->max_memory_bytes
+                                                                : session.global->max_memory_bytes;
     options.show_progress = arguments->progress || isatty(STDERR_FILENO);
     RestoreResult result;
     if (!restore_run(&options, &result, err))
@@ -251,7 +253,8 @@ command_restore(const World *world, int argc, char **argv)
         {"delta", 0, OPTION_FLAG, &arguments.delta, NULL, NULL},
         {"dry-run", 0, OPTION_FLAG, &arguments.dry_run, NULL, "plan, check, write nothing"},
         {"jobs", 'j', OPTION_INTEGER, &arguments.jobs, "N", "threads that write (default 2)"},
-        {"max-memory", 0, OPTION_SIZE, &arguments.max_memory_bytes, "SIZE", NULL},
+        {"max-memory", 0, OPTION_SIZE, &arguments.max_memory_bytes, "SIZE",
+         "memory that we may use; fewer threads where it is short"},
         {"progress", 0, OPTION_FLAG, &arguments.progress, NULL, "progress on standard error"},
         {NULL, 0, OPTION_FLAG, NULL, NULL, NULL},
     };

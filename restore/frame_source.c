@@ -24,6 +24,7 @@ struct FrameSource {
     const char *cluster;
     pthread_mutex_t lock;
     PackEntry entries[ENTRY_COUNT];
+    size_t packs_open; /* so many may be open before one is closed for another */
     size_t open_count;
     size_t reader_count;
     uint64_t uses;
@@ -45,7 +46,7 @@ struct FrameReader {
 };
 
 FrameSource *
-frame_source_new(Repository *repository, const char *cluster, CairnError *err)
+frame_source_new(Repository *repository, const char *cluster, size_t packs_open, CairnError *err)
 {
     FrameSource *source = calloc(1, sizeof *source);
     if (source == NULL) {
@@ -54,6 +55,7 @@ frame_source_new(Repository *repository, const char *cluster, CairnError *err)
     }
     source->repository = repository;
     source->cluster = cluster;
+    source->packs_open = packs_open;
     CAIRN_ASSERT(pthread_mutex_init(&source->lock, NULL) == 0);
     return source;
 }
@@ -145,7 +147,7 @@ make_room(FrameSource *source)
         else if (entry->users == 0 && (oldest == NULL || entry->last_use < oldest->last_use))
             oldest = entry;
     }
-    if (oldest != NULL && (empty == NULL || source->open_count >= PACKS_KEPT_OPEN)) {
+    if (oldest != NULL && (empty == NULL || source->open_count >= source->packs_open)) {
         pack_reader_free(oldest->pack);
         oldest->pack = NULL;
         source->open_count--;

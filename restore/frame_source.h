@@ -1,10 +1,10 @@
 /*
  * Decoded units out of packs: open packs shared by all threads, a decoder for each.
  *
- * Memory: PACKS_KEPT_OPEN packs' directories plus, for each reader, one decoded frame and a window
- * of stored frames that lie side by side and are fetched in one read. Errors: CORRUPT names the
- * pack; storage errors pass through. Threads: a FrameSource is shared, a FrameReader belongs to one
- * thread.
+ * Memory: the directories of as many packs as may be open plus, for each reader, one decoded frame
+ * and a window of stored frames that lie side by side and are fetched in one read. Errors: CORRUPT
+ * names the pack; storage errors pass through. Threads: a FrameSource is shared, a FrameReader
+ * belongs to one thread.
  */
 #ifndef PGCAIRN_RESTORE_FRAME_SOURCE_H
 #define PGCAIRN_RESTORE_FRAME_SOURCE_H
@@ -17,7 +17,8 @@
 enum { PACKS_KEPT_OPEN = 8, READERS_LIMIT = 64, READ_WINDOW = 1 << 19 };
 
 typedef struct FrameSource FrameSource;
-FrameSource *frame_source_new(Repository *repository, const char *cluster,
+/* packs_open: as many are kept open, or one a reader if those are more. */
+FrameSource *frame_source_new(Repository *repository, const char *cluster, size_t packs_open,
                               CairnError *err) MUST_CHECK;
 void frame_source_free(FrameSource *source);
 SCOPED_TYPE(FrameSource, frame_source_free);

@@ -153,7 +153,8 @@ open_backup(Restore *restore, CairnError *err)
     uint64_t directory_count;
     map_reader_totals(restore->map, &restore->result->file_count, &directory_count,
                       &restore->result->size_bytes);
-    restore->frame_source = frame_source_new(options->repository, options->cluster, err);
+    restore->frame_source =
+        frame_source_new(options->repository, options->cluster, restore->memory.packs_open, err);
     if (restore->frame_source == NULL)
         return false;
     restore->frames = frame_reader_new(restore->frame_source, err);
@@ -187,15 +188,12 @@ write_files(Restore *restore, CairnError *err)
     if (options->show_progress)
         progress = progress_new(options->world, "restore", restore->result->size_bytes);
 
-    int jobs = options->jobs > 0 ? options->jobs : RESTORE_JOBS_DEFAULT;
-    if (jobs > MATERIALISE_JOBS_LIMIT)
-        jobs = MATERIALISE_JOBS_LIMIT;
     const MaterialiseOptions materialise_options = {
         .world = options->world,
         .map = restore->map,
         .frames = restore->frame_source,
         .directory = restore->directory,
-        .jobs = jobs,
+        .jobs = restore->memory.jobs,
         .wanted = is_wanted,
         .context = restore,
         .progress = progress,
@@ -221,13 +219,22 @@ lay_wal(Restore *restore, CairnError *err)
 }
 
 static bool
+plan_memory(Restore *restore, CairnError *err)
+{
+    int jobs = restore->options->jobs > 0 ? restore->options->jobs : RESTORE_JOBS_DEFAULT;
+    if (jobs > MATERIALISE_JOBS_LIMIT)
+        jobs = MATERIALISE_JOBS_LIMIT;
+    return restore_memory_plan(restore->options->max_memory_bytes, jobs, &restore->memory, err);
+}
+
+static bool
 prepare(Restore *restore, CairnError *err)
 {
-    return choose_role(restore, err) && restore_open_directory(restore, err) &&
-           restore_rescue_wal(restore, err) && make_plan(restore, err) &&
-           restore_check_replaced(restore, err) && open_backup(restore, err) &&
-           restore_open_tablespaces(restore, err) && restore_make_ours(restore, err) &&
-           restore_check_space(restore, err);
+    return plan_memory(restore, err) && choose_role(restore, err) &&
+           restore_open_directory(restore, err) && restore_rescue_wal(restore, err) &&
+           make_plan(restore, err) && restore_check_replaced(restore, err) &&
+           open_backup(restore, err) && restore_open_tablespaces(restore, err) &&
+           restore_make_ours(restore, err) && restore_check_space(restore, err);
 }
 
 static bool

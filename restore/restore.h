@@ -34,7 +34,8 @@ typedef struct {
     bool no_wal;
     bool force;
     bool dry_run;
-    int jobs; /* 0: default */
+    int jobs;                  /* 0: default */
+    uint64_t max_memory_bytes; /* 0: not bounded; see restore_memory.h */
     bool show_progress;
 } RestoreOptions;
 

@@ -11,6 +11,7 @@
 #include "postgres/control.h"
 #include "restore/config_files.h"
 #include "restore/restore.h"
+#include "restore/restore_memory.h"
 #include "restore/tablespaces.h"
 #include "restore/target_directory.h"
 
@@ -19,6 +20,7 @@
 typedef struct Restore {
     const RestoreOptions *options;
     RestoreResult *result;
+    RestoreMemory memory;
     const RestorePlan *plan;
     const Fate *backup;
     MapReader *map;

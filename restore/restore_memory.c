@@ -1,0 +1,52 @@
+#include "restore/restore_memory.h"
+
+#include "common/log.h"
+#include "repository/pack_pipeline.h"
+#include "restore/frame_source.h"
+
+/* zstd's decoder keeps 128 KiB of blocks and tables; what a worker touches of its stack is small.
+ */
+enum { CODEC_STATE = 192 << 10, STACK_TOUCHED = 64 << 10, FRAME_INFO = 24 };
+
+_Static_assert(FRAME_SIZE + READ_WINDOW + CODEC_STATE + STACK_TOUCHED <= RESTORE_WORKER_MEMORY,
+               "a worker takes more than is documented");
+_Static_assert(PACK_DIRECTORY_LIMIT + PACK_SLOT_LIMIT * (FINGERPRINT_SIZE + FRAME_INFO) <=
+                   RESTORE_PACK_MEMORY,
+               "an open pack takes more than is documented");
+
+/* Each worker holds a pack open, and so does the reader of single files. */
+static uint64_t
+least_for(int jobs)
+{
+    return RESTORE_FIXED_MEMORY + (uint64_t)jobs * RESTORE_WORKER_MEMORY +
+           ((uint64_t)jobs + 1) * RESTORE_PACK_MEMORY;
+}
+
+bool
+restore_memory_plan(uint64_t max_memory_bytes, int jobs, RestoreMemory *memory_out, CairnError *err)
+{
+    CAIRN_ASSERT(jobs >= 1 && jobs < READERS_LIMIT);
+    RestoreMemory memory = {.jobs = jobs, .packs_open = PACKS_KEPT_OPEN};
+
+    if (max_memory_bytes != 0) {
+        if (max_memory_bytes < least_for(1)) {
+            cairn_error(err, CAIRN_USAGE, "%llu MiB of memory are too little to restore",
+                        (unsigned long long)(max_memory_bytes >> 20));
+            return cairn_error_hint(err, "use --max-memory=%lluMiB or more",
+                                    (unsigned long long)(least_for(1) >> 20));
+        }
+        while (max_memory_bytes < least_for(memory.jobs))
+            memory.jobs--;
+        if (memory.jobs < jobs)
+            log_info("the memory allowed is enough for %d of %d threads", memory.jobs, jobs);
+        const uint64_t spare = (max_memory_bytes - least_for(memory.jobs)) / RESTORE_PACK_MEMORY;
+        if (spare < PACKS_KEPT_OPEN)
+            memory.packs_open = (size_t)memory.jobs + 1 + (size_t)spare;
+    }
+    if (memory.packs_open > PACKS_KEPT_OPEN)
+        memory.packs_open = PACKS_KEPT_OPEN;
+    if (memory.packs_open < (size_t)memory.jobs + 1)
+        memory.packs_open = (size_t)memory.jobs + 1;
+    *memory_out = memory;
+    return true;
+}

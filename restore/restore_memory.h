@@ -1,0 +1,30 @@
+/*
+ * How much memory a restore may take: --max-memory becomes a number of workers and of open packs.
+ *
+ * Units: bytes, of what is resident at most. Errors: USAGE when not even one worker fits; the hint
+ * names the least. Threads: any.
+ */
+#ifndef PGCAIRN_RESTORE_RESTORE_MEMORY_H
+#define PGCAIRN_RESTORE_RESTORE_MEMORY_H
+
+#include "common/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    RESTORE_FIXED_MEMORY = 24 << 20, /* libraries, map nodes, one batch of small files, the queue */
+    RESTORE_WORKER_MEMORY = 1 << 20, /* decoded frame, read window, codec state, stack */
+    RESTORE_PACK_MEMORY = 6 << 20,   /* directory of an open pack at its largest */
+};
+
+typedef struct {
+    int jobs;
+    size_t packs_open; /* at most; always one more than jobs */
+} RestoreMemory;
+
+/* max_memory_bytes 0: not bounded. jobs: as many as are wanted; fewer where more do not fit. */
+bool restore_memory_plan(uint64_t max_memory_bytes, int jobs, RestoreMemory *memory_out,
+                         CairnError *err) MUST_CHECK;
+
+#endif

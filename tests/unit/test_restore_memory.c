@@ -1,0 +1,88 @@
+#include "restore/restore_memory.h"
+
+#include "restore/frame_source.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <string.h>
+
+enum { MIB = 1 << 20 };
+
+static RestoreMemory
+planned(uint64_t max_memory_bytes, int jobs)
+{
+    RestoreMemory memory = {0};
+    CairnError err = {0};
+    assert_true(restore_memory_plan(max_memory_bytes, jobs, &memory, &err));
+    return memory;
+}
+
+static uint64_t
+taken(RestoreMemory memory)
+{
+    return RESTORE_FIXED_MEMORY + (uint64_t)memory.jobs * RESTORE_WORKER_MEMORY +
+           memory.packs_open * RESTORE_PACK_MEMORY;
+}
+
+static void
+test_without_a_limit_all_threads_run(void **state)
+{
+    (void)state;
+    assert_int_equal(planned(0, 2).jobs, 2);
+    assert_int_equal(planned(0, 2).packs_open, PACKS_KEPT_OPEN);
+    assert_int_equal(planned(0, 40).jobs, 40);
+    assert_int_equal(planned(0, 40).packs_open, 41);
+}
+
+static void
+test_no_plan_takes_more_than_is_allowed(void **state)
+{
+    (void)state;
+    for (uint64_t size = 37; size <= 1024; size++) {
+        for (int jobs = 1; jobs < READERS_LIMIT; jobs += 3) {
+            const RestoreMemory memory = planned(size * MIB, jobs);
+            assert_true(memory.jobs >= 1 && memory.jobs <= jobs);
+            assert_true(memory.packs_open > (size_t)memory.jobs);
+            assert_true(taken(memory) <= size * MIB);
+        }
+    }
+}
+
+static void
+test_open_packs_are_given_up_before_threads(void **state)
+{
+    (void)state;
+    const RestoreMemory memory = planned(50 * (uint64_t)MIB, 2);
+    assert_int_equal(memory.jobs, 2);
+    assert_int_equal(memory.packs_open, 4);
+    assert_int_equal(planned(43 * (uint64_t)MIB, 2).jobs, 1);
+}
+
+static void
+test_too_little_is_refused_with_the_least(void **state)
+{
+    RestoreMemory memory;
+    CairnError err = {0};
+    (void)state;
+    assert_false(restore_memory_plan(37 * (uint64_t)MIB - 1, 2, &memory, &err));
+    assert_int_equal(err.kind, CAIRN_USAGE);
+    assert_non_null(strstr(err.hint, "--max-memory=37MiB"));
+    assert_int_equal(planned(37 * (uint64_t)MIB, 2).jobs, 1);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_without_a_limit_all_threads_run),
+        cmocka_unit_test(test_no_plan_takes_more_than_is_allowed),
+        cmocka_unit_test(test_open_packs_are_given_up_before_threads),
+        cmocka_unit_test(test_too_little_is_refused_with_the_least),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
