@@ -128,17 +128,17 @@ archive_of(const ClusterReader *reader, const Fate *fate)
     return NULL;
 }
 
-/* The path on which a backup's start and stop lie. NULL when the history that tells is not stored.
- */
+/* The path on which a backup's start and stop lie. NULL when the history that tells is not stored:
+ * then PostgreSQL refuses to recover on it, and so does restore. */
 static const TimelineHistory *
 path_of(ClusterReader *reader, const WalArchive *archive, const Fate *fate)
 {
     const WalTimeline *timeline = wal_archive_find(archive, fate->stop_timeline);
-    if (timeline != NULL && timeline->history != NULL)
+    if (timeline != NULL)
         return timeline->history;
     if (fate->start_timeline != fate->stop_timeline)
         return NULL;
-    /* Within one timeline, where it came from doesn't matter. */
+    /* Nothing of it is stored: what is missing can be named all the same. */
     TimelineHistory *alone = arena_alloc(reader->info->arena, sizeof *alone);
     timeline_history_root(fate->stop_timeline, alone);
     return alone;
@@ -318,14 +318,29 @@ fill_recoverable(ClusterReader *reader, CairnError *err)
     WalRecord last;
     int64_t newest_time_us = 0;
     bool found = false;
-    if (!wal_archive_tail(archive, path, newest->start_lsn, &last, &newest_time_us, &found, err))
-        return cairn_error_wrap(err, "end of the WAL of cluster '%s'", cluster->name);
+    if (!wal_archive_tail(archive, path, newest->start_lsn, &last, &newest_time_us, &found, err)) {
+        if (err->kind != CAIRN_CORRUPT)
+            return cairn_error_wrap(err, "end of the WAL of cluster '%s'", cluster->name);
+        warn(reader, "the end of the WAL is damaged: %s; `pgcairn verify` lists all damage",
+             err->message);
+        cairn_error_clear(err);
+        recoverable->unreadable = true;
+        return true;
+    }
+    if (!found || last.end_lsn < newest->stop_lsn) {
+        warn(reader, "the WAL of backup %s cannot be read up to its end: `pgcairn verify` tells why",
+             newest->label);
+        recoverable->unreadable = true;
+        return true;
+    }
 
     recoverable->possible = true;
     recoverable->from_us = oldest->stopped_us;
     recoverable->from_lsn = oldest->stop_lsn;
-    recoverable->to_us = newest_time_us > newest->stopped_us ? newest_time_us : newest->stopped_us;
-    recoverable->to_lsn = found ? last.end_lsn : newest->stop_lsn;
+    /* Only what a record states: restore refuses later times, for what committed by then it cannot
+     * tell. The window's start is a backup's own state, whatever the clock said of it. */
+    recoverable->to_us = newest_time_us > oldest->stopped_us ? newest_time_us : oldest->stopped_us;
+    recoverable->to_lsn = last.end_lsn;
     recoverable->timeline = path->timeline;
     recoverable->rpo_us = reader->info->now_us - recoverable->to_us;
     if (recoverable->rpo_us < 0)

@@ -60,7 +60,10 @@ print_recoverable(const InfoCluster *cluster, bool named, ByteWriter *text)
     if (named)
         print(text, "%s: ", cluster->name);
     if (!recoverable->possible) {
-        print(text, "recoverable: nothing (no usable backup), last proven restore %s\n", proven);
+        print(text, "recoverable: %s, last proven restore %s\n",
+              recoverable->unreadable ? "unknown (the end of the WAL cannot be read, see below)"
+                                      : "nothing (no usable backup)",
+              proven);
         return;
     }
     format_second(from, recoverable->from_us);
