@@ -13,9 +13,8 @@ struct JobRing {
     pthread_mutex_t mutex;
     pthread_cond_t free_there; /* the feeder waits */
     pthread_cond_t work_there; /* workers wait */
-    pthread_cond_t done_there; /* the writer waits */
     uint64_t filled, taken, written;
-    bool closed, cancelled;
+    bool closed, cancelled, writing;
 };
 
 JobRing *
@@ -29,7 +28,6 @@ job_ring_new(size_t job_count, size_t stored_capacity, CairnError *err)
     pthread_mutex_init(&ring->mutex, NULL);
     pthread_cond_init(&ring->free_there, NULL);
     pthread_cond_init(&ring->work_there, NULL);
-    pthread_cond_init(&ring->done_there, NULL);
     ring->jobs = calloc(job_count, sizeof(FrameJob *));
     if (ring->jobs == NULL) {
         cairn_error(err, CAIRN_INTERNAL, "out of memory");
@@ -54,7 +52,6 @@ job_ring_free(JobRing *ring)
     pthread_mutex_destroy(&ring->mutex);
     pthread_cond_destroy(&ring->free_there);
     pthread_cond_destroy(&ring->work_there);
-    pthread_cond_destroy(&ring->done_there);
     free(ring);
 }
 
@@ -85,7 +82,6 @@ job_ring_close(JobRing *ring)
     pthread_mutex_lock(&ring->mutex);
     ring->closed = true;
     pthread_cond_broadcast(&ring->work_there);
-    pthread_cond_broadcast(&ring->done_there);
     pthread_mutex_unlock(&ring->mutex);
 }
 
@@ -96,7 +92,6 @@ job_ring_cancel(JobRing *ring)
     ring->cancelled = true;
     pthread_cond_broadcast(&ring->free_there);
     pthread_cond_broadcast(&ring->work_there);
-    pthread_cond_broadcast(&ring->done_there);
     pthread_mutex_unlock(&ring->mutex);
 }
 
@@ -118,27 +113,19 @@ job_ring_done(JobRing *ring, FrameJob *job)
 {
     pthread_mutex_lock(&ring->mutex);
     job->done = true;
-    /* The writer waits for one job only: the oldest. */
-    if (ring->jobs[ring->written % ring->job_count] == job)
-        pthread_cond_signal(&ring->done_there);
     pthread_mutex_unlock(&ring->mutex);
 }
 
+/* No done job is left behind: who finds somebody writing knows that the writer asks again after its release. */
 FrameJob *
 job_ring_next(JobRing *ring)
 {
     FrameJob *job = NULL;
     pthread_mutex_lock(&ring->mutex);
-    for (;;) {
-        FrameJob *oldest = ring->jobs[ring->written % ring->job_count];
-        bool in_flight = ring->written < ring->filled;
-        if (ring->cancelled || (ring->closed && !in_flight))
-            break;
-        if (ring->written < ring->taken && oldest->done) {
-            job = oldest;
-            break;
-        }
-        pthread_cond_wait(&ring->done_there, &ring->mutex);
+    FrameJob *oldest = ring->jobs[ring->written % ring->job_count];
+    if (!ring->cancelled && !ring->writing && ring->written < ring->taken && oldest->done) {
+        ring->writing = true;
+        job = oldest;
     }
     pthread_mutex_unlock(&ring->mutex);
     return job;
@@ -148,8 +135,9 @@ void
 job_ring_release(JobRing *ring)
 {
     pthread_mutex_lock(&ring->mutex);
-    CAIRN_ASSERT(ring->written < ring->taken);
+    CAIRN_ASSERT(ring->writing && ring->written < ring->taken);
     frame_job_reset(ring->jobs[ring->written % ring->job_count]);
+    ring->writing = false;
     ring->written++;
     pthread_cond_signal(&ring->free_there);
     pthread_mutex_unlock(&ring->mutex);

@@ -1,11 +1,12 @@
 /*
- * Hands jobs from one feeder to N workers to one writer, who gets them in the feeder's order. One lock, one ring:
- * a job takes three hand-overs and wakes nobody who is not waiting for it.
+ * Hands jobs from one feeder to N workers, and back in the feeder's order to one writer at a time: whichever worker finds
+ * the oldest job done writes it, while its stored bytes are still in that core's cache, and no thread is woken for it.
  *
  * Ownership: the ring owns its jobs; everybody borrows. Cancel makes every wait return NULL at once.
- * Threads: feeder and writer one each, workers any number.
+ * Threads: one feeder, any number of workers; at most one of them is the writer at any moment.
  *
- *     feeder: begin, fill, dispatch, ..., close     worker: take, work, done     writer: next, write, release
+ *     feeder: begin, fill, dispatch, ..., close
+ *     worker: take, work, done, { next, write, release }...
  */
 #ifndef PGCAIRN_REPOSITORY_JOB_RING_H
 #define PGCAIRN_REPOSITORY_JOB_RING_H
@@ -29,9 +30,10 @@ void job_ring_cancel(JobRing *ring);
 FrameJob *job_ring_take(JobRing *ring) MUST_CHECK;
 void job_ring_done(JobRing *ring, FrameJob *job);
 
-/* Writer: the next job in the feeder's order once it is done. NULL: none will come. */
+/* The next job in the feeder's order if it is done, and nobody else is writing: then the caller is the writer until
+   release. NULL: nothing to write now. What one writer did happened before what the next one does. */
 FrameJob *job_ring_next(JobRing *ring) MUST_CHECK;
-void job_ring_release(JobRing *ring); /* the job from next may be filled again */
+void job_ring_release(JobRing *ring); /* written: the job may be filled again */
 SCOPED_TYPE(JobRing, job_ring_free);
 
 #endif

@@ -29,10 +29,8 @@ struct PackPipeline {
     FrameTools *tools; /* one a worker */
     pthread_t *workers;
     int worker_count;
-    pthread_t writer;
-    bool writer_started;
 
-    /* The writer thread's, until it is joined. */
+    /* The writer's: whichever worker writes just now, and the feeder's once all are joined. */
     PackWriter *pack;
     uint32_t pack_slots;
     uint32_t pack_count;
@@ -70,23 +68,6 @@ typedef struct {
     PackPipeline *pipeline;
     FrameTools *tools;
 } WorkerStart;
-
-static void *
-worker_main(void *argument)
-{
-    WorkerStart start = *(WorkerStart *)argument;
-    free(argument);
-    PackPipeline *pipeline = start.pipeline;
-    for (FrameJob *job; (job = job_ring_take(pipeline->ring)) != NULL;) {
-        CairnError err = {0};
-        if (!frame_job_process(job, start.tools, &err)) {
-            fail(pipeline, &err);
-            return NULL;
-        }
-        job_ring_done(pipeline->ring, job);
-    }
-    return NULL;
-}
 
 static bool
 finish_pack(PackPipeline *pipeline, CairnError *err)
@@ -192,23 +173,34 @@ write_job(PackPipeline *pipeline, FrameJob *job, CairnError *err)
     return true;
 }
 
-static void *
-writer_main(void *argument)
+/* Writes every job whose turn has come. False: this worker shall end. */
+static bool
+write_done_jobs(PackPipeline *pipeline, CairnError *err)
 {
-    PackPipeline *pipeline = argument;
-    CairnError err = {0};
     for (FrameJob *job; (job = job_ring_next(pipeline->ring)) != NULL;) {
-        if (!write_job(pipeline, job, &err)) {
+        if (!write_job(pipeline, job, err))
+            return false;
+        job_ring_release(pipeline->ring);
+    }
+    return true;
+}
+
+static void *
+worker_main(void *argument)
+{
+    WorkerStart start = *(WorkerStart *)argument;
+    free(argument);
+    PackPipeline *pipeline = start.pipeline;
+    for (FrameJob *job; (job = job_ring_take(pipeline->ring)) != NULL;) {
+        CairnError err = {0};
+        bool processed = frame_job_process(job, start.tools, &err);
+        if (processed)
+            job_ring_done(pipeline->ring, job);
+        if (!processed || !write_done_jobs(pipeline, &err)) {
             fail(pipeline, &err);
             return NULL;
         }
-        job_ring_release(pipeline->ring);
     }
-    pthread_mutex_lock(&pipeline->mutex);
-    bool failed = pipeline->failed;
-    pthread_mutex_unlock(&pipeline->mutex);
-    if (!failed && !finish_pack(pipeline, &err))
-        fail(pipeline, &err);
     return NULL;
 }
 
@@ -260,9 +252,6 @@ start_threads(PackPipeline *pipeline, CairnError *err)
         if (!make_tools(pipeline, &pipeline->tools[i], err))
             return false;
     }
-    if (pthread_create(&pipeline->writer, NULL, writer_main, pipeline) != 0)
-        return cairn_error(err, CAIRN_INTERNAL, "unable to start a thread");
-    pipeline->writer_started = true;
     for (; pipeline->worker_count < jobs; pipeline->worker_count++) {
         WorkerStart *start = malloc(sizeof *start);
         if (start == NULL)
@@ -298,9 +287,6 @@ join_threads(PackPipeline *pipeline)
     for (int i = 0; i < pipeline->worker_count; i++)
         pthread_join(pipeline->workers[i], NULL);
     pipeline->worker_count = 0;
-    if (pipeline->writer_started)
-        pthread_join(pipeline->writer, NULL);
-    pipeline->writer_started = false;
 }
 
 void
@@ -308,7 +294,7 @@ pack_pipeline_free(PackPipeline *pipeline)
 {
     if (pipeline == NULL)
         return;
-    if (pipeline->worker_count > 0 || pipeline->writer_started) {
+    if (pipeline->worker_count > 0) {
         CairnError stopped = {0};
         cairn_error(&stopped, CAIRN_CANCELLED, "backup abandoned");
         fail(pipeline, &stopped);
@@ -485,6 +471,8 @@ pack_pipeline_finish(PackPipeline *pipeline, Sha256 *digests, PackPipelineResult
     join_threads(pipeline);
     if (pipeline->failed)
         return report(pipeline, err);
+    if (!finish_pack(pipeline, err))
+        return false;
     for (uint32_t i = 0; i < pipeline->pack_count; i++) {
         if (!sha256_update(digests, pipeline->digests[i], SHA256_SIZE, err))
             return false;

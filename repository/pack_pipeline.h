@@ -1,6 +1,6 @@
 /*
- * From a stream of files to packs: one thread feeds, N workers check, fingerprint and compress frames, one writer
- * appends them to packs in order and tells the map (ARCHITECTURE.md, "The way of a page").
+ * From a stream of files to packs: one thread feeds, N workers check, fingerprint and compress frames, and
+ * one of them at a time appends them to packs in order and tells the map (ARCHITECTURE.md, "The way of a page").
  *
  * Memory: jobs_in_flight * 0.5 MiB, one pack's directory (PACK_DIRECTORY_LIMIT and one frame's events), and the
  * runs of the files in flight.
