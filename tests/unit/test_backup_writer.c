@@ -1,6 +1,7 @@
 #include "repository/backup_writer.h"
 
 #include "repository/attempts.h"
+#include "repository/frame_job.h"
 #include "repository/json.h"
 #include "repository/pack.h"
 #include "tests/unit/support/backup_fixture.h"
@@ -17,6 +18,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -403,8 +405,8 @@ test_each_object_is_synced_before_its_name_and_its_directory_after(void **state)
     assert_string_equal(links.names[2], "00000000");
     assert_string_equal(links.names[3], "refs");
     assert_string_equal(links.names[4], "fate");
-    /* synced: bytes since the last link, or 0 fsyncs; directory: owed since a link. */
-    bool synced = false, owed = false;
+    bool synced = false, owed = false; /* the bytes; the directory, since a link */
+    unsigned directories = 0, links_seen = 0;
     assert_true(disk.log_size < FAULT_LOG_LIMIT);
     for (size_t i = 0; i < disk.log_size; i++) {
         switch (disk.log[i]) {
@@ -419,15 +421,110 @@ test_each_object_is_synced_before_its_name_and_its_directory_after(void **state)
             assert_true(synced);
             assert_false(owed);
             owed = true;
+            /* The commit rests on b/<BID>, b, main, c and the root, whoever made them. */
+            if (++links_seen == links.count)
+                assert_true(directories >= 1 + 5);
+            directories = 0;
             break;
         case FAULT_FSYNC_DIRECTORY:
             owed = false;
+            directories++;
             break;
         default:
             break;
         }
     }
     assert_false(owed);
+}
+
+static void
+test_our_own_commit_in_the_slot_is_synced_before_it_counts(void **state)
+{
+    (void)state;
+    static FaultDisk disk;
+    SCOPED(Repository) repository = open_on(&disk);
+    CairnError err = {0};
+    SCOPED(BackupWriter) writer = test_backup_begin(repository, scratch, 1, &err);
+    assert_non_null(writer);
+    SCOPED(Fate) fate = test_fate(backup_writer_id(writer), "label");
+    assert_true(backup_writer_finish_data(writer, fate, &err));
+    assert_true(fate_commit(repository, fate, &err)); /* by us, before we lost the answer */
+    fault_disk_reset(&disk);
+    assert_true(backup_writer_commit(writer, fate, &err));
+    bool file = false, directory = false; /* synced since the link that failed */
+    for (size_t i = 0; i < disk.log_size; i++) {
+        if (disk.log[i] == FAULT_LINK)
+            file = directory = false;
+        file |= disk.log[i] == FAULT_FSYNC;
+        directory |= disk.log[i] == FAULT_FSYNC_DIRECTORY;
+    }
+    assert_true(file && directory);
+}
+
+/* A worker that is inside its check of the second file until it is told to go on. */
+typedef struct {
+    sem_t second_entered, go;
+    atomic_bool path_was_right;
+} SlowCheck;
+
+static void
+slow_check(void *context, const char *path, uint64_t first_unit, const uint8_t *data,
+           uint32_t units, uint32_t tail_bytes)
+{
+    SlowCheck *slow = context;
+    (void)data;
+    (void)units;
+    (void)tail_bytes;
+    if (first_unit > 0)
+        return;
+    if (strcmp(path, "first") == 0) { /* its job fails in the writer, but not yet */
+        sem_wait(&slow->second_entered);
+        return;
+    }
+    sem_post(&slow->second_entered);
+    sem_wait(&slow->go);
+    slow->path_was_right = strcmp(path, "second") == 0;
+}
+
+/* The pipeline fails while a worker holds the file that the feeding thread is ending. */
+static void
+test_a_file_in_a_worker_outlives_the_failure(void **state)
+{
+    (void)state;
+    enum { SIZE = JOB_SLOTS * UNIT_SIZE };
+    static FaultDisk disk;
+    static uint8_t data[SIZE];
+    memset(data, 1, sizeof data);
+    SCOPED(Repository) repository = open_on(&disk);
+    CairnError err = {0}, later = {0};
+    uint64_t size;
+    uint32_t crc;
+    SlowCheck slow = {.path_was_right = false};
+    assert_int_equal(sem_init(&slow.second_entered, 0, 0) + sem_init(&slow.go, 0, 0), 0);
+    const BackupWriterOptions options = {.cluster = "main",
+                                         .system_id = 1,
+                                         .major = 17,
+                                         .jobs = 2,
+                                         .scratch_directory = scratch,
+                                         .check = slow_check,
+                                         .check_context = &slow};
+    BackupWriter *writer = backup_writer_begin(repository, &options, &err);
+    assert_non_null(writer);
+    disk.fail[FAULT_WRITE] = (Fault){.at_call = disk.calls[FAULT_WRITE] + 1, .error = ENOSPC};
+    assert_true(backup_writer_file_begin(writer, MAP_CLASS_CLUSTER, "first", 0600, &err));
+    assert_true(backup_writer_data(writer, data, SIZE, &err));
+    assert_true(backup_writer_file_end(writer, &size, &crc, &err));
+    assert_true(backup_writer_file_begin(writer, MAP_CLASS_CLUSTER, "second", 0600, &err));
+    assert_true(backup_writer_data(writer, data, SIZE, &err));
+    while (backup_writer_directory(writer, MAP_CLASS_CLUSTER, "until it fails", 0700, &err))
+        ;
+    assert_int_equal(err.kind, CAIRN_NO_SPACE);
+    assert_false(backup_writer_file_end(writer, &size, &crc, &later));
+    sem_post(&slow.go);
+    backup_writer_free(writer);
+    assert_true(slow.path_was_right);
+    sem_destroy(&slow.second_entered);
+    sem_destroy(&slow.go);
 }
 
 static const struct {
@@ -554,6 +651,8 @@ main(void)
         cmocka_unit_test(test_a_writer_whose_intent_changed_does_not_commit),
         cmocka_unit_test(test_each_backup_names_the_one_before),
         cmocka_unit_test(test_each_object_is_synced_before_its_name_and_its_directory_after),
+        cmocka_unit_test(test_our_own_commit_in_the_slot_is_synced_before_it_counts),
+        cmocka_unit_test(test_a_file_in_a_worker_outlives_the_failure),
         cmocka_unit_test(test_a_failure_reaches_the_feeding_thread_amid_the_stream),
         cmocka_unit_test(test_a_failure_anywhere_is_reported_and_publishes_nothing),
     };

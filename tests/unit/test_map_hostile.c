@@ -231,9 +231,17 @@ inner_of(RawMap *map, const MapNodeRef *child, size_t children, bool same_key)
     return raw_map_node(map, inner.data, inner.size);
 }
 
-/* Leaves of `entries` directories below `depth` inner levels of 20 children each, all the same. */
+/* How a tree is knotted: every node of a level is the same one. */
+typedef struct {
+    uint64_t depth;
+    size_t entries;         /* of the leaf */
+    size_t bottom_children; /* of the lowest inner node, all the leaf */
+    size_t children;        /* of those above */
+    bool same_key;
+} Knot;
+
 static CairnErrorKind
-walk_knot(uint64_t depth, size_t entries, size_t children, bool same_key)
+walk_knot(Knot knot)
 {
     SCOPED(Repository) repository = memory_repository("lz4");
     const BackupId bid = test_backup_id(1);
@@ -242,15 +250,15 @@ walk_knot(uint64_t depth, size_t entries, size_t children, bool same_key)
     SCOPED_BYTES ByteWriter leaf = {0};
     raw_map_begin(&map, repository, &bid);
     node_start(&leaf, NODE_LEAF, &bid);
-    byte_writer_varint(&leaf, entries);
-    for (size_t i = 0; i < entries; i++) {
+    byte_writer_varint(&leaf, knot.entries);
+    for (size_t i = 0; i < knot.entries; i++) {
         const char key[3] = {0, 'a', (char)('a' + i)};
         directory_entry(&leaf, key, i == 0 ? 2 : 3);
     }
     MapNodeRef ref = raw_map_node(&map, leaf.data, leaf.size);
-    for (uint64_t i = 0; i < depth && i < 8; i++)
-        ref = inner_of(&map, &ref, children, same_key);
-    const MapNodeRef root = raw_map_root(&map, depth, &ref);
+    for (uint64_t i = 0; i < knot.depth && i < 8; i++)
+        ref = inner_of(&map, &ref, i == 0 ? knot.bottom_children : knot.children, knot.same_key);
+    const MapNodeRef root = raw_map_root(&map, knot.depth, &ref);
     raw_map_finish(&map);
     return map_fixture_walk(repository, &root, &found);
 }
@@ -260,14 +268,16 @@ static void
 test_a_knotted_tree_does_not_take_for_ever(void **state)
 {
     (void)state;
-    assert_int_equal(walk_knot(8, 1, 20, false), CAIRN_CORRUPT);
-    assert_int_equal(walk_knot(8, 1, 20, true), CAIRN_CORRUPT);
-    assert_int_equal(walk_knot(8, 0, 20, false), CAIRN_CORRUPT); /* empty leaves */
-    assert_int_equal(walk_knot(8, 3, 1, false), CAIRN_OK);
-    assert_int_equal(walk_knot(1, 1, 0, false), CAIRN_CORRUPT); /* no children */
-    assert_int_equal(walk_knot(9, 1, 1, false), CAIRN_CORRUPT); /* too deep */
-    assert_int_equal(walk_knot(UINT64_MAX, 1, 1, false), CAIRN_CORRUPT);
-    assert_int_equal(walk_knot(0, 0, 0, false), CAIRN_OK); /* an empty map is one empty leaf */
+    assert_int_equal(walk_knot((Knot){8, 1, 20, 20, false}), CAIRN_CORRUPT);
+    assert_int_equal(walk_knot((Knot){8, 1, 1, 20, false}), CAIRN_CORRUPT);
+    assert_int_equal(walk_knot((Knot){8, 1, 20, 20, true}), CAIRN_CORRUPT);
+    assert_int_equal(walk_knot((Knot){8, 0, 20, 20, false}), CAIRN_CORRUPT); /* empty leaves */
+    assert_int_equal(walk_knot((Knot){8, 3, 1, 1, false}), CAIRN_OK);
+    assert_int_equal(walk_knot((Knot){1, 1, 0, 0, false}), CAIRN_CORRUPT); /* no children */
+    assert_int_equal(walk_knot((Knot){9, 1, 1, 1, false}), CAIRN_CORRUPT); /* too deep */
+    assert_int_equal(walk_knot((Knot){UINT64_MAX, 1, 1, 1, false}), CAIRN_CORRUPT);
+    assert_int_equal(walk_knot((Knot){0, 0, 0, 0, false}),
+                     CAIRN_OK); /* an empty map is an empty leaf */
 }
 
 static void
