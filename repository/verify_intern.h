@@ -35,9 +35,9 @@ bool verify_backup(Verify *verify, const CatalogBackup *backup, bool *good_out, 
 bool verify_pack(Verify *verify, const BackupId *creator, uint32_t pack, const char *backups, bool *ok_out,
                  CairnError *err) MUST_CHECK;
 
-/* Incarnations and the WAL below c/<cluster>/w, all of it; and what one backup needs from start to stop, which is only
-   looked for where all of it is read anyway. */
+/* Incarnations and the WAL below c/<cluster>/w, all of it; and what one backup needs from start to stop: read,
+   except by a quick look at everything. *good_out: all of it is there and whole. */
 bool verify_all_wal(Verify *verify, CairnError *err) MUST_CHECK;
-bool verify_backup_wal(Verify *verify, const Fate *fate, CairnError *err) MUST_CHECK;
+bool verify_backup_wal(Verify *verify, const Fate *fate, bool *good_out, CairnError *err) MUST_CHECK;
 
 #endif

@@ -131,3 +131,18 @@ def test_restore_stops_at_damage_and_works_once_it_is_mended(sample, workshop, k
     assert good.read_bytes() == victim.read_bytes()
     restore_first(sample, pgcairn, target, expect=OK)
     verify_backup(target)
+
+
+def test_a_backup_without_its_whole_wal_is_not_called_good(workshop):
+    server, pgcairn = workshop.archiving_server(wal_segsize=1)
+    server.sql("CREATE TABLE t (n int)")
+    made = pgcairn.backup()
+    segment = server.value("SELECT pg_walfile_name(%s)", made["start_lsn"])
+    (path,) = pgcairn.objects(f"**/{segment}")
+    damage.truncate(path, path)
+
+    report = pgcairn.json("verify", expect=DAMAGED)
+
+    assert report["good_backups"] == 0
+    assert made["label"] in [finding["backups"] for finding in report["findings"]]
+    assert [backup["state"] for backup in pgcairn.backups()] == ["wal-complete"]
