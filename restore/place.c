@@ -177,8 +177,8 @@ place_close(const World *world, Place *place)
 }
 
 typedef struct {
+    const Place *place;
     int depth;
-    bool version_directories_only;
     uint64_t bytes;
 } Walk;
 
@@ -188,8 +188,13 @@ static bool enter_subdirectory(const World *world, int dirfd, const char *name, 
 static bool
 skipped_at_top(const Walk *walk, const char *name)
 {
-    return walk->depth == 0 && (strcmp(name, RESTORE_MARKER) == 0 ||
-                                (walk->version_directories_only && strncmp(name, "PG_", 3) != 0));
+    char version[16];
+    if (walk->depth > 0)
+        return false;
+    if (strcmp(name, RESTORE_MARKER) == 0)
+        return true;
+    const int length = snprintf(version, sizeof version, "PG_%d_", walk->place->major);
+    return walk->place->oid != 0 && strncmp(name, version, (size_t)length) != 0;
 }
 
 static bool
@@ -224,7 +229,9 @@ count_entry(const World *world, int dirfd, const char *name, void *context, Cair
         return true;
     if (world->disk->fstatat(world->disk, dirfd, name, &status, AT_SYMLINK_NOFOLLOW) != 0)
         return errno == ENOENT || cairn_error_errno(err, "unable to examine '%s'", name);
-    walk->bytes += (uint64_t)status.st_blocks * 512;
+    /* What is mounted here, or has another name elsewhere, frees nothing when it goes. */
+    if (status.st_dev == walk->place->device && (S_ISDIR(status.st_mode) || status.st_nlink == 1))
+        walk->bytes += (uint64_t)status.st_blocks * 512;
     return !S_ISDIR(status.st_mode) ||
            enter_subdirectory(world, dirfd, name, walk, count_entry, err);
 }
@@ -246,8 +253,8 @@ enter_subdirectory(const World *world, int dirfd, const char *name, Walk *walk,
     return good;
 }
 
-static bool
-mark(const World *world, Place *place, CairnError *err)
+bool
+place_mark(const World *world, Place *place, CairnError *err)
 {
     static const char TEXT[] = "A restore by pgcairn is under way here, or was interrupted.\n"
                                "The next one removes everything in this directory.\n";
@@ -289,9 +296,10 @@ remove_control_file(const World *world, const Place *place, CairnError *err)
 bool
 place_clear(const World *world, Place *place, CairnError *err)
 {
-    Walk walk = {.version_directories_only = place->oid != 0 && place->state == DIRECTORY_CLUSTER};
+    Walk walk = {.place = place};
 
-    if (!mark(world, place, err) || (place->oid == 0 && !remove_control_file(world, place, err)) ||
+    CAIRN_ASSERT(place->marked);
+    if ((place->oid == 0 && !remove_control_file(world, place, err)) ||
         !for_each_entry(world, place->fd, remove_entry, &walk, err)) {
         return cairn_error_wrap(err, "'%s'", place->path);
     }
@@ -301,7 +309,7 @@ place_clear(const World *world, Place *place, CairnError *err)
 bool
 place_used_bytes(const World *world, const Place *place, uint64_t *bytes_out, CairnError *err)
 {
-    Walk walk = {.version_directories_only = place->oid != 0 && place->state == DIRECTORY_CLUSTER};
+    Walk walk = {.place = place};
     if (place->fd >= 0 && !for_each_entry(world, place->fd, count_entry, &walk, err))
         return cairn_error_wrap(err, "'%s'", place->path);
     *bytes_out = walk.bytes;

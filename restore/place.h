@@ -15,8 +15,8 @@ typedef struct {
     int fd; /* -1: missing, not to be made */
     dev_t device;
     DirectoryState state;
-    bool marked;  /* the marker lies there, from an earlier attempt or from us */
-    bool replace; /* what another cluster left there (PG_*) is to be removed */
+    bool marked; /* the marker lies there, from an earlier attempt or from us */
+    int major;   /* of a tablespace: only directories of this version are ours to remove */
 } Place;
 
 bool place_open(const World *world, const char *path, bool create, Place *place_out,
@@ -25,8 +25,9 @@ bool place_open(const World *world, const char *path, bool create, Place *place_
    or was since place_open. */
 bool place_lock(const World *world, Place *place, CairnError *err) MUST_CHECK;
 void place_close(const World *world, Place *place);
-/* Marker down and durable; then everything but it is removed (of a tablespace that is replaced:
- * PG_*). */
+bool place_mark(const World *world, Place *place, CairnError *err) MUST_CHECK;
+/* Everything but the marker is removed; of a tablespace, which servers of several versions may
+ * share, only PG_<major>_*. */
 bool place_clear(const World *world, Place *place, CairnError *err) MUST_CHECK;
 /* Bytes on disk that place_clear will free. */
 bool place_used_bytes(const World *world, const Place *place, uint64_t *bytes_out,

@@ -102,9 +102,9 @@ tablespaces_open(const Fate *backup, const TablespaceOptions *options, TargetDir
             continue;
         const char *place = mapped_place(options, tablespace->oid, tablespace->path);
         any_moved = any_moved || place != NULL;
-        if (!target_directory_add_tablespace(directory, tablespace->oid,
-                                             place != NULL ? place : tablespace->path,
-                                             options->replace && place == NULL, err)) {
+        if (!target_directory_add_tablespace(
+                directory, tablespace->oid, place != NULL ? place : tablespace->path, backup->major,
+                options->replace && place == NULL, err)) {
             return false;
         }
     }

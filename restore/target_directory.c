@@ -50,11 +50,13 @@ create_place(const World *world, Place *place, CairnError *err)
 {
     if (place->fd < 0) {
         const uint32_t oid = place->oid;
+        const int major = place->major;
         char path[PATH_MAX];
         snprintf(path, sizeof path, "%s", place->path);
         if (!place_open(world, path, true, place, err))
             return false;
         place->oid = oid;
+        place->major = major;
         if (place->state != DIRECTORY_EMPTY)
             return cairn_error(err, CAIRN_REFUSED, "'%s' was filled by somebody else", path);
     }
@@ -141,6 +143,22 @@ find_tablespace(const TargetDirectory *directory, uint32_t oid)
     return NULL;
 }
 
+/* The cluster that is replaced says so itself, by its link: a copy of it, or an empty directory, is
+   no reason to remove the tablespace of a server that may be alive. */
+static bool
+is_tablespace_of_old(const TargetDirectory *directory, const Place *place)
+{
+    const Disk *disk = directory->world->disk;
+    char link[32];
+    struct stat linked;
+    struct stat there;
+    snprintf(link, sizeof link, "pg_tblspc/%" PRIu32, place->oid);
+    return directory->root.state == DIRECTORY_CLUSTER && place->fd >= 0 &&
+           disk->fstatat(disk, directory->root.fd, link, &linked, 0) == 0 &&
+           disk->fstat(disk, place->fd, &there) == 0 && linked.st_dev == there.st_dev &&
+           linked.st_ino == there.st_ino;
+}
+
 static bool
 refuse_tablespace(const TargetDirectory *directory, const Place *place, bool replace,
                   CairnError *err)
@@ -160,25 +178,27 @@ refuse_tablespace(const TargetDirectory *directory, const Place *place, bool rep
         }
     }
     if (place->state == DIRECTORY_EMPTY || place->state == DIRECTORY_OURS ||
-        (replace && place->state == DIRECTORY_CLUSTER)) {
+        (replace && place->state == DIRECTORY_CLUSTER && is_tablespace_of_old(directory, place))) {
         return true;
     }
     cairn_error(err, CAIRN_REFUSED, "the place of tablespace %" PRIu32 ", '%s', is not empty",
                 place->oid, place->path);
-    return cairn_error_hint(err, "give another one: --tablespace-map=%" PRIu32 "=/empty/directory",
+    return cairn_error_hint(err,
+                            "give another one: --tablespace-map=%" PRIu32 "=/empty/directory; "
+                            "or empty it, if no server uses it any more",
                             place->oid);
 }
 
 bool
 target_directory_add_tablespace(TargetDirectory *directory, uint32_t oid, const char *path,
-                                bool replace, CairnError *err)
+                                int major, bool replace, CairnError *err)
 {
     CAIRN_ASSERT(oid != 0 && find_tablespace(directory, oid) == NULL);
     Place place;
     if (!place_open(directory->world, path, false, &place, err))
         return cairn_error_wrap(err, "tablespace %" PRIu32, oid);
     place.oid = oid;
-    place.replace = replace;
+    place.major = major;
     if (!refuse_tablespace(directory, &place, replace, err)) {
         place_close(directory->world, &place);
         return false;
@@ -238,9 +258,23 @@ target_directory_check_space(const TargetDirectory *directory, const SpaceNeed *
     return true;
 }
 
+static bool
+mark_place(TargetDirectory *directory, Place *place, CairnError *err)
+{
+    return place_mark(directory->world, place, err) || cairn_error_wrap(err, "'%s'", place->path);
+}
+
 bool
 target_directory_clear(TargetDirectory *directory, CairnError *err)
 {
+    /* First all markers: an interrupted restore must find what it began to replace marked as its
+       own, since the link that proved it is gone by then. */
+    for (size_t i = 0; i < directory->tablespace_count; i++) {
+        if (!mark_place(directory, &directory->tablespaces[i], err))
+            return false;
+    }
+    if (!mark_place(directory, &directory->root, err))
+        return false;
     if (!place_clear(directory->world, &directory->root, err))
         return false;
     for (size_t i = 0; i < directory->tablespace_count; i++) {

@@ -46,10 +46,11 @@ int target_directory_fd(const TargetDirectory *directory);           /* -1 when 
 /* REFUSED when postmaster.pid names a live process. */
 bool target_directory_refuse_running(const TargetDirectory *directory, CairnError *err) MUST_CHECK;
 
-/* A tablespace's place, an absolute path. The same rules: empty or ours, or,
-   where replace says so, another cluster's directories PG_*, which clear removes. */
+/* A tablespace's place, an absolute path. The same rules: empty or ours, or, where replace says so
+   and the cluster in the data directory has this very tablespace, its directories PG_<major>_*,
+   which clear removes. */
 bool target_directory_add_tablespace(TargetDirectory *directory, uint32_t oid, const char *path,
-                                     bool replace, CairnError *err) MUST_CHECK;
+                                     int major, bool replace, CairnError *err) MUST_CHECK;
 
 /* Needs and has, per file system; *_bytes by tablespace oid, 0 the data directory. NO_SPACE names
    it. What clear will remove counts as free. */
@@ -60,8 +61,8 @@ typedef struct {
 bool target_directory_check_space(const TargetDirectory *directory, const SpaceNeed *needs,
                                   size_t count, CairnError *err) MUST_CHECK;
 
-/* Begins: marker down, then, in a directory that is not empty, pg_control first and all else after
-   it is removed. Symbolic links are removed, not followed. */
+/* Begins: all markers down, then, in a directory that is not empty, pg_control first and all else
+   after it is removed. Symbolic links are removed, not followed. */
 bool target_directory_clear(TargetDirectory *directory, CairnError *err) MUST_CHECK;
 
 /* An open directory below the target, counted. path "" is the data directory itself;

@@ -1,3 +1,4 @@
+#include "restore/place.h"
 #include "restore/target_directory.h"
 
 #include "tests/unit/support/fault_disk.h"
@@ -235,7 +236,7 @@ test_tablespaces_lie_apart_and_are_linked(void **state)
     snprintf(place, sizeof place, "%s.ts", fixture->path);
 
     SCOPED(TargetDirectory) directory = open_target(fixture);
-    assert_true(target_directory_add_tablespace(directory, 16400, place, false, &err));
+    assert_true(target_directory_add_tablespace(directory, 16400, place, 15, false, &err));
     assert_true(target_directory_create(directory, &err));
     assert_true(target_directory_clear(directory, &err));
     assert_true(target_directory_make(directory, "pg_tblspc", 0700, &err));
@@ -248,8 +249,118 @@ test_tablespaces_lie_apart_and_are_linked(void **state)
     assert_string_equal(target, place);
     assert_int_equal(access(scratch_path(place, "PG_15/f"), F_OK), 0);
 
-    assert_false(target_directory_add_tablespace(directory, 16401, fixture->path, false, &err));
+    assert_false(target_directory_add_tablespace(directory, 16401, fixture->path, 15, false, &err));
     assert_int_equal(err.kind, CAIRN_REFUSED);
+}
+
+/* A cluster with tablespace 16400 at *.old, which a server of version 14 uses too. */
+static const char *
+make_cluster_with_tablespace(const Fixture *fixture, bool linked)
+{
+    static char place[300];
+    snprintf(place, sizeof place, "%s.old", fixture->path);
+    assert_int_equal(mkdir(fixture->path, 0700), 0);
+    make_directory(fixture, "global");
+    make_file(fixture, "global/pg_control", "x");
+    make_directory(fixture, "pg_tblspc");
+    assert_int_equal(mkdir(place, 0700), 0);
+    assert_int_equal(mkdir(scratch_path(place, "PG_14_202107181"), 0700), 0);
+    assert_int_equal(mkdir(scratch_path(place, "PG_15_202209061"), 0700), 0);
+    if (linked)
+        assert_int_equal(symlink(place, below(fixture, "pg_tblspc/16400")), 0);
+    return place;
+}
+
+static void
+test_a_replaced_tablespace_loses_its_own_version_only(void **state)
+{
+    Fixture *fixture = *state;
+    CairnError err = {0};
+    const char *place = make_cluster_with_tablespace(fixture, true);
+
+    SCOPED(TargetDirectory) directory = open_target(fixture);
+    assert_true(target_directory_add_tablespace(directory, 16400, place, 15, true, &err));
+    assert_true(target_directory_create(directory, &err));
+    assert_int_equal(access(scratch_path(place, "PG_15_202209061"), F_OK), 0);
+    assert_true(target_directory_clear(directory, &err));
+    assert_int_equal(access(scratch_path(place, "PG_14_202107181"), F_OK), 0);
+    assert_int_not_equal(access(scratch_path(place, "PG_15_202209061"), F_OK), 0);
+    assert_false(present(fixture, "pg_tblspc"));
+}
+
+static void
+test_a_tablespace_that_the_replaced_cluster_does_not_have_is_refused(void **state)
+{
+    Fixture *fixture = *state;
+    CairnError err = {0};
+    const char *place = make_cluster_with_tablespace(fixture, false);
+
+    SCOPED(TargetDirectory) directory = open_target(fixture);
+    assert_false(target_directory_add_tablespace(directory, 16400, place, 15, true, &err));
+    assert_int_equal(err.kind, CAIRN_REFUSED);
+}
+
+static void
+test_an_interrupted_replacement_finds_its_tablespaces_again(void **state)
+{
+    Fixture *fixture = *state;
+    CairnError err = {0};
+    const char *place = make_cluster_with_tablespace(fixture, true);
+    {
+        SCOPED(TargetDirectory) directory = open_target(fixture);
+        assert_true(target_directory_add_tablespace(directory, 16400, place, 15, true, &err));
+        assert_true(target_directory_create(directory, &err));
+        /* pg_control and the link go, the tablespace's directory does not. */
+        fixture->disk.fail[FAULT_UNLINK] = (Fault){.at_call = 5, .error = EIO};
+        assert_false(target_directory_clear(directory, &err));
+        cairn_error_clear(&err);
+    }
+    fault_disk_reset(&fixture->disk);
+    assert_false(present(fixture, "pg_tblspc/16400"));
+    assert_int_equal(access(scratch_path(place, "PG_15_202209061"), F_OK), 0);
+
+    SCOPED(TargetDirectory) directory = open_target(fixture);
+    assert_int_equal(target_directory_state(directory), DIRECTORY_OURS);
+    assert_true(target_directory_add_tablespace(directory, 16400, place, 15, true, &err));
+    assert_true(target_directory_create(directory, &err));
+    assert_true(target_directory_clear(directory, &err));
+    assert_int_equal(access(scratch_path(place, "PG_14_202107181"), F_OK), 0);
+    assert_int_not_equal(access(scratch_path(place, "PG_15_202209061"), F_OK), 0);
+}
+
+static void
+write_big(const char *path)
+{
+    static const char BYTES[1 << 20] = {1};
+    const int fd = open(path, O_WRONLY | O_CREAT, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, BYTES, sizeof BYTES), (ssize_t)sizeof BYTES);
+    close(fd);
+}
+
+static void
+test_only_what_will_be_removed_counts_as_free(void **state)
+{
+    Fixture *fixture = *state;
+    CairnError err = {0};
+    const char *path = make_cluster_with_tablespace(fixture, true);
+    char other_name[320];
+    uint64_t bytes;
+    Place place;
+
+    write_big(scratch_path(path, "PG_14_202107181/f"));
+    write_big(scratch_path(path, "PG_15_202209061/f"));
+    snprintf(other_name, sizeof other_name, "%s", scratch_path(path, "PG_14_202107181/linked"));
+    assert_int_equal(link(scratch_path(path, "PG_14_202107181/f"), other_name), 0);
+    assert_true(place_open(&fixture->disk.world, path, false, &place, &err));
+    place.oid = 16400;
+    place.major = 15;
+    assert_true(place_used_bytes(&fixture->disk.world, &place, &bytes, &err));
+    assert_in_range(bytes, 1 << 20, (1 << 20) + (64 << 10));
+    place.major = 14;
+    assert_true(place_used_bytes(&fixture->disk.world, &place, &bytes, &err));
+    assert_in_range(bytes, 0, 64 << 10);
+    place_close(&fixture->disk.world, &place);
 }
 
 /* A process that is killed removes nothing behind itself. */
@@ -286,6 +397,11 @@ main(void)
         cmocka_unit_test_setup(test_commit_puts_the_control_file_in_place_and_ends_the_marker,
                                setup),
         cmocka_unit_test_setup(test_tablespaces_lie_apart_and_are_linked, setup),
+        cmocka_unit_test_setup(test_a_replaced_tablespace_loses_its_own_version_only, setup),
+        cmocka_unit_test_setup(test_a_tablespace_that_the_replaced_cluster_does_not_have_is_refused,
+                               setup),
+        cmocka_unit_test_setup(test_an_interrupted_replacement_finds_its_tablespaces_again, setup),
+        cmocka_unit_test_setup(test_only_what_will_be_removed_counts_as_free, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
