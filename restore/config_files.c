@@ -26,8 +26,9 @@ static const char *const NAMES[CONFIG_FILE_COUNT] = {
 /* For a backup that has none: the server starts, and lets in whom the machine vouches for. */
 static const char *const MINIMAL[CONFIG_FILE_COUNT] = {
     [CONFIG_MAIN] = "# Made by pgcairn restore: the backup has no postgresql.conf.\n",
-    [CONFIG_HBA] = "# Made by pgcairn restore: the backup has no pg_hba.conf.\n"
-                   "local all all peer\n",
+    /* In parentheses, or clang takes the second line for a forgotten comma. */
+    [CONFIG_HBA] = ("# Made by pgcairn restore: the backup has no pg_hba.conf.\n"
+                    "local all all peer\n"),
     [CONFIG_IDENT] = "# Made by pgcairn restore: the backup has no pg_ident.conf.\n",
 };
 
