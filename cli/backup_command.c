@@ -112,6 +112,10 @@ judge(const BackupReport *report, CairnError *err)
         cairn_error(err, CAIRN_UNAVAILABLE,
                     "backup %s is copied but not restorable yet: %zu WAL files are missing, the first is %s",
                     fate->label, report->missing_wal_count, report->missing_wal[0]);
+        if (fate->from_standby)
+            return cairn_error_hint(err, "a standby cannot end a segment: SELECT pg_switch_wal() on the primary, or "
+                                         "archive_timeout there, sends it; then `pgcairn info` shows the backup as "
+                                         "wal-complete");
         return cairn_error_hint(err, "repair archiving (`pgcairn check`); once the WAL arrives, `pgcairn info` shows "
                                      "the backup as wal-complete");
     }

@@ -5,28 +5,74 @@
 #include "common/log.h"
 
 #include <stdio.h>
+#include <string.h>
 
+/* What a condition is for: `--explain`. */
+static const struct {
+    const char *name;
+    const char *why;
+} REASONS[] = {
+    {"configuration", "says which server and which repository are meant"},
+    {"repository", "backups and WAL go there; its id tells it from an empty mount point"},
+    {"repository-writable", "a file is begun there and given up again"},
+    {"connection", "backup asks the server over SQL what and who it is"},
+    {"version", "15 to 18 are supported"},
+    {"privileges",
+     "REPLICATION takes backups, pg_read_all_settings finds configuration files, EXECUTE "
+     "on pg_switch_wal lets this check see WAL arrive; more is not needed"},
+    {"replication-connection", "the data comes over it; pg_hba.conf has lines of its own for it"},
+    {"identity", "WAL and backups of another server are never taken for this one's"},
+    {"wal_level", "minimal leaves out what recovery needs"},
+    {"full_page_writes", "without it a backup taken while pages are written may hold torn ones"},
+    {"max_wal_senders", "backup takes one of them"},
+    {"data_checksums", "with them every page of a backup is proven when it is read"},
+    {"tablespaces", "all of them must be in a backup"},
+    {"archive_mode", "no point in time can be recovered without archived WAL"},
+    {"archive_command", "its exit code is the server's only word that WAL is safe"},
+    {"wal-arrival", "a segment is ended on the server and must appear in the repository"},
+    {"free-space", "a full repository stops archiving, and then pg_wal fills up"},
+    {"backups", "recovery begins with one, and replays all WAL since: older is slower"},
+    {"retention", "what is kept must fit"},
+};
+
+static const char *
+reason_of(const char *name)
+{
+    for (size_t i = 0; i < sizeof REASONS / sizeof REASONS[0]; i++) {
+        if (strcmp(REASONS[i].name, name) == 0)
+            return REASONS[i].why;
+    }
+    return NULL;
+}
+
+/* context: whether to explain; NULL: no. */
 static void
 print_result(void *context, const CheckResult *result)
 {
-    (void)context;
+    const bool *explain = context;
+    const char *why = explain != NULL && *explain ? reason_of(result->name) : NULL;
     if (result->text[0] != '\0')
         printf("%s: %s (%s)\n", result->name, check_status_name(result->status), result->text);
     else
         printf("%s: %s\n", result->name, check_status_name(result->status));
+    if (why != NULL)
+        printf("  %s\n", why);
     /* Each line as it is known: the last one may take a minute. */
     fflush(stdout);
 }
 
 static json_t *
-report_json(const char *cluster, const CheckReport *report)
+report_json(const char *cluster, const CheckReport *report, bool explain)
 {
     json_t *results = json_array();
     for (size_t i = 0; i < report->count; i++) {
         const CheckResult *result = &report->results[i];
-        json_array_append_new(results,
-                              json_pack("{s:s, s:s, s:s}", "name", result->name, "status",
-                                        check_status_name(result->status), "text", result->text));
+        const char *why = explain ? reason_of(result->name) : NULL;
+        json_t *item = json_pack("{s:s, s:s, s:s}", "name", result->name, "status",
+                                 check_status_name(result->status), "text", result->text);
+        if (why != NULL)
+            json_object_set_new(item, "why", json_string(why));
+        json_array_append_new(results, item);
     }
     return json_pack("{s:s, s:s, s:o}", "cluster", cluster, "status",
                      check_status_name(check_worst(report)), "results", results);
@@ -52,8 +98,8 @@ configuration_failed(bool json, CairnError *err)
     return 1;
 }
 
-int
-command_check(const World *world, int argc, char **argv)
+static int
+run_check(const World *world, bool explain, int argc, char **argv)
 {
     int64_t timeout_s = CHECK_DEFAULT_TIMEOUT_S;
     bool no_switch = false;
@@ -62,13 +108,16 @@ command_check(const World *world, int argc, char **argv)
          "how long a switched segment may take to arrive (default 60)"},
         {"no-switch", 0, OPTION_FLAG, &no_switch, NULL,
          "do not switch a WAL segment: arrival stays unproven"},
+        {"explain", 0, OPTION_FLAG, &explain, NULL,
+         "say what each condition is for (also: doctor)"},
         {NULL, 0, OPTION_FLAG, NULL, NULL, NULL},
     };
     const CommandHelp help = {
         .name = "check",
         .synopsis = "pgcairn check [options]",
         .summary = "Would a backup work, and does WAL arrive? One line a condition",
-        .examples = "  pgcairn check\n  pgcairn check --output=json --timeout 120\n",
+        .examples = "  pgcairn check\n  pgcairn check --output=json --timeout 120\n"
+                    "  pgcairn check --explain\n",
         .options = options,
     };
     CairnError err = {0};
@@ -97,9 +146,22 @@ command_check(const World *world, int argc, char **argv)
                                 .config_file = session.global->file,
                                 .timeout_s = (int)timeout_s,
                                 .no_switch = no_switch,
-                                .report = json ? NULL : print_result};
+                                .report = json ? NULL : print_result,
+                                .context = &explain};
     SCOPED(CheckReport) report = check_run(&check);
-    if (json && !cli_print_json(report_json(session.cluster->name, report), &err))
+    if (json && !cli_print_json(report_json(session.cluster->name, report, explain), &err))
         return cli_failed(&err);
     return check_worst(report) == CHECK_FAILED ? 1 : 0;
+}
+
+int
+command_check(const World *world, int argc, char **argv)
+{
+    return run_check(world, false, argc, argv);
+}
+
+int
+command_doctor(const World *world, int argc, char **argv)
+{
+    return run_check(world, true, argc, argv);
 }

@@ -26,7 +26,7 @@ static const Command COMMANDS[] = {
     {"wal", wal_command, "push, get and friends: what PostgreSQL calls (also: pgcairn-wal)"},
     {"version", command_version, "version of the program"},
     {"list", command_info, NULL},
-    {"doctor", command_check, NULL},
+    {"doctor", command_doctor, NULL},
     {"archive-push", wal_command_alias, NULL},
     {"archive-get", wal_command_alias, NULL},
 };

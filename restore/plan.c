@@ -173,8 +173,13 @@ choose_backup(Planner *planner, const TimelineHistory *path, Choice *choice, boo
         query.backup = backup->fate;
         if (!timeline_history_contains(path, backup->fate->stop_timeline, backup->fate->stop_lsn))
             continue;
-        if (!plan_reach(&query, &reach, err))
+        if (!plan_reach(&query, &reach, err)) {
+            if (err->kind == CAIRN_CORRUPT && err->hint[0] == '\0')
+                cairn_error_hint(err,
+                                 "`pgcairn verify` lists what is damaged; --type=immediate and "
+                                 "--lsn before the damage do without what follows");
             return cairn_error_wrap(err, "backup %s", backup->fate->label);
+        }
         /* Of a newer backup without its WAL no more is said than that; older ones may serve. */
         if (!asked || reach.verdict != REACH_INCOMPLETE)
             choice->reach = reach;

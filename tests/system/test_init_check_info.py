@@ -104,6 +104,15 @@ def test_check_proves_that_wal_arrives(site):
     assert found["backups"][0] == "OK"
 
 
+def test_doctor_says_what_each_condition_is_for(site):
+    _, pgcairn = site
+    plain = pgcairn.json("check", "--no-switch")["results"]
+    explained = pgcairn.json("doctor", "--no-switch")["results"]
+    assert [result["name"] for result in explained] == [result["name"] for result in plain]
+    assert not [result for result in explained if not result.get("why")]
+    assert not [result for result in plain if "why" in result]
+
+
 def test_check_leaves_nothing_in_the_repository(site):
     _, pgcairn = site
     before = pgcairn.objects()
