@@ -16,7 +16,8 @@ typedef struct {
     const PlanOptions *options;
     Arena *arena;
     PlanCandidates candidates;
-    bool set_by_hand; /* one backup, named by --set */
+    bool set_by_hand;     /* one backup, named by --set */
+    size_t earlier_count; /* backups of an earlier system, which only --set reaches */
     Incarnation incarnation;
     WalArchive *archive;
 } Planner;
@@ -74,6 +75,8 @@ list_candidates(Planner *planner, CairnError *err)
             newest = backup->fate;
         if (backup->fate->system_id == newest->system_id && backup->fate->major == newest->major)
             planner->candidates.backups[planner->candidates.count++] = backup;
+        else
+            planner->earlier_count++;
     }
     if (newest == NULL) {
         for (size_t i = catalog->count; i-- > 0;) {
@@ -103,6 +106,7 @@ refuse(Planner *planner, CairnErrorKind kind, const char *why, CairnError *err)
 {
     char target[TARGET_TEXT_SIZE];
     char windows[PLAN_WINDOWS_SIZE];
+    char earlier[96] = "";
 
     target_describe(target, planner->target);
     CairnError problem = {0};
@@ -112,7 +116,11 @@ refuse(Planner *planner, CairnErrorKind kind, const char *why, CairnError *err)
         cairn_error(err, kind, "%s", why);
     else
         cairn_error(err, kind, "target %s cannot be reached: %s", target, why);
-    return cairn_error_hint(err, "what can be reached:\n%s", windows);
+    if (planner->earlier_count > 0)
+        snprintf(earlier, sizeof earlier,
+                 "\n  from %zu backup%s of an earlier system: by --set=LABEL",
+                 planner->earlier_count, planner->earlier_count == 1 ? "" : "s");
+    return cairn_error_hint(err, "what can be reached:\n%s%s", windows, earlier);
 }
 
 /*

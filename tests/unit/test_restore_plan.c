@@ -485,6 +485,16 @@ test_a_history_told_by_a_later_timeline_is_enough(void **state)
     assert_stops(plan, "B", fixture->commit[104], false);
 }
 
+static void
+test_backups_of_an_earlier_system_are_named_where_the_target_is_refused(void **state)
+{
+    Fixture *fixture = *state;
+    fixture->backups[0].fate->system_id++;
+    const CairnError err = refusal(fixture, at_time(SECONDS(20), false), NULL, CAIRN_REFUSED);
+    assert_non_null(strstr(err.message, "no backup is old enough"));
+    assert_non_null(strstr(err.hint, "1 backup of an earlier system: by --set=LABEL"));
+}
+
 int
 main(void)
 {
@@ -521,6 +531,9 @@ main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(
             test_a_backup_on_a_timeline_without_history_is_not_replaced_by_an_older_one, setup,
+            teardown),
+        cmocka_unit_test_setup_teardown(
+            test_backups_of_an_earlier_system_are_named_where_the_target_is_refused, setup,
             teardown),
         cmocka_unit_test_setup_teardown(test_a_history_told_by_a_later_timeline_is_enough, setup,
                                         teardown),
