@@ -206,8 +206,11 @@ Repository *
 repository_open(const World *world, const RepositoryConfig *config, CairnError *err)
 {
     SCOPED(Repository) repository = repository_at_path(world, config, false, err);
-    if (repository == NULL)
+    if (repository == NULL) {
+        if (err->kind == CAIRN_NOT_FOUND && err->hint[0] == '\0')
+            cairn_error_hint(err, "is the path right, and mounted? `pgcairn init` makes a new one");
         return NULL;
+    }
     if (!read_identity(repository, err)) {
         if (err->kind == CAIRN_NOT_FOUND) {
             cairn_error_hint(err, "'%s' is not a pgcairn repository; is the path right and mounted? "
