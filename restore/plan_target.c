@@ -275,6 +275,27 @@ reach_lsn(const ReachQuery *query, Reach *reach, CairnError *err)
     return true;
 }
 
+/* End of the last segment that is stored for the path, whatever is missing before it. */
+static uint64_t
+stored_end(const ReachQuery *query)
+{
+    const uint32_t segment_size = query->backup->wal_segment_size;
+    uint64_t end_lsn = 0;
+    for (size_t i = 0; i < query->path->stretch_count; i++) {
+        const TimelineStretch *stretch = &query->path->stretches[i];
+        const WalTimeline *timeline = wal_archive_find(query->archive, stretch->timeline);
+        if (timeline == NULL || timeline->run_count == 0)
+            continue;
+        /* The segment with the fork is the next timeline's. */
+        const uint64_t fork = wal_segment_of(stretch->end_lsn, segment_size);
+        uint64_t end = timeline->runs[timeline->run_count - 1].last_segment + 1;
+        end = end < fork ? end : fork;
+        if (end * segment_size > end_lsn)
+            end_lsn = end * segment_size;
+    }
+    return end_lsn;
+}
+
 /* All of the timeline, as far as it is there. A hole with more behind it is no end. */
 static bool
 reach_end(const ReachQuery *query, Reach *reach, CairnError *err)
@@ -290,10 +311,8 @@ reach_end(const ReachQuery *query, Reach *reach, CairnError *err)
 
     const uint64_t end_lsn =
         wal_archive_unbroken_end(query->archive, query->path, query->backup->start_lsn);
-    const WalTimeline *timeline = wal_archive_find(query->archive, query->path->timeline);
     const uint32_t segment_size = query->backup->wal_segment_size;
-    if (timeline != NULL && timeline->run_count > 0 &&
-        (timeline->runs[timeline->run_count - 1].last_segment + 1) * segment_size > end_lsn) {
+    if (stored_end(query) > end_lsn) {
         char name[WAL_NAME_SIZE];
         char start[LSN_TEXT_SIZE];
         wal_segment_name(name, timeline_history_at(query->path, end_lsn),

@@ -397,6 +397,24 @@ test_a_gap_is_no_end(void **state)
 }
 
 static void
+test_a_gap_in_an_ancestor_is_no_end_either(void **state)
+{
+    Fixture *fixture = *state;
+    const char history[] = "1\t0/800100\tx\n";
+    Target numbered = {.type = TARGET_DEFAULT, .timeline_choice = TIMELINE_NUMBER, .timeline = 2};
+    /* Timeline 2 began, and nothing of it is archived yet. */
+    wal_fixture_store(&fixture->wal, "00000002.history", history, strlen(history));
+    SCOPED(RestorePlan) whole = plan_of(fixture, numbered, NULL);
+    assert_int_equal(whole->timeline, 2);
+
+    assert_int_equal(remove(wal_fixture_object_path(&fixture->wal,
+                                                    "00000001/00000000/000000010000000000000006")),
+                     0);
+    const CairnError err = refusal(fixture, numbered, NULL, CAIRN_REFUSED);
+    assert_non_null(strstr(err.message, "000000010000000000000006 is missing"));
+}
+
+static void
 test_several_leaves_are_refused_unless_the_target_lies_before_the_fork(void **state)
 {
     Fixture *fixture = *state;
@@ -522,6 +540,7 @@ main(void)
         cmocka_unit_test_setup_teardown(test_damaged_and_expired_backups_are_passed_over, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_gap_is_no_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_gap_in_an_ancestor_is_no_end_either, setup, teardown),
         cmocka_unit_test_setup_teardown(
             test_several_leaves_are_refused_unless_the_target_lies_before_the_fork, setup,
             teardown),
