@@ -52,6 +52,12 @@ add_ending(const RestorePlan *plan, ByteWriter *text)
         add(text,
             "  # it recovers to the target and pauses, read-only; look around, then open it:\n"
             "  psql -d postgres -c 'SELECT pg_wal_replay_resume()'\n");
+        if (plan->closed_by != 0)
+            add(text,
+                "  # but first store %08" PRIX32
+                ".history (pgcairn-wal push): without it the server "
+                "cannot open\n",
+                plan->closed_by);
         if (stops_inside_transaction(plan))
             add(text, "  # a query that hangs waits for the transaction that recovery stopped "
                       "inside (a DROP or\n"

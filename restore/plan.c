@@ -128,20 +128,23 @@ refuse(Planner *planner, CairnErrorKind kind, const char *why, CairnError *err)
  * passed over. (Where a later timeline's history tells of it, it is no leaf.)
  */
 static bool
-refuse_without_history(Planner *planner, uint32_t timeline, CairnErrorKind kind, CairnError *err)
+refuse_without_history(Planner *planner, uint32_t timeline, CairnErrorKind kind, const char *more,
+                       CairnError *err)
 {
     char windows[CAIRN_ERROR_HINT_SIZE];
-    char why[160];
+    char why[256];
 
     snprintf(why, sizeof why,
-             "WAL of timeline %u is stored, but not %08X.history, which says where it began",
-             timeline, timeline);
+             "WAL of timeline %u is stored, but not %08X.history, which says where it began%s",
+             timeline, timeline, more);
     refuse(planner, kind, why, err);
     snprintf(windows, sizeof windows, "%s", err->hint);
-    return cairn_error_hint(err,
-                            "store it, in the data directory that has it: `pgcairn-wal push "
-                            "pg_wal/%08X.history`; or leave it out: --target-timeline=N; %.*s",
-                            timeline, CAIRN_ERROR_HINT_SIZE - 192, windows);
+    return cairn_error_hint(
+        err,
+        "store it, in the data directory that has it: `pgcairn-wal push "
+        "pg_wal/%08X.history`; or look at another timeline, paused at a target: "
+        "--target-timeline=N; %.*s",
+        timeline, CAIRN_ERROR_HINT_SIZE - 208, windows);
 }
 
 static bool
@@ -150,7 +153,7 @@ check_histories(Planner *planner, CairnError *err)
     for (size_t i = 0; i < wal_archive_timeline_count(planner->archive); i++) {
         const WalTimeline *timeline = wal_archive_timeline(planner->archive, i);
         if (timeline->is_leaf && timeline->history == NULL)
-            return refuse_without_history(planner, timeline->timeline, CAIRN_REFUSED, err);
+            return refuse_without_history(planner, timeline->timeline, CAIRN_REFUSED, "", err);
     }
     return true;
 }
@@ -303,7 +306,7 @@ choose_on_timeline(Planner *planner, uint32_t number, Choice *choice_out, CairnE
         return refuse(planner, CAIRN_NOT_FOUND, why, err);
     }
     if (timeline->history == NULL)
-        return refuse_without_history(planner, number, CAIRN_NOT_FOUND, err);
+        return refuse_without_history(planner, number, CAIRN_NOT_FOUND, "", err);
     if (!choose_backup(planner, timeline->history, choice_out, &found, err))
         return false;
     return found || refuse_reach(planner, choice_out, err);
@@ -323,7 +326,7 @@ choose_current(Planner *planner, Choice *choice_out, CairnError *err)
         if (timeline == NULL)
             continue;
         if (timeline->history == NULL)
-            return refuse_without_history(planner, timeline->timeline, CAIRN_REFUSED, err);
+            return refuse_without_history(planner, timeline->timeline, CAIRN_REFUSED, "", err);
         planner->candidates = (PlanCandidates){.backups = &all.backups[i], .count = 1};
         *choice_out = (Choice){0};
         const bool asked = choose_backup(planner, timeline->history, choice_out, &found, err);
@@ -349,6 +352,31 @@ latest_timeline(const WalArchive *archive)
     for (size_t i = 0; i < wal_archive_timeline_count(archive); i++)
         latest = wal_archive_timeline(archive, i)->timeline;
     return latest;
+}
+
+/*
+ * The server gives its new timeline the first number above its own that has no history file, and
+ * `pgcairn-wal get` will not call a file absent whose WAL is stored: else two timelines would share
+ * a number. So recovery can be looked at there, but ends in FATAL where it should open.
+ */
+static bool
+find_closing_timeline(Planner *planner, const TimelineHistory *path, uint32_t *closed_by_out,
+                      CairnError *err)
+{
+    const Target *target = planner->target;
+    uint32_t number = path->timeline + 1;
+    const WalTimeline *next = wal_archive_find(planner->archive, number);
+
+    while (next != NULL && next->history != NULL)
+        next = wal_archive_find(planner->archive, ++number);
+    *closed_by_out = next != NULL && target->type != TARGET_NONE ? number : 0;
+    if (*closed_by_out == 0 || (target->type != TARGET_DEFAULT && target->type != TARGET_STANDBY &&
+                                target->action != ACTION_PROMOTE)) {
+        return true;
+    }
+    return refuse_without_history(
+        planner, number, CAIRN_REFUSED,
+        ": recovery could not end, its new timeline would get that number", err);
 }
 
 static bool
@@ -436,9 +464,14 @@ plan_make(Repository *repository, const Catalog *catalog, const Target *target,
         return NULL;
     planner.archive = archive;
     Choice choice = {0};
-    if (!choose(&planner, &choice, err))
+    uint32_t closed_by;
+    if (!choose(&planner, &choice, err) ||
+        !find_closing_timeline(&planner, choice.path, &closed_by, err))
         return NULL;
-    return make_plan(&planner, &choice, err);
+    RestorePlan *plan = make_plan(&planner, &choice, err);
+    if (plan != NULL)
+        plan->closed_by = closed_by;
+    return plan;
 }
 
 void

@@ -44,6 +44,8 @@ typedef struct {
     char value[PLAN_VALUE_SIZE];
     bool inclusive;
     StopPoint stop;
+    uint32_t closed_by; /* it can be read, but opens for writing only once the history of this
+                           timeline is stored; 0: it opens */
 } RestorePlan;
 
 typedef struct {

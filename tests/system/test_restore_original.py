@@ -239,8 +239,9 @@ def test_wal_of_a_timeline_without_history_is_not_passed_over(plain, workshop):
         assert "pgcairn-wal push" in result.stderr
     pgcairn.run("restore", "--to", workshop.new_directory() / "data", "--target-timeline=2",
                 expect=NOT_FOUND)
-    older = workshop.restore(pgcairn, "--target-timeline=1")
-    older.start_restored()
+    older = workshop.restore(pgcairn, "--target-timeline=1", "--type=immediate")
+    older.start()
+    older.wait_paused()
     assert older.value("SELECT count(*) FROM t") == 1000
 
     pgcairn.push(clone.data / "pg_wal/00000002.history")

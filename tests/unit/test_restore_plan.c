@@ -433,6 +433,7 @@ test_several_leaves_are_refused_unless_the_target_lies_before_the_fork(void **st
     Target numbered = {.type = TARGET_DEFAULT, .timeline_choice = TIMELINE_NUMBER, .timeline = 1};
     SCOPED(RestorePlan) on_first = plan_of(fixture, numbered, NULL);
     assert_int_equal(on_first->timeline, 1);
+    assert_int_equal(on_first->closed_by, 0);
     numbered.timeline = 3;
     refusal(fixture, numbered, NULL, CAIRN_NOT_FOUND);
 }
@@ -460,15 +461,23 @@ test_wal_whose_history_is_not_stored_is_never_passed_over(void **state)
 }
 
 static void
-test_a_timeline_named_by_number_needs_only_its_own_history(void **state)
+test_a_timeline_named_by_number_can_be_looked_at_without_the_other_history(void **state)
 {
     Fixture *fixture = *state;
-    Target target = {.type = TARGET_DEFAULT, .timeline_choice = TIMELINE_NUMBER, .timeline = 1};
+    Target target = {
+        .type = TARGET_XID, .xid = 104, .timeline_choice = TIMELINE_NUMBER, .timeline = 1};
     store_fork(fixture);
 
     SCOPED(RestorePlan) plan = plan_of(fixture, target, NULL);
-    assert_stops(plan, "B", fixture->last_switch, false);
+    assert_stops(plan, "B", fixture->commit[104], false);
     assert_int_equal(plan->timeline, 1);
+    assert_int_equal(plan->closed_by, 2);
+
+    /* PostgreSQL would ask for 00000002.history when it opens, and not get an answer. */
+    target.action = ACTION_PROMOTE;
+    refusal(fixture, target, NULL, CAIRN_REFUSED);
+    target = (Target){.type = TARGET_DEFAULT, .timeline_choice = TIMELINE_NUMBER, .timeline = 1};
+    refusal(fixture, target, NULL, CAIRN_REFUSED);
     target.timeline = 2;
     const CairnError err = refusal(fixture, target, NULL, CAIRN_NOT_FOUND);
     assert_non_null(strstr(err.hint, "pgcairn-wal push pg_wal/00000002.history"));
@@ -540,14 +549,16 @@ main(void)
         cmocka_unit_test_setup_teardown(test_damaged_and_expired_backups_are_passed_over, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_gap_is_no_end, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_gap_in_an_ancestor_is_no_end_either, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_gap_in_an_ancestor_is_no_end_either, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(
             test_several_leaves_are_refused_unless_the_target_lies_before_the_fork, setup,
             teardown),
         cmocka_unit_test_setup_teardown(test_wal_whose_history_is_not_stored_is_never_passed_over,
                                         setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_timeline_named_by_number_needs_only_its_own_history,
-                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_a_timeline_named_by_number_can_be_looked_at_without_the_other_history, setup,
+            teardown),
         cmocka_unit_test_setup_teardown(
             test_a_backup_on_a_timeline_without_history_is_not_replaced_by_an_older_one, setup,
             teardown),
