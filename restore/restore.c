@@ -228,13 +228,25 @@ plan_memory(Restore *restore, CairnError *err)
 }
 
 static bool
+check_wal(Restore *restore, CairnError *err)
+{
+    const RestoreOptions *options = restore->options;
+    if (options->no_wal)
+        return true;
+    SCOPED(WalStore)
+    store = wal_store_open(options->repository, options->cluster, &restore->plan->incarnation, err);
+    return store != NULL && wal_files_check(store, restore->plan, err);
+}
+
+static bool
 prepare(Restore *restore, CairnError *err)
 {
     return plan_memory(restore, err) && choose_role(restore, err) &&
            restore_open_directory(restore, err) && restore_rescue_wal(restore, err) &&
            make_plan(restore, err) && restore_check_replaced(restore, err) &&
-           open_backup(restore, err) && restore_open_tablespaces(restore, err) &&
-           restore_make_ours(restore, err) && restore_check_space(restore, err);
+           check_wal(restore, err) && open_backup(restore, err) &&
+           restore_open_tablespaces(restore, err) && restore_make_ours(restore, err) &&
+           restore_check_space(restore, err);
 }
 
 static bool

@@ -50,19 +50,43 @@ lay_file(WalStore *store, const char *name, const World *world, TargetDirectory 
     return good && target_directory_write(directory, done, "", 0, S_IRUSR | S_IWUSR, err);
 }
 
+/* A segment in which the timeline changed lies under the newer one's name. */
+static void
+needed_name(char name[WAL_NAME_SIZE], const RestorePlan *plan, uint64_t number)
+{
+    const Fate *backup = plan->backup->fate;
+    const uint64_t end = (number + 1) * backup->wal_segment_size;
+    const uint64_t last_lsn = (end < backup->stop_lsn ? end : backup->stop_lsn) - 1;
+    wal_segment_name(name, timeline_history_at(plan->path, last_lsn), number,
+                     backup->wal_segment_size);
+}
+
+bool
+wal_files_check(WalStore *store, const RestorePlan *plan, CairnError *err)
+{
+    const Fate *backup = plan->backup->fate;
+
+    for (uint64_t number = first_segment(backup); number <= last_segment(backup); number++) {
+        char name[WAL_NAME_SIZE];
+        needed_name(name, plan, number);
+        if (!wal_store_verify(store, name, err)) {
+            cairn_error_hint(err, "nothing was changed; `pgcairn verify` lists what is damaged, "
+                                  "--set LABEL takes another backup");
+            return cairn_error_wrap(err, "WAL that backup %s itself needs", backup->label);
+        }
+    }
+    return true;
+}
+
 bool
 wal_files_lay(WalStore *store, const RestorePlan *plan, const World *world,
               TargetDirectory *directory, CairnError *err)
 {
     const Fate *backup = plan->backup->fate;
-    const uint32_t segment_size = backup->wal_segment_size;
 
     for (uint64_t number = first_segment(backup); number <= last_segment(backup); number++) {
-        /* A segment in which the timeline changed lies under the newer one's name. */
-        const uint64_t end = (number + 1) * segment_size;
-        const uint64_t last_lsn = (end < backup->stop_lsn ? end : backup->stop_lsn) - 1;
         char name[WAL_NAME_SIZE];
-        wal_segment_name(name, timeline_history_at(plan->path, last_lsn), number, segment_size);
+        needed_name(name, plan, number);
         if (!lay_file(store, name, world, directory, err))
             return false;
     }

@@ -12,6 +12,9 @@
 /* How many segments the backup needs from its start to its stop. */
 uint64_t wal_files_count(const RestorePlan *plan);
 
+/* Reads all that wal_files_lay will lay: what is damaged must be known before the target changes. */
+bool wal_files_check(WalStore *store, const RestorePlan *plan, CairnError *err) MUST_CHECK;
+
 /* Segments of start..stop and the history of the timeline, each marked as archived (.done). */
 bool wal_files_lay(WalStore *store, const RestorePlan *plan, const World *world,
                    TargetDirectory *directory, CairnError *err) MUST_CHECK;

@@ -2,8 +2,9 @@
 
 import pytest
 
+from support import damage
 from support.compare import digest
-from support.pgcairn import OK
+from support.pgcairn import DAMAGED, OK
 
 REPLACE = ("--as=original", "--force")
 
@@ -36,6 +37,24 @@ def test_what_waited_to_be_archived_is_recovered_whatever_became_of_pg_control(w
 
     assert "rescued" in said.stdout
     server.start_restored()
+    assert digest(server) == expected
+
+
+def test_damaged_wal_of_the_backup_is_found_before_the_original_is_touched(workshop):
+    server, pgcairn = workshop.archiving_server(wal_segsize=1)
+    server.sql("CREATE TABLE t (n int)")
+    made = pgcairn.backup()
+    expected = digest(server)
+    segment = server.value("SELECT pg_walfile_name(%s)", made["start_lsn"])
+    server.stop()
+    (path,) = pgcairn.objects(f"**/{segment}")
+    damage.truncate(path, path)
+
+    refused = pgcairn.run("restore", "--to", server.data, "--type=immediate", *REPLACE,
+                          expect=DAMAGED)
+
+    assert "nothing was changed" in refused.stderr
+    server.start()
     assert digest(server) == expected
 
 
