@@ -13,7 +13,7 @@
 #include "repository/map.h"
 
 /* A pack ends early when its directory grows past these: small files with long names, or bad intent. */
-enum { PACK_SLOT_LIMIT = 65536, PACK_DIRECTORY_LIMIT = 4 << 20 };
+enum { PACK_SLOT_LIMIT = 65536, PACK_DIRECTORY_LIMIT = 2 << 20 };
 
 typedef struct {
     Repository *repository;

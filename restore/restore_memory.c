@@ -28,21 +28,24 @@ restore_memory_plan(uint64_t max_memory_bytes, int jobs, RestoreMemory *memory_o
     CAIRN_ASSERT(jobs >= 1 && jobs < READERS_LIMIT);
     RestoreMemory memory = {.jobs = jobs, .packs_open = PACKS_KEPT_OPEN};
 
-    if (max_memory_bytes != 0) {
-        if (max_memory_bytes < least_for(1)) {
-            cairn_error(err, CAIRN_USAGE, "%llu MiB of memory are too little to restore",
-                        (unsigned long long)(max_memory_bytes >> 20));
-            return cairn_error_hint(err, "use --max-memory=%lluMiB or more",
-                                    (unsigned long long)(least_for(1) >> 20));
-        }
-        while (max_memory_bytes < least_for(memory.jobs))
-            memory.jobs--;
-        if (memory.jobs < jobs)
-            log_info("the memory allowed is enough for %d of %d threads", memory.jobs, jobs);
-        const uint64_t spare = (max_memory_bytes - least_for(memory.jobs)) / RESTORE_PACK_MEMORY;
-        if (spare < PACKS_KEPT_OPEN)
-            memory.packs_open = (size_t)memory.jobs + 1 + (size_t)spare;
+    if (max_memory_bytes == 0) { /* whoever asks for many threads gets them */
+        max_memory_bytes = RESTORE_DEFAULT_MEMORY;
+        if (max_memory_bytes < least_for(jobs))
+            max_memory_bytes = least_for(jobs);
     }
+    if (max_memory_bytes < least_for(1)) {
+        cairn_error(err, CAIRN_USAGE, "%llu MiB of memory are too little to restore",
+                    (unsigned long long)(max_memory_bytes >> 20));
+        return cairn_error_hint(err, "use --max-memory=%lluMiB or more",
+                                (unsigned long long)(least_for(1) >> 20));
+    }
+    while (max_memory_bytes < least_for(memory.jobs))
+        memory.jobs--;
+    if (memory.jobs < jobs)
+        log_info("the memory allowed is enough for %d of %d threads", memory.jobs, jobs);
+    const uint64_t spare = (max_memory_bytes - least_for(memory.jobs)) / RESTORE_PACK_MEMORY;
+    if (spare < PACKS_KEPT_OPEN)
+        memory.packs_open = (size_t)memory.jobs + 1 + (size_t)spare;
     if (memory.packs_open > PACKS_KEPT_OPEN)
         memory.packs_open = PACKS_KEPT_OPEN;
     if (memory.packs_open < (size_t)memory.jobs + 1)

@@ -43,7 +43,7 @@ static void
 test_no_plan_takes_more_than_is_allowed(void **state)
 {
     (void)state;
-    for (uint64_t size = 37; size <= 1024; size++) {
+    for (uint64_t size = 25; size <= 1024; size++) {
         for (int jobs = 1; jobs < READERS_LIMIT; jobs += 3) {
             const RestoreMemory memory = planned(size * MIB, jobs);
             assert_true(memory.jobs >= 1 && memory.jobs <= jobs);
@@ -57,10 +57,10 @@ static void
 test_open_packs_are_given_up_before_threads(void **state)
 {
     (void)state;
-    const RestoreMemory memory = planned(50 * (uint64_t)MIB, 2);
+    const RestoreMemory memory = planned(34 * (uint64_t)MIB, 2);
     assert_int_equal(memory.jobs, 2);
     assert_int_equal(memory.packs_open, 4);
-    assert_int_equal(planned(43 * (uint64_t)MIB, 2).jobs, 1);
+    assert_int_equal(planned(29 * (uint64_t)MIB, 2).jobs, 1);
 }
 
 static void
@@ -69,10 +69,10 @@ test_too_little_is_refused_with_the_least(void **state)
     RestoreMemory memory;
     CairnError err = {0};
     (void)state;
-    assert_false(restore_memory_plan(37 * (uint64_t)MIB - 1, 2, &memory, &err));
+    assert_false(restore_memory_plan(25 * (uint64_t)MIB - 1, 2, &memory, &err));
     assert_int_equal(err.kind, CAIRN_USAGE);
-    assert_non_null(strstr(err.hint, "--max-memory=37MiB"));
-    assert_int_equal(planned(37 * (uint64_t)MIB, 2).jobs, 1);
+    assert_non_null(strstr(err.hint, "--max-memory=25MiB"));
+    assert_int_equal(planned(25 * (uint64_t)MIB, 2).jobs, 1);
 }
 
 int
