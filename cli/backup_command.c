@@ -2,6 +2,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/session.h"
+#include "common/cancel.h"
 #include "common/log.h"
 #include "common/progress.h"
 #include "postgres/wal_name.h"
@@ -40,7 +41,7 @@ check_arguments(const Arguments *arguments, CairnError *err)
 {
     if (arguments->type != NULL && strcmp(arguments->type, "full") != 0) {
         bool known = strcmp(arguments->type, "incr") == 0 || strcmp(arguments->type, "diff") == 0;
-        cairn_error(err, known ? CAIRN_UNSUPPORTED : CAIRN_USAGE, "backup type '%s' is %s",
+        cairn_error(err, CAIRN_USAGE, "backup type '%s' is %s",
                     arguments->type, known ? "not supported by this version" : "unknown");
         return cairn_error_hint(err, "use --type=full");
     }
@@ -127,7 +128,9 @@ exit_code(const BackupReport *report)
 {
     if (report->outcome == BACKUP_DAMAGED)
         return cairn_error_exit_code(CAIRN_CORRUPT);
-    return report->outcome == BACKUP_COPIED ? 1 : 0;
+    if (report->outcome == BACKUP_COPIED)
+        return cancel_requested() ? cairn_error_exit_code(CAIRN_CANCELLED) : 1;
+    return 0;
 }
 
 static BackupReport *
