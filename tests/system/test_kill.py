@@ -6,18 +6,21 @@ PGCAIRN_KILL_POINTS says at how many, PGCAIRN_KILL_SEED repeats a run.
 """
 
 import collections
+import itertools
 import os
+import pathlib
 import random
 import re
 import shutil
+import tempfile
 
 import pytest
 
-from support.cluster import Cluster, pg_bin, remove_tree
+from support.cluster import make_directory, pg_bin, remove_tree
 from support.compare import verify_backup
-from support.inject import (KILLED, TERMINATED, first_thread, handles_signals, injecting,
-                            read_threads, tracing, was_hit)
-from support.pgcairn import INTERRUPTED, OK, REFUSED
+from support.inject import (KILLED, TERMINATED, handles_signals, injecting, read_threads,
+                            tracing, was_hit)
+from support.pgcairn import FAILED, INTERRUPTED, OK, REFUSED
 from support.process import must, run
 
 POINTS = int(os.environ.get("PGCAIRN_KILL_POINTS", "24"))
@@ -74,7 +77,7 @@ class Bench:
     def packs(self, attempt):
         """What takes space in an attempt, temporary files included.
 
-        Not that of the intent: without one nobody can say whose an attempt was, and it is left alone.
+        Not that of the intent: without one nobody can say whose an attempt was, so it stays.
         """
         directory = self.attempts / attempt
         return [path for path in directory.rglob("*") if path.is_file()
@@ -88,7 +91,7 @@ class Bench:
         remove_tree(target)
 
     def examine(self):
-        """After a kill, without any repair: the next backup works, and all of what is there is whole."""
+        """Without any repair: the next backup works, and everything that is there is whole."""
         made = self.pgcairn.backup()
         committed = self.committed()
         assert made["bid"] in committed
@@ -156,7 +159,7 @@ class Candidates:
 
 
 def check_status(result, signal, hit, where):
-    """Killed by the signal, or told so, or done; a second signal, to a second thread, kills as well."""
+    """Killed by the signal, or told so, or done; a second SIGTERM, to a second thread, kills."""
     allowed = (KILLED, OK) if signal == "KILL" else (INTERRUPTED, TERMINATED, OK)
     assert result.returncode in allowed, f"{where}: {result.returncode}\n{result.stderr}"
     assert hit or result.returncode == OK, where
@@ -224,6 +227,7 @@ def test_backup_killed_at_any_call_of_its_commit_is_whole_or_not_there(bench):
             bench.examine()
         bench.forget_backups_but(kept)
     report(f"commit of backup, {len(calls)} calls, {len(shapes)} states", outcomes)
+    # A call whose count was off by one in a run was killed one call away from where it was meant.
     assert misplaced <= len(calls) // 20
     assert outcomes["killed", "not visible"] > 30 and outcomes["killed", "visible"] > 10, outcomes
     assert len(shapes) >= 8
@@ -236,10 +240,9 @@ def test_backup_terminated_during_its_commit_finishes_it(bench):
     calls, _ = commit_calls(bench, kept)
     for call in calls[:-1] if LONG else random.Random(SEED).sample(calls[:-1], 8):
         result, hit = bench.disturb(backup("--jobs=1"), call, "TERM", follow=False)
-        (attempt,) = bench.committed() - kept
+        assert len(bench.committed() - kept) == 1, call
         # Who is told to end does not wait for WAL.
-        assert result.returncode == OK or (result.returncode == 1 and hit), result.stderr
-        assert str(attempt) in bench.attempt_names()
+        assert result.returncode == OK or (result.returncode == FAILED and hit), result.stderr
         bench.forget_backups_but(kept)
 
 
@@ -254,16 +257,19 @@ def test_backup_ended_at_any_moment_leaves_nothing_or_a_whole_one(bench):
         where = f"{signal} at {call.name} {call.count}"
         before = bench.attempt_names()
         result, hit = bench.disturb(backup(), call, signal)
-        if not (signal == "TERM" and hit and result.returncode == 1):
+        stopped_waiting = signal == "TERM" and hit and result.returncode == FAILED
+        if not stopped_waiting:
             check_status(result, signal, hit, where)
         committed = bench.committed()
         assert known <= committed, where
         new = committed - known
-        assert len(new) == 1 or not new and result.returncode != OK, where
+        assert len(new) == 1 or not new and result.returncode not in (OK, FAILED), where
         if result.returncode == INTERRUPTED:
             assert not new, where
-            assert not [path for name in bench.attempt_names() - before for path in bench.packs(name)]
-        outcomes["hit" if hit else "missed", result.returncode, "visible" if new else "not visible"] += 1
+            for attempt in bench.attempt_names() - before:
+                assert not bench.packs(attempt), where
+        outcomes["hit" if hit else "missed", result.returncode,
+                 "visible" if new else "not visible"] += 1
         known = committed
         if new:
             bench.restore_whole(*new)
@@ -282,16 +288,18 @@ def test_backup_ended_at_any_moment_leaves_nothing_or_a_whole_one(bench):
 class RestoreBench:
     """Restores of one backup, each into a directory that is not there yet."""
 
-    def __init__(self, bench):
+    def __init__(self, bench, root):
         self.bench = bench
         self.shop = bench.shop
+        self.root = root
+        self.names = (f"c{number}" for number in itertools.count(1))
         bench.examine()
 
     def command(self, cluster, *more):
         return ("restore", "--to", cluster.data, *more)
 
     def new_cluster(self):
-        return self.shop.cluster()
+        return self.shop.cluster(self.root / next(self.names))
 
     @staticmethod
     def is_visible(cluster):
@@ -326,9 +334,21 @@ class RestoreBench:
         return threads
 
 
+def root_for_restores(scratch_root):
+    """In memory, but for long runs: restore syncs a file system, whoever else writes there."""
+    memory = pathlib.Path("/dev/shm")
+    if LONG or not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < 200 << 20:
+        memory = scratch_root
+    return make_directory(tempfile.mkdtemp(prefix="pgcairn-", dir=memory), mode=0o755)
+
+
 @pytest.fixture(scope="module")
-def restores(bench):
-    return RestoreBench(bench)
+def restores(bench, scratch_root):
+    root = root_for_restores(scratch_root)
+    yield RestoreBench(bench, root)
+    for cluster in bench.shop.clusters:
+        cluster.destroy()
+    remove_tree(root)
 
 
 def check_ended_restore(restores, cluster, result, where):
@@ -377,7 +397,8 @@ def test_restore_ended_at_any_moment_never_looks_whole_and_can_be_repeated(resto
         result, hit = restores.bench.disturb(restores.command(cluster), call, signal)
         check_status(result, signal, hit, where)
         visible = check_ended_restore(restores, cluster, result, where)
-        outcomes["hit" if hit else "missed", result.returncode, "visible" if visible else "not visible"] += 1
+        outcomes["hit" if hit else "missed", result.returncode,
+                 "visible" if visible else "not visible"] += 1
         if not visible:
             if number % 5 == 0 and cluster.data.exists():
                 restores.check_refuses_to_start(cluster)

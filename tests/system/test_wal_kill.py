@@ -7,15 +7,14 @@ before that call. Whatever the moment: what has a final name is whole, and tryin
 import collections
 import hashlib
 import os
-import re
 import shutil
 
 import pytest
 
 from support.cluster import make_directory, remove_tree
+from support.inject import KILLED, Call, first_thread, handles_signals, injecting, tracing
 from support.process import run
 
-KILLED, TERMINATED = -9, -15
 SEGMENT_SIZE = 1 << 20
 
 
@@ -52,32 +51,18 @@ class Bench:
     def get(self):
         self.pgcairn.get(self.object.name, self.target)
 
-    def run(self, command, *strace):
-        words = [self.pgcairn.programs.wal, *command]
-        if strace:
-            words = ["strace", "-f", "-qq", "-o", self.trace, *strace, *words]
-        return run(*words, cwd=self.data, env=self.environment)
+    def run(self, command, *words):
+        return run(*words, self.pgcairn.programs.wal, *command, cwd=self.data, env=self.environment)
 
     def calls(self, command):
-        """Every call of an undisturbed run, as (name, how many of that name so far, arguments).
-
-        The watchdog's thread, which only sleeps, is left out: strace counts for each thread.
-        """
-        result = self.run(command, "-e", "trace=all")
+        """Every call of an undisturbed run, without those of the watchdog's thread, which sleeps."""
+        result = self.run(command, *tracing(self.trace))
         assert result.returncode == 0, result.stderr
-        counts = collections.Counter()
-        lines = self.trace.read_text(encoding="utf-8", errors="replace").splitlines()
-        thread = lines[0].split()[0]
-        for line in lines:
-            match = re.match(rf"{thread} +(\w+)\((.*)", line)
-            if match:
-                name, arguments = match.groups()
-                counts[name] += 1
-                yield name, counts[name], arguments
+        return first_thread(self.trace)
 
     def disturb(self, command, signal, name, count):
-        return self.run(command, "-e", f"trace={name}", "-e",
-                        f"inject={name}:signal={signal}:when={count}").returncode
+        call = Call(name, count, "")
+        return self.run(command, *injecting(self.trace, signal, call)).returncode
 
     def leftovers(self):
         return [path for path in [*self.timeline.glob("**/.*"),
@@ -117,9 +102,7 @@ def get(bench):
 
 def split_at_start(calls):
     """Calls of the dynamic linker, and calls from where SIGTERM is caught on, both without arguments."""
-    calls = list(calls)
-    first = next(index for index, (name, _, arguments) in enumerate(calls)
-                 if name == "rt_sigaction" and arguments.startswith("SIGTERM"))
+    first = handles_signals(calls) - 1
     pairs = [(name, count) for name, count, _ in calls]
     return pairs[1:first], pairs[first:]
 
