@@ -20,7 +20,7 @@ from support.cluster import make_directory, pg_bin, remove_tree
 from support.compare import verify_backup
 from support.inject import (KILLED, TERMINATED, handles_signals, injecting, read_threads,
                             tracing, was_hit)
-from support.pgcairn import FAILED, INTERRUPTED, OK, REFUSED
+from support.pgcairn import INTERRUPTED, OK, REFUSED
 from support.process import must, run
 
 POINTS = int(os.environ.get("PGCAIRN_KILL_POINTS", "24"))
@@ -28,10 +28,15 @@ SEED = int(os.environ.get("PGCAIRN_KILL_SEED", random.randrange(1 << 32)))
 LONG = POINTS >= 100
 MARKER = ".pgcairn-restore-in-progress"
 COMMITTED = ("wal-complete", "verified", "copied")
+# What backup says when it is told to end after its commit.
+NOT_WAITED_FOR = "is copied but not restorable yet"
 
 # The allocator and the thread library make these, as often as they like: no points to aim at.
 UNSTEADY = {"brk", "mmap", "munmap", "mprotect", "madvise", "futex", "rseq", "set_robust_list",
             "rt_sigprocmask", "sched_yield", "clock_nanosleep", "restart_syscall"}
+
+# How many there are depends on how the server's data comes in.
+FROM_THE_SERVER = {"poll", "recvfrom"}
 
 
 class Bench:
@@ -136,6 +141,8 @@ class Candidates:
                     most[call.name] = max(most[call.name], call.count)
             reached.append(most)
         self.limit = {name: min(most[name] for most in reached) for name in reached[0]}
+        for name in FROM_THE_SERVER & self.limit.keys():
+            self.limit[name] = self.limit[name] * 3 // 4
         for number, calls in enumerate(traces[-1].values()):
             self.calls += [call for call in calls[handles_signals(calls) if number == 0 else 0:]
                            if self.is_steady(call)]
@@ -164,7 +171,7 @@ def check_status(result, signal, hit, where):
     assert result.returncode in allowed, f"{where}: {result.returncode}\n{result.stderr}"
     assert hit or result.returncode == OK, where
     if result.returncode == INTERRUPTED:
-        assert "interrupted by" in result.stderr, where
+        assert "interrupted by" in result.stderr or NOT_WAITED_FOR in result.stderr, where
 
 
 def report(title, outcomes):
@@ -241,8 +248,7 @@ def test_backup_terminated_during_its_commit_finishes_it(bench):
     for call in calls[:-1] if LONG else random.Random(SEED).sample(calls[:-1], 8):
         result, hit = bench.disturb(backup("--jobs=1"), call, "TERM", follow=False)
         assert len(bench.committed() - kept) == 1, call
-        # Who is told to end does not wait for WAL.
-        assert result.returncode == OK or (result.returncode == FAILED and hit), result.stderr
+        assert result.returncode == OK or (hit and NOT_WAITED_FOR in result.stderr), result.stderr
         bench.forget_backups_but(kept)
 
 
@@ -257,15 +263,14 @@ def test_backup_ended_at_any_moment_leaves_nothing_or_a_whole_one(bench):
         where = f"{signal} at {call.name} {call.count}"
         before = bench.attempt_names()
         result, hit = bench.disturb(backup(), call, signal)
-        stopped_waiting = signal == "TERM" and hit and result.returncode == FAILED
-        if not stopped_waiting:
-            check_status(result, signal, hit, where)
+        check_status(result, signal, hit, where)
         committed = bench.committed()
         assert known <= committed, where
         new = committed - known
-        assert len(new) == 1 or not new and result.returncode not in (OK, FAILED), where
+        assert len(new) == 1 or not new and result.returncode != OK, where
         if result.returncode == INTERRUPTED:
-            assert not new, where
+            assert bool(new) == (NOT_WAITED_FOR in result.stderr), where
+        if result.returncode == INTERRUPTED and not new:
             for attempt in bench.attempt_names() - before:
                 assert not bench.packs(attempt), where
         outcomes["hit" if hit else "missed", result.returncode,
