@@ -5,6 +5,7 @@
 #include "postgres/recovery_settings.h"
 #include "postgres/timeline.h"
 #include "postgres/wal_name.h"
+#include "restore/settings.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +17,6 @@
 enum { SETTINGS_LIMIT = 4 << 20 };
 
 static const char AUTO_CONF[] = "postgresql.auto.conf";
-static const char ARCHIVE_MODE[] = "archive_mode";
 
 static mode_t
 mode_of(const World *world, int fd, const char *path)
@@ -26,7 +26,7 @@ mode_of(const World *world, int fd, const char *path)
                                                                         : S_IRUSR | S_IWUSR;
 }
 
-/* ALTER SYSTEM rewrites the file without comments, so the line is known by its value alone. What the
+/* ALTER SYSTEM rewrites the file without comments, so the lines are known by value alone. What the
  * original said before it counts again. */
 static bool
 allow_archiving(const World *world, int fd, CairnError *err)
@@ -35,13 +35,12 @@ allow_archiving(const World *world, int fd, CairnError *err)
     SCOPED_MEMORY char *text = file_read_all(world, fd, AUTO_CONF, SETTINGS_LIMIT, &size, err);
     if (text == NULL)
         return false;
-    SCOPED_MEMORY char *value = settings_find(text, size, ARCHIVE_MODE);
-    if (value == NULL || strcmp(value, "off") != 0)
-        return true;
     SCOPED_BYTES ByteWriter filtered = {0};
-    settings_filter_value(text, size, ARCHIVE_MODE, "off", &filtered);
-    return byte_writer_check(&filtered, err) &&
-           file_replace(world, fd, AUTO_CONF, filtered.data, filtered.size,
+    if (!settings_without_clones(text, size, &filtered, err))
+        return false;
+    if (filtered.size == size && memcmp(filtered.data, text, size) == 0)
+        return true;
+    return file_replace(world, fd, AUTO_CONF, filtered.data, filtered.size,
                         mode_of(world, fd, AUTO_CONF), err);
 }
 

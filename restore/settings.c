@@ -15,6 +15,41 @@ static const char *const TARGET_SETTINGS[] = {
 /* Commands of the standby that was backed up: they would clean up archives and switch addresses. */
 static const char *const COMMANDS[] = {"archive_cleanup_command", "recovery_end_command", NULL};
 
+const CloneSetting clone_settings[] = {
+    {"archive_mode", "off"},
+    {"synchronous_standby_names", ""},
+    {"max_logical_replication_workers", "0"},
+    {NULL, NULL},
+};
+
+bool
+settings_without_clones(const char *text, size_t size, ByteWriter *filtered, CairnError *err)
+{
+    SCOPED_BYTES ByteWriter kept = {0};
+
+    byte_writer_bytes(&kept, text, size);
+    for (const CloneSetting *setting = clone_settings; setting->name != NULL; setting++) {
+        SCOPED_BYTES ByteWriter before = kept;
+        kept = (ByteWriter){0};
+        if (!byte_writer_check(&before, err))
+            return false;
+        settings_filter_value((const char *)before.data, before.size, setting->name, setting->value,
+                              &kept);
+    }
+    byte_writer_bytes(filtered, kept.data, kept.size);
+    return byte_writer_check(&kept, err) && byte_writer_check(filtered, err);
+}
+
+static bool
+append_clone_settings(ByteWriter *text, CairnError *err)
+{
+    for (const CloneSetting *setting = clone_settings; setting->name != NULL; setting++) {
+        if (!settings_append(text, setting->name, setting->value, err))
+            return false;
+    }
+    return true;
+}
+
 const char *
 restore_as_name(RestoreAs as)
 {
@@ -52,8 +87,8 @@ append_target(const SettingsOptions *options, ByteWriter *text, CairnError *err)
             return false;
         }
     }
-    for (const char *const *name = COMMANDS;
-         *name != NULL && plan->target.type != TARGET_STANDBY; name++) {
+    for (const char *const *name = COMMANDS; *name != NULL && plan->target.type != TARGET_STANDBY;
+         name++) {
         if (main_conf_sets(options, *name) && !settings_append(text, *name, "", err))
             return false;
     }
@@ -143,18 +178,17 @@ settings_make(const SettingsOptions *options, ByteWriter *text_out, CairnError *
     if (!byte_writer_check(&kept, err))
         return false;
     /* What its owner set by ALTER SYSTEM stays, for the day of its adoption. */
-    if (options->was_clone)
-        settings_filter_value((const char *)kept.data, kept.size, "archive_mode", "off", text_out);
-    else
+    if (!options->was_clone)
         byte_writer_bytes(text_out, kept.data, kept.size);
+    else if (!settings_without_clones((const char *)kept.data, kept.size, text_out, err))
+        return false;
 
     snprintf(heading, sizeof heading, "# pgcairn restore of backup %.40s, as %s\n", label,
              restore_as_name(options->as));
     append_text(text_out, heading);
     if (!append_recovery(options, text_out, err) || !append_limits(options, text_out, err))
         return false;
-    /* A copy must not archive into the origin's place; `pgcairn adopt` takes this line away. */
-    return options->as != RESTORE_AS_CLONE || settings_append(text_out, "archive_mode", "off", err);
+    return options->as != RESTORE_AS_CLONE || append_clone_settings(text_out, err);
 }
 
 /* For the shell, and for PostgreSQL, which takes a percent sign for a placeholder. */

@@ -16,6 +16,19 @@
 typedef enum { RESTORE_AS_ORIGINAL, RESTORE_AS_CLONE, RESTORE_AS_STANDBY } RestoreAs;
 const char *restore_as_name(RestoreAs as);
 
+/*
+ * What a clone must not do in its origin's name: archive into its place, wait for its standbys,
+ * take over its subscriptions' slots. Appended for a clone, taken away by `pgcairn adopt`.
+ */
+typedef struct {
+    const char *name;
+    const char *value;
+} CloneSetting;
+extern const CloneSetting clone_settings[]; /* ended by a NULL name */
+/* Copies text without those lines; what its owner set to another value stays. */
+bool settings_without_clones(const char *text, size_t size, ByteWriter *filtered,
+                             CairnError *err) MUST_CHECK;
+
 typedef struct {
     const RestorePlan *plan;
     RestoreAs as;
@@ -25,8 +38,7 @@ typedef struct {
     size_t auto_conf_size;
     const char *main_conf; /* postgresql.conf as it will lie there */
     size_t main_conf_size;
-    bool was_clone; /* the backup was made of a clone: its archive_mode=off is ours, not its owner's
-                     */
+    bool was_clone; /* the backup was made of a clone: clone_settings are ours, not its owner's */
 } SettingsOptions;
 
 bool settings_make(const SettingsOptions *options, ByteWriter *text_out,
