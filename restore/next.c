@@ -88,7 +88,12 @@ restore_next_steps(const RestoreResult *result, ByteWriter *text)
     }
     if (plan->target.type == TARGET_NONE && !result->wal_laid)
         add(text, "  # put the WAL from the backup's start to its stop into pg_wal first\n");
-    add(text, "  pg_ctl -D '%s' start\n", directory);
+    if (result->original_here) {
+        add(text, "  # the original is on this host and has its port: give this one another\n");
+        add(text, "  pg_ctl -D '%s' -o '-p PORT' start\n", directory);
+    } else {
+        add(text, "  pg_ctl -D '%s' start\n", directory);
+    }
     add_ending(plan, text);
     if (result->as == RESTORE_AS_CLONE) {
         add(text,
@@ -128,6 +133,32 @@ add_stop(const RestoreResult *result, ByteWriter *text)
     }
 }
 
+/* Commits in it are in the repository, and not in the restored cluster: nobody may learn that late.
+ */
+static void
+add_tail(const RestoreResult *result, ByteWriter *text)
+{
+    const RestorePlan *plan = result->plan;
+    const WalTail *tail = &result->tail;
+    char from[LSN_TEXT_SIZE];
+    char to[LSN_TEXT_SIZE];
+
+    if (tail->laid) {
+        lsn_format(from, tail->start_lsn);
+        lsn_format(to, tail->stop.end_lsn);
+        add(text,
+            "included: the unfinished segment %s, laid into pg_wal; its records are valid from %s "
+            "to %s\n",
+            tail->name, from, to);
+    } else if (result->kept[0] != '\0' &&
+               (plan->stop.end_lsn <= result->kept_lsn || plan->target.type == TARGET_NONE)) {
+        lsn_format(from, result->kept_lsn);
+        add(text, "NOT replayed: WAL from %s on is kept in the repository as %s%s%s%s\n", from,
+            result->kept, tail->obstacle[0] != '\0' ? " (" : "", tail->obstacle,
+            tail->obstacle[0] != '\0' ? ")" : "");
+    }
+}
+
 void
 restore_describe(const RestoreResult *result, ByteWriter *text)
 {
@@ -145,6 +176,7 @@ restore_describe(const RestoreResult *result, ByteWriter *text)
         add(text, "rescued %zu WAL files of the old cluster into the repository\n",
             result->rescued_count);
     add_stop(result, text);
+    add_tail(result, text);
     add(text, "next:\n");
     restore_next_steps(result, text);
 }

@@ -469,8 +469,11 @@ plan_make(Repository *repository, const Catalog *catalog, const Target *target,
         !find_closing_timeline(&planner, choice.path, &closed_by, err))
         return NULL;
     RestorePlan *plan = make_plan(&planner, &choice, err);
-    if (plan != NULL)
+    if (plan != NULL) {
         plan->closed_by = closed_by;
+        plan->unbroken_end_lsn =
+            wal_archive_unbroken_end(archive, plan->path, plan->backup->fate->start_lsn);
+    }
     return plan;
 }
 

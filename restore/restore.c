@@ -25,6 +25,8 @@ restore_free(Restore *restore)
         frame_source_free(restore->frame_source);
     if (restore->map != NULL)
         map_reader_free(restore->map);
+    if (restore->old_tail_fd >= 0)
+        restore->options->world->disk->close(restore->options->world->disk, restore->old_tail_fd);
     if (restore->directory != NULL)
         target_directory_free(restore->directory);
     free(restore->control_text);
@@ -93,6 +95,11 @@ choose_role(Restore *restore, CairnError *err)
              same_directory(options->world->disk, options->to, options->pgdata))
         as = RESTORE_AS_ORIGINAL;
     restore->result->as = as;
+    struct stat status;
+    restore->result->original_here =
+        as == RESTORE_AS_CLONE && options->pgdata != NULL &&
+        options->world->disk->fstatat(options->world->disk, AT_FDCWD, options->pgdata, &status,
+                                      0) == 0;
 
     if ((as == RESTORE_AS_STANDBY) != (options->target.type == TARGET_STANDBY))
         return cairn_error(err, CAIRN_USAGE, "--as=standby and --type=standby go together");
@@ -202,6 +209,25 @@ write_files(Restore *restore, CairnError *err)
            target_directory_link_tablespaces(restore->directory, err);
 }
 
+/* What recovery replays from pg_wal follows what it replays from the archive. */
+static bool
+lay_tail(Restore *restore, WalStore *store, CairnError *err)
+{
+    RestoreResult *result = restore->result;
+    WalTail *tail = &result->tail;
+
+    if (!tail->stored || tail->obstacle[0] != '\0')
+        return true;
+    if (!wal_tail_lay(store, restore->plan, restore->options->world, restore->directory,
+                      restore->old_tail_fd, tail, err))
+        return false;
+    if (tail->laid) {
+        result->plan->stop = tail->stop;
+        result->kept[0] = '\0';
+    }
+    return true;
+}
+
 static bool
 lay_wal(Restore *restore, CairnError *err)
 {
@@ -215,7 +241,7 @@ lay_wal(Restore *restore, CairnError *err)
         return false;
     }
     restore->result->wal_laid = true;
-    return true;
+    return lay_tail(restore, store, err);
 }
 
 static bool
@@ -244,9 +270,9 @@ prepare(Restore *restore, CairnError *err)
     return plan_memory(restore, err) && choose_role(restore, err) &&
            restore_open_directory(restore, err) && restore_rescue_wal(restore, err) &&
            make_plan(restore, err) && restore_check_replaced(restore, err) &&
-           check_wal(restore, err) && open_backup(restore, err) &&
-           restore_open_tablespaces(restore, err) && restore_make_ours(restore, err) &&
-           restore_check_space(restore, err);
+           restore_find_tail(restore, err) && check_wal(restore, err) &&
+           open_backup(restore, err) && restore_open_tablespaces(restore, err) &&
+           restore_make_ours(restore, err) && restore_check_space(restore, err);
 }
 
 static bool
@@ -263,7 +289,7 @@ restore_run(const RestoreOptions *options, RestoreResult *result_out, CairnError
 {
     const Clock *clock = options->world->clock;
     const int64_t start_ns = clock->monotonic_ns(clock);
-    Restore restore = {.options = options, .result = result_out};
+    Restore restore = {.options = options, .result = result_out, .old_tail_fd = -1};
 
     *result_out = (RestoreResult){.dry_run = options->dry_run};
     const bool good = prepare(&restore, err) && (options->dry_run || write_all(&restore, err));

@@ -13,6 +13,7 @@
 #include "common/config.h"
 #include "restore/plan.h"
 #include "restore/settings.h"
+#include "restore/wal_tail.h"
 
 typedef enum { AS_UNSAID, AS_ORIGINAL, AS_CLONE, AS_STANDBY } RestoreAsChoice;
 
@@ -49,11 +50,15 @@ typedef struct {
     bool dry_run;
     bool wal_laid;
     size_t rescued_count;
+    WalTail tail;                 /* replayed although it is no whole segment, when laid */
+    char kept[WAL_NAME_SIZE + 8]; /* WAL in the repository that is not replayed, from kept_lsn */
+    uint64_t kept_lsn;
     uint64_t file_count;
     uint64_t size_bytes;
     int64_t duration_us;
-    bool made_up_hba;  /* no pg_hba.conf was in the backup */
-    bool made_up_main; /* no postgresql.conf was */
+    bool made_up_hba;   /* no pg_hba.conf was in the backup */
+    bool original_here; /* the cluster's configured pgdata is on this host: its port is taken */
+    bool made_up_main;  /* no postgresql.conf was */
 } RestoreResult;
 
 bool restore_run(const RestoreOptions *options, RestoreResult *result_out,

@@ -5,6 +5,8 @@
 #include "repository/identity.h"
 #include "restore/wal_files.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,20 +49,24 @@ restore_open_directory(Restore *restore, CairnError *err)
 }
 
 static bool
-rescue_into(const Restore *restore, const Incarnation *incarnation, uint64_t checkpoint_lsn, int fd,
+rescue_into(Restore *restore, const Incarnation *incarnation, uint64_t checkpoint_lsn, int fd,
             CairnError *err)
 {
     const RestoreOptions *options = restore->options;
     SCOPED(WalStore)
     store = wal_store_open(options->repository, options->cluster, incarnation, err);
-    return store != NULL && wal_files_rescue(store, options->world, fd, checkpoint_lsn,
-                                             &restore->result->rescued_count, err);
+    if (store == NULL ||
+        !wal_files_rescue(store, options->world, fd, checkpoint_lsn, &restore->rescued, err))
+        return false;
+    restore->wal_rescued = true;
+    restore->result->rescued_count = restore->rescued.count;
+    return true;
 }
 
 /* A damaged pg_control is why some restore at all. Segments say themselves whose they are: those of
  * another system than the cluster's newest one are refused. */
 static bool
-rescue_without_control(const Restore *restore, int fd, CairnError *err)
+rescue_without_control(Restore *restore, int fd, CairnError *err)
 {
     const RestoreOptions *options = restore->options;
     size_t count = 0;
@@ -125,6 +131,51 @@ restore_rescue_wal(Restore *restore, CairnError *err)
     cairn_error_wrap(err, "nothing was changed");
     return cairn_error_hint(err, "WAL that waits in pg_wal/archive_status/*.ready has to be "
                                  "archived, or its .ready files removed, first");
+}
+
+/* It is taken from the old pg_wal where that can be, since several versions may be stored. */
+static bool
+open_old_tail(Restore *restore, const char *name, CairnError *err)
+{
+    const Disk *disk = restore->options->world->disk;
+    struct stat status;
+
+    SCOPED_FD wal_fd = disk->openat(disk, target_directory_fd(restore->directory), "pg_wal",
+                                    O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (wal_fd < 0)
+        return errno == ENOENT || cairn_error_errno(err, "unable to open 'pg_wal'");
+    SCOPED_FD fd =
+        disk->openat(disk, wal_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
+    if (fd < 0)
+        return errno == ENOENT || cairn_error_errno(err, "unable to open 'pg_wal/%s'", name);
+    if (disk->fstat(disk, fd, &status) != 0)
+        return cairn_error_errno(err, "unable to examine 'pg_wal/%s'", name);
+    if (S_ISREG(status.st_mode) && status.st_size == restore->backup->wal_segment_size)
+        restore->old_tail_fd = take_fd(&fd);
+    return true;
+}
+
+bool
+restore_find_tail(Restore *restore, CairnError *err)
+{
+    const RestoreOptions *options = restore->options;
+    RestoreResult *result = restore->result;
+    WalTail *tail = &result->tail;
+
+    memcpy(result->kept, restore->rescued.partial, sizeof result->kept);
+    result->kept_lsn = restore->rescued.partial_lsn;
+    if (result->as != RESTORE_AS_ORIGINAL || options->no_wal || options->dry_run)
+        return true;
+    SCOPED(WalStore)
+    store = wal_store_open(options->repository, options->cluster, &restore->plan->incarnation, err);
+    if (store == NULL || !wal_tail_find(store, restore->plan, tail, err))
+        return false;
+    if (!tail->stored)
+        return true;
+    snprintf(result->kept, sizeof result->kept, "%s.partial", tail->name);
+    result->kept_lsn = tail->start_lsn;
+    return tail->obstacle[0] != '\0' || !restore->wal_rescued ||
+           open_old_tail(restore, tail->name, err);
 }
 
 bool
@@ -193,5 +244,8 @@ restore_check_space(Restore *restore, CairnError *err)
         return false;
     if (!restore->options->no_wal)
         needs[0].bytes += wal_files_count(restore->plan) * restore->backup->wal_segment_size;
+    /* It is there twice: what is unlinked while it is open frees nothing. */
+    if (restore->result->tail.stored)
+        needs[0].bytes += UINT64_C(2) * restore->backup->wal_segment_size;
     return target_directory_check_space(restore->directory, needs, count, err);
 }

@@ -14,6 +14,7 @@
 #include "restore/restore_memory.h"
 #include "restore/tablespaces.h"
 #include "restore/target_directory.h"
+#include "restore/wal_files.h"
 
 #define CONTROL_PATH "global/pg_control"
 
@@ -29,7 +30,10 @@ typedef struct Restore {
     TargetDirectory *directory;
     TablespaceOptions tablespaces;
     bool tablespaces_moved;
-    bool was_clone;          /* the backup has an identity file */
+    bool was_clone; /* the backup has an identity file */
+    Rescued rescued;
+    bool wal_rescued;        /* the old pg_wal was this cluster's, and is safe */
+    int old_tail_fd;         /* open on its unfinished segment, which clear will unlink; or -1 */
     ControlFile old_control; /* of a cluster that is replaced; zeros otherwise */
     uint32_t directory_mode;
     uint32_t file_mode;
@@ -49,6 +53,8 @@ bool restore_open_directory(Restore *restore, CairnError *err) MUST_CHECK;
  * made: the target may lie in it.
  */
 bool restore_rescue_wal(Restore *restore, CairnError *err) MUST_CHECK;
+/* The segment that the old cluster was writing, held until it can be laid. Needs the plan. */
+bool restore_find_tail(Restore *restore, CairnError *err) MUST_CHECK;
 /* What is replaced must be this cluster. */
 bool restore_check_replaced(const Restore *restore, CairnError *err) MUST_CHECK;
 bool restore_open_tablespaces(Restore *restore, CairnError *err) MUST_CHECK;

@@ -111,7 +111,7 @@ typedef struct {
     int wal_fd;
     int status_fd;
     uint64_t checkpoint_lsn;
-    size_t count;
+    Rescued *rescued;
 } Rescue;
 
 static bool
@@ -132,7 +132,7 @@ put_file(Rescue *rescue, const char *name, const char *archive_name, CairnError 
         return cairn_error_wrap(err, "unable to rescue 'pg_wal/%s'", name);
     if (!existed) {
         log_info("rescued %s, which was not archived yet", archive_name);
-        rescue->count++;
+        rescue->rescued->count++;
     }
     return true;
 }
@@ -163,10 +163,17 @@ put_unfinished(Rescue *rescue, const char *name, CairnError *err)
         return true;
     }
     snprintf(partial, sizeof partial, "%s.partial", name);
-    if (put_file(rescue, name, partial, &problem) || problem.kind == CAIRN_MISMATCH ||
-        problem.kind == CAIRN_CORRUPT) {
+    if (put_file(rescue, name, partial, &problem)) {
+        const uint64_t start_lsn = number * segment_size;
+        Rescued *rescued = rescue->rescued;
+        if (rescued->partial[0] == '\0' || start_lsn < rescued->partial_lsn) {
+            memcpy(rescued->partial, partial, sizeof partial);
+            rescued->partial_lsn = start_lsn;
+        }
         return true;
     }
+    if (problem.kind == CAIRN_MISMATCH || problem.kind == CAIRN_CORRUPT)
+        return true;
     *err = problem;
     return false;
 }
@@ -201,11 +208,11 @@ rescue_listed(Rescue *rescue, DIR *listing, CairnError *err)
 
 bool
 wal_files_rescue(WalStore *store, const World *world, int pgdata_fd, uint64_t checkpoint_lsn,
-                 size_t *count_out, CairnError *err)
+                 Rescued *rescued_out, CairnError *err)
 {
     const Disk *disk = world->disk;
     const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
-    *count_out = 0;
+    *rescued_out = (Rescued){0};
 
     /* pg_wal is often a symbolic link to another disk. */
     SCOPED_FD wal_fd = disk->openat(disk, pgdata_fd, "pg_wal", flags, 0);
@@ -228,9 +235,9 @@ wal_files_rescue(WalStore *store, const World *world, int pgdata_fd, uint64_t ch
         .wal_fd = wal_fd,
         .status_fd = status_fd,
         .checkpoint_lsn = checkpoint_lsn,
+        .rescued = rescued_out,
     };
     const bool good = rescue_listed(&rescue, listing, err);
     disk->closedir(disk, listing);
-    *count_out = rescue.count;
     return good;
 }

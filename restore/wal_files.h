@@ -12,19 +12,25 @@
 /* How many segments the backup needs from its start to its stop. */
 uint64_t wal_files_count(const RestorePlan *plan);
 
-/* Reads all that wal_files_lay will lay: what is damaged must be known before the target changes. */
+/* Reads all that wal_files_lay will lay: what is damaged must be known before the target changes.
+ */
 bool wal_files_check(WalStore *store, const RestorePlan *plan, CairnError *err) MUST_CHECK;
 
 /* Segments of start..stop and the history of the timeline, each marked as archived (.done). */
 bool wal_files_lay(WalStore *store, const RestorePlan *plan, const World *world,
                    TargetDirectory *directory, CairnError *err) MUST_CHECK;
 
+typedef struct {
+    size_t count;                    /* files that were new to the repository */
+    char partial[WAL_NAME_SIZE + 8]; /* the first of those stored as .partial; empty: none is */
+    uint64_t partial_lsn;
+} Rescued;
+
 /*
  * Every file of the old pg_wal that waits to be archived (.ready), stored; and the segment that was
  * being written, from the last checkpoint on, as .partial. pgdata_fd: the old data directory.
- * count_out: how many were new.
  */
 bool wal_files_rescue(WalStore *store, const World *world, int pgdata_fd, uint64_t checkpoint_lsn,
-                      size_t *count_out, CairnError *err) MUST_CHECK;
+                      Rescued *rescued_out, CairnError *err) MUST_CHECK;
 
 #endif

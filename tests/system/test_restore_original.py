@@ -52,8 +52,8 @@ def test_what_waited_in_the_old_pg_wal_is_rescued_and_replayed(original):
     server.sql("INSERT INTO t SELECT generate_series(1001, 2000)")
     server.sql("INSERT INTO spaced SELECT generate_series(1001, 2000)")
     server.switch_wal()
-    expected = digest(server)
     server.sql("INSERT INTO t SELECT generate_series(2001, 3000)")  # in the last, unfinished segment
+    expected = digest(server)
     server.kill()
     names = waiting(server)
     assert names
@@ -70,6 +70,50 @@ def test_what_waited_in_the_old_pg_wal_is_rescued_and_replayed(original):
     archive_again(server, pgcairn)
     server.archive_all()
     assert pgcairn.objects("**/00000002/history")
+
+
+@pytest.mark.parametrize("mode", ["killed", "immediate", "resumed"])
+def test_the_last_commits_in_the_unfinished_segment_are_replayed(original, mode):
+    server, pgcairn = original
+    server.archive_all()
+    stop_archiving(server)
+    server.sql("INSERT INTO t SELECT generate_series(1001, 2000)")
+    server.switch_wal()
+    server.sql("INSERT INTO t SELECT generate_series(2001, 3000)")
+    segment = server.value("SELECT pg_walfile_name(pg_current_wal_lsn())")
+    expected = digest(server)
+    server.kill() if mode != "immediate" else server.stop("immediate")
+
+    said = restore_over(server, pgcairn, "--as=original", "--force").stdout
+    if mode == "resumed":  # as an interruption leaves it: only the repository has that segment now
+        (server.data / "global/pg_control").unlink()
+        for place in (server.data, server.space):
+            (place / ".pgcairn-restore-in-progress").touch()
+        said = restore_over(server, pgcairn, "--as=original", "--force").stdout
+
+    assert f"included: the unfinished segment {segment}" in said
+    assert not (server.data / f"pg_wal/archive_status/{segment}.done").exists()
+    server.start_restored()
+    assert digest(server) == expected
+    archive_again(server, pgcairn)
+    server.archive_all()
+    again = pgcairn.backup("--wal-timeout", "20")
+    assert again["state"] == "wal-complete" and again["timeline"] == 2
+
+
+def test_what_is_kept_and_not_replayed_is_named(original):
+    server, pgcairn = original
+    server.archive_all()
+    stop_archiving(server)
+    server.sql("INSERT INTO t SELECT generate_series(1001, 2000)")
+    segment = server.value("SELECT pg_walfile_name(pg_current_wal_lsn())")
+    server.kill()
+
+    said = restore_over(server, pgcairn, "--as=original", "--force", "--type=immediate").stdout
+
+    assert "NOT replayed: WAL from " in said
+    assert f"is kept in the repository as {segment}.partial" in said
+    assert not (server.data / "pg_wal" / segment).exists()
 
 
 def test_a_clean_stop_leaves_nothing_behind_that_is_not_replayed(original):
@@ -166,6 +210,8 @@ def test_a_clone_archives_nothing_until_it_is_adopted(plain, workshop):
     clone = workshop.restore(pgcairn)
     clone.start_restored()
     assert clone.value("SHOW archive_mode") == "off"
+    assert clone.value("SHOW synchronous_standby_names") == ""
+    assert clone.value("SHOW max_logical_replication_workers") == "0"
     clone.sql("INSERT INTO t SELECT generate_series(1001, 2000)")
     name = clone.switch_wal()
     result = pgcairn.push(clone.data / "pg_wal" / name, expect=1)
@@ -181,6 +227,9 @@ def test_a_clone_archives_nothing_until_it_is_adopted(plain, workshop):
     assert has_ready(clone, "00000002.history")
     clone.start()
     assert clone.value("SHOW archive_mode") == "on"
+    assert clone.value("SHOW max_logical_replication_workers") == "4"
+    auto_conf = (clone.data / "postgresql.auto.conf").read_text()
+    assert "synchronous_standby_names" not in auto_conf
     clone.archive_all()
     assert pgcairn.objects("**/00000002/history")
     made = pgcairn_of(pgcairn, clone).backup("--wal-timeout", "20")

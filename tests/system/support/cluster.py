@@ -112,8 +112,11 @@ class Cluster:
 
     def kill(self):
         """kill -9 of the postmaster; its children see it and end by themselves."""
-        os.kill(self.postmaster_pid(), signal.SIGKILL)
+        pid = self.postmaster_pid()
+        os.kill(pid, signal.SIGKILL)
         wait_until("children of the postmaster end", lambda: not self.has_processes())
+        # Until its new parent asks how it ended, it counts as running.
+        wait_until(f"{pid} is gone", lambda: not os.path.exists(f"/proc/{pid}"))
 
     def destroy(self):
         """Ends the server in whatever state it is."""
