@@ -1,6 +1,8 @@
 #include "restore/place.h"
 
 #include "common/file.h"
+#include "common/log.h"
+#include "postgres/wal_name.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +14,9 @@
 enum { TREE_DEPTH_LIMIT = 64 };
 
 static const int DIRECTORY_FLAGS = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+
+/* A file system's own, where WAL has one to itself. */
+static const char LOST_AND_FOUND[] = "lost+found";
 
 static bool
 exists(const World *world, int fd, const char *path)
@@ -193,6 +198,8 @@ skipped_at_top(const Walk *walk, const char *name)
         return false;
     if (strcmp(name, RESTORE_MARKER) == 0)
         return true;
+    if (walk->place->is_wal)
+        return strcmp(name, LOST_AND_FOUND) == 0;
     const int length = snprintf(version, sizeof version, "PG_%d_", walk->place->major);
     return walk->place->oid != 0 && strncmp(name, version, (size_t)length) != 0;
 }
@@ -208,6 +215,8 @@ remove_entry(const World *world, int dirfd, const char *name, void *context, Cai
         return true;
     if (disk->fstatat(disk, dirfd, name, &status, AT_SYMLINK_NOFOLLOW) != 0)
         return errno == ENOENT || cairn_error_errno(err, "unable to examine '%s'", name);
+    if (walk->depth == 0 && walk->place->keeps_wal_link && strcmp(name, "pg_wal") == 0)
+        return true;
     if (!S_ISDIR(status.st_mode)) {
         return disk->unlinkat(disk, dirfd, name, 0) == 0 ||
                cairn_error_errno(err, "unable to remove '%s'", name);
@@ -298,12 +307,75 @@ place_clear(const World *world, Place *place, CairnError *err)
 {
     Walk walk = {.place = place};
 
-    CAIRN_ASSERT(place->marked);
+    CAIRN_ASSERT(place->marked || place->is_wal);
     if ((place->oid == 0 && !remove_control_file(world, place, err)) ||
         !for_each_entry(world, place->fd, remove_entry, &walk, err)) {
         return cairn_error_wrap(err, "'%s'", place->path);
     }
     return true;
+}
+
+bool
+place_open_wal(const World *world, Place *root, Place *wal_out, CairnError *err)
+{
+    const Disk *disk = world->disk;
+    char path[PATH_MAX];
+    struct stat status;
+
+    wal_out->fd = -1;
+    root->keeps_wal_link = false;
+    if (root->fd < 0 || (root->state != DIRECTORY_CLUSTER && root->state != DIRECTORY_OURS) ||
+        disk->fstatat(disk, root->fd, "pg_wal", &status, AT_SYMLINK_NOFOLLOW) != 0 ||
+        !S_ISLNK(status.st_mode))
+        return true;
+    if (snprintf(path, sizeof path, "%s/pg_wal", root->path) >= (int)sizeof path)
+        return cairn_error(err, CAIRN_REFUSED, "the path '%s' is too long", root->path);
+    if (!place_open(world, path, false, wal_out, err))
+        return false;
+    wal_out->is_wal = true;
+    root->keeps_wal_link = wal_out->fd >= 0;
+    if (wal_out->fd < 0)
+        log_warn("'%s' is a symbolic link that leads nowhere; a directory takes its place", path);
+    return true;
+}
+
+static bool
+is_wal_entry(const char *name)
+{
+    static const char TEMPORARY[] = ".pgcairn";
+    const size_t size = strlen(name);
+    WalFileName parsed;
+    CairnError ignored = {0};
+
+    return strcmp(name, "archive_status") == 0 || strcmp(name, "summaries") == 0 ||
+           strcmp(name, LOST_AND_FOUND) == 0 || strncmp(name, "xlogtemp.", 9) == 0 ||
+           strncmp(name, "RECOVERY", 8) == 0 ||
+           (size > sizeof TEMPORARY &&
+            strcmp(name + size - sizeof TEMPORARY + 1, TEMPORARY) == 0) ||
+           wal_file_name_parse(name, &parsed, &ignored);
+}
+
+static bool
+check_wal_entry(const World *world, int dirfd, const char *name, void *context, CairnError *err)
+{
+    (void)world, (void)dirfd, (void)context;
+    return is_wal_entry(name) || cairn_error(err, CAIRN_REFUSED, "'%s' is no file of WAL", name);
+}
+
+bool
+place_check_wal(const World *world, const Place *root, const Place *wal, CairnError *err)
+{
+    const size_t length = strlen(root->path);
+
+    if (wal->fd < 0)
+        return true;
+    if (strncmp(wal->path, root->path, length) == 0 && wal->path[length] == '/')
+        return cairn_error(err, CAIRN_REFUSED, "pg_wal is a link to '%s', inside '%s'", wal->path,
+                           root->path);
+    if (for_each_entry(world, wal->fd, check_wal_entry, NULL, err))
+        return true;
+    cairn_error_wrap(err, "pg_wal is a link to '%s', which is to be emptied", wal->path);
+    return cairn_error_hint(err, "move what is not PostgreSQL's out of it");
 }
 
 bool

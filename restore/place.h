@@ -15,8 +15,10 @@ typedef struct {
     int fd; /* -1: missing, not to be made */
     dev_t device;
     DirectoryState state;
-    bool marked; /* the marker lies there, from an earlier attempt or from us */
-    int major;   /* of a tablespace: only directories of this version are ours to remove */
+    bool marked;         /* the marker lies there, from an earlier attempt or from us */
+    bool is_wal;         /* where the data directory's pg_wal leads, on another disk */
+    bool keeps_wal_link; /* of the data directory: pg_wal is that link, which stays */
+    int major;           /* of a tablespace: only directories of this version are ours to remove */
 } Place;
 
 bool place_open(const World *world, const char *path, bool create, Place *place_out,
@@ -26,6 +28,14 @@ bool place_open(const World *world, const char *path, bool create, Place *place_
 bool place_lock(const World *world, Place *place, CairnError *err) MUST_CHECK;
 void place_close(const World *world, Place *place);
 bool place_mark(const World *world, Place *place, CairnError *err) MUST_CHECK;
+/*
+ * Where pg_wal is a symbolic link: the directory behind it, wal_out->fd -1 when there is none. It
+ * is emptied and used, and the link stays: who put WAL on a disk of its own wants it there.
+ */
+bool place_open_wal(const World *world, Place *root, Place *wal_out, CairnError *err) MUST_CHECK;
+/* REFUSED when anything lies there that is not PostgreSQL's, or it is in the data directory. */
+bool place_check_wal(const World *world, const Place *root, const Place *wal,
+                     CairnError *err) MUST_CHECK;
 /* Everything but the marker is removed; of a tablespace, which servers of several versions may
  * share, only PG_<major>_*. */
 bool place_clear(const World *world, Place *place, CairnError *err) MUST_CHECK;

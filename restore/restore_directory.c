@@ -21,12 +21,13 @@ check_state(const Restore *restore, CairnError *err)
     case DIRECTORY_EMPTY:
         return true;
     case DIRECTORY_OURS:
-        return target_directory_refuse_running(directory, err);
+        return target_directory_refuse_running(directory, err) &&
+               target_directory_check_wal(directory, err);
     case DIRECTORY_CLUSTER:
         if (!target_directory_refuse_running(directory, err))
             return false;
         if (restore->result->as == RESTORE_AS_ORIGINAL && restore->options->force)
-            return true;
+            return target_directory_check_wal(directory, err);
         cairn_error(err, CAIRN_REFUSED, "'%s' holds a database cluster", path);
         return cairn_error_hint(err, "give an empty directory; only to replace the original "
                                      "cluster itself, which then archives in its own place: "
@@ -233,7 +234,8 @@ bool
 restore_check_space(Restore *restore, CairnError *err)
 {
     const size_t count = restore->backup->tablespace_count + 1;
-    SCOPED_MEMORY SpaceNeed *needs = calloc(count, sizeof *needs);
+    const bool linked = target_directory_wal_is_linked(restore->directory);
+    SCOPED_MEMORY SpaceNeed *needs = calloc(count + 1, sizeof *needs);
     if (needs == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
 
@@ -242,10 +244,12 @@ restore_check_space(Restore *restore, CairnError *err)
         needs[i].oid = restore->backup->tablespaces[i - 1].oid;
     if (count > 1 && !sum_tablespaces(restore, needs, count, err))
         return false;
+    needs[count].oid = TARGET_WAL_OID;
+    SpaceNeed *wal = linked ? &needs[count] : &needs[0];
     if (!restore->options->no_wal)
-        needs[0].bytes += wal_files_count(restore->plan) * restore->backup->wal_segment_size;
+        wal->bytes += wal_files_count(restore->plan) * restore->backup->wal_segment_size;
     /* It is there twice: what is unlinked while it is open frees nothing. */
     if (restore->result->tail.stored)
-        needs[0].bytes += UINT64_C(2) * restore->backup->wal_segment_size;
-    return target_directory_check_space(restore->directory, needs, count, err);
+        wal->bytes += UINT64_C(2) * restore->backup->wal_segment_size;
+    return target_directory_check_space(restore->directory, needs, linked ? count + 1 : count, err);
 }

@@ -23,6 +23,7 @@ struct DirectoryHandle {
 struct TargetDirectory {
     const World *world;
     Place root;
+    Place wal; /* fd -1: pg_wal is no link */
     Place *tablespaces;
     size_t tablespace_count;
     DirectoryHandle *last; /* entered last, for the files beside each other */
@@ -39,6 +40,11 @@ target_directory_open(const World *world, const char *path, CairnError *err)
     }
     directory->world = world;
     if (!place_open(world, path, false, &directory->root, err)) {
+        free(directory);
+        return NULL;
+    }
+    if (!place_open_wal(world, &directory->root, &directory->wal, err)) {
+        place_close(world, &directory->root);
         free(directory);
         return NULL;
     }
@@ -84,9 +90,22 @@ target_directory_free(TargetDirectory *directory)
         directory_handle_release(directory->last);
     for (size_t i = 0; i < directory->tablespace_count; i++)
         place_close(directory->world, &directory->tablespaces[i]);
+    place_close(directory->world, &directory->wal);
     place_close(directory->world, &directory->root);
     free(directory->tablespaces);
     free(directory);
+}
+
+bool
+target_directory_wal_is_linked(const TargetDirectory *directory)
+{
+    return directory->wal.fd >= 0;
+}
+
+bool
+target_directory_check_wal(const TargetDirectory *directory, CairnError *err)
+{
+    return place_check_wal(directory->world, &directory->root, &directory->wal, err);
 }
 
 DirectoryState
@@ -218,6 +237,8 @@ target_directory_add_tablespace(TargetDirectory *directory, uint32_t oid, const 
 static const Place *
 place_of(const TargetDirectory *directory, uint32_t oid)
 {
+    if (oid == TARGET_WAL_OID && directory->wal.fd >= 0)
+        return &directory->wal;
     const Place *place = oid != 0 ? find_tablespace(directory, oid) : NULL;
     return place != NULL ? place : &directory->root;
 }
@@ -267,6 +288,8 @@ mark_place(TargetDirectory *directory, Place *place, CairnError *err)
 bool
 target_directory_clear(TargetDirectory *directory, CairnError *err)
 {
+    if (!target_directory_check_wal(directory, err))
+        return false;
     /* First all markers: an interrupted restore must find what it began to replace marked as its
        own, since the link that proved it is gone by then. */
     for (size_t i = 0; i < directory->tablespace_count; i++) {
@@ -275,7 +298,8 @@ target_directory_clear(TargetDirectory *directory, CairnError *err)
     }
     if (!mark_place(directory, &directory->root, err))
         return false;
-    if (!place_clear(directory->world, &directory->root, err))
+    if (!place_clear(directory->world, &directory->root, err) ||
+        (directory->wal.fd >= 0 && !place_clear(directory->world, &directory->wal, err)))
         return false;
     for (size_t i = 0; i < directory->tablespace_count; i++) {
         if (!place_clear(directory->world, &directory->tablespaces[i], err))
@@ -310,10 +334,16 @@ static const Place *
 resolve(const TargetDirectory *directory, const char *path, const char **rest_out)
 {
     static const char PREFIX[] = "pg_tblspc/";
+    static const char WAL[] = "pg_wal";
+    const size_t wal_length = sizeof WAL - 1;
     const Place *place = &directory->root;
 
     *rest_out = path;
-    if (strncmp(path, PREFIX, sizeof PREFIX - 1) == 0) {
+    if (directory->wal.fd >= 0 && strncmp(path, WAL, wal_length) == 0 &&
+        (path[wal_length] == '/' || path[wal_length] == '\0')) {
+        place = &directory->wal;
+        *rest_out = path + wal_length + (path[wal_length] == '/' ? 1 : 0);
+    } else if (strncmp(path, PREFIX, sizeof PREFIX - 1) == 0) {
         char *end;
         const unsigned long oid = strtoul(path + sizeof PREFIX - 1, &end, 10);
         const Place *tablespace = oid <= UINT32_MAX && (*end == '/' || *end == '\0')
@@ -405,8 +435,8 @@ target_directory_make(TargetDirectory *directory, const char *path, uint32_t mod
     const char *rest;
     const char *name;
 
-    if (resolve(directory, path, &rest)->oid != 0 && strcmp(rest, ".") == 0)
-        return true; /* a tablespace's own place, which keeps its mode */
+    if (resolve(directory, path, &rest) != &directory->root && strcmp(rest, ".") == 0)
+        return true; /* a tablespace's own place, or linked WAL's, which keeps its mode */
     DirectoryHandle *parent = target_directory_parent(directory, path, &name, err);
     if (parent == NULL)
         return false;
@@ -474,6 +504,9 @@ sync_file_systems(TargetDirectory *directory, CairnError *err)
     const Disk *disk = directory->world->disk;
     if (disk->syncfs(disk, directory->root.fd) != 0)
         return cairn_error_errno(err, "unable to sync '%s'", directory->root.path);
+    if (directory->wal.fd >= 0 && directory->wal.device != directory->root.device &&
+        disk->syncfs(disk, directory->wal.fd) != 0)
+        return cairn_error_errno(err, "unable to sync '%s'", directory->wal.path);
     for (size_t i = 0; i < directory->tablespace_count; i++) {
         const Place *place = &directory->tablespaces[i];
         bool done = place->device == directory->root.device;

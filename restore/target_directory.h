@@ -52,8 +52,16 @@ bool target_directory_refuse_running(const TargetDirectory *directory, CairnErro
 bool target_directory_add_tablespace(TargetDirectory *directory, uint32_t oid, const char *path,
                                      int major, bool replace, CairnError *err) MUST_CHECK;
 
-/* Needs and has, per file system; *_bytes by tablespace oid, 0 the data directory. NO_SPACE names
-   it. What clear will remove counts as free. */
+/*
+ * True when pg_wal is a symbolic link that clear will keep: what is written below pg_wal goes to
+ * the directory behind it, which is emptied like the rest. check: REFUSED when that must not be.
+ */
+bool target_directory_wal_is_linked(const TargetDirectory *directory);
+bool target_directory_check_wal(const TargetDirectory *directory, CairnError *err) MUST_CHECK;
+
+/* Needs and has, per file system; oid TARGET_WAL_OID: behind a linked pg_wal; *_bytes by tablespace
+   oid, 0 the data directory. NO_SPACE names it. What clear will remove counts as free. */
+#define TARGET_WAL_OID UINT32_MAX
 typedef struct {
     uint32_t oid;
     uint64_t bytes;
@@ -62,7 +70,7 @@ bool target_directory_check_space(const TargetDirectory *directory, const SpaceN
                                   size_t count, CairnError *err) MUST_CHECK;
 
 /* Begins: all markers down, then, in a directory that is not empty, pg_control first and all else
-   after it is removed. Symbolic links are removed, not followed. */
+   after it is removed. Symbolic links are removed, not followed, but for pg_wal. */
 bool target_directory_clear(TargetDirectory *directory, CairnError *err) MUST_CHECK;
 
 /* An open directory below the target, counted. path "" is the data directory itself;

@@ -101,6 +101,30 @@ def test_the_last_commits_in_the_unfinished_segment_are_replayed(original, mode)
     assert again["state"] == "wal-complete" and again["timeline"] == 2
 
 
+def test_a_pg_wal_on_another_disk_stays_there(original, workshop):
+    server, pgcairn = original
+    server.stop()
+    disk = workshop.new_directory("wal-disk")
+    wal = server.data / "pg_wal"
+    for path in wal.iterdir():
+        path.rename(disk / path.name)
+    wal.rmdir()
+    wal.symlink_to(disk)
+    server.start()
+    server.archive_all()
+    stop_archiving(server)
+    server.sql("INSERT INTO t SELECT generate_series(1001, 2000)")
+    expected = digest(server)
+    server.kill()
+
+    restore_over(server, pgcairn, "--as=original", "--force")
+
+    assert wal.is_symlink() and wal.resolve() == disk.resolve()
+    assert (disk / "archive_status").is_dir()
+    server.start_restored()
+    assert digest(server) == expected
+
+
 def test_what_is_kept_and_not_replayed_is_named(original):
     server, pgcairn = original
     server.archive_all()

@@ -113,15 +113,54 @@ test_clear_removes_everything_and_follows_no_link(void **state)
     make_file(fixture, "global/pg_control", "");
     make_file(fixture, "precious", "");
     assert_int_equal(rename(below(fixture, "precious"), scratch_path(outside, "precious")), 0);
-    assert_int_equal(symlink(outside, below(fixture, "pg_wal")), 0);
+    assert_int_equal(symlink(outside, below(fixture, "pg_log")), 0);
 
     SCOPED(TargetDirectory) directory = open_target(fixture);
     assert_true(target_directory_create(directory, &err));
     assert_true(target_directory_clear(directory, &err));
     assert_false(present(fixture, "global"));
-    assert_false(present(fixture, "pg_wal"));
+    assert_false(present(fixture, "pg_log"));
     assert_true(present(fixture, RESTORE_MARKER));
     assert_int_equal(access(scratch_path(outside, "precious"), F_OK), 0);
+}
+
+static void
+test_a_linked_pg_wal_is_emptied_and_used_and_a_strange_one_refused(void **state)
+{
+    static const char SEGMENT[] = "000000010000000000000001";
+    Fixture *fixture = *state;
+    CairnError err = {0};
+    char wal[256];
+    char strange[256];
+
+    snprintf(wal, sizeof wal, "%s", scratch_path(scratch_directory(), "wal-disk"));
+    snprintf(strange, sizeof strange, "%s", scratch_path(wal, "photo.jpg"));
+    assert_int_equal(mkdir(fixture->path, 0700), 0);
+    assert_int_equal(mkdir(wal, 0700), 0);
+    make_directory(fixture, "global");
+    make_file(fixture, "global/pg_control", "");
+    assert_int_equal(symlink(wal, below(fixture, "pg_wal")), 0);
+    make_file(fixture, "pg_wal/000000010000000000000001", "old");
+    make_file(fixture, "pg_wal/photo.jpg", "");
+
+    SCOPED(TargetDirectory) directory = open_target(fixture);
+    assert_true(target_directory_create(directory, &err));
+    assert_false(target_directory_clear(directory, &err));
+    assert_int_equal(err.kind, CAIRN_REFUSED);
+    assert_true(present(fixture, "global/pg_control"));
+    assert_true(present(fixture, "pg_wal/000000010000000000000001"));
+
+    cairn_error_clear(&err);
+    assert_int_equal(unlink(strange), 0);
+    assert_true(target_directory_clear(directory, &err));
+    assert_int_equal(access(scratch_path(wal, SEGMENT), F_OK), -1);
+    assert_true(target_directory_make(directory, "pg_wal", 0700, &err));
+    assert_true(target_directory_make(directory, "pg_wal/archive_status", 0700, &err));
+    assert_true(
+        target_directory_write(directory, "pg_wal/archive_status/x.done", "", 0, 0600, &err));
+    assert_int_equal(access(scratch_path(wal, "archive_status/x.done"), F_OK), 0);
+    assert_true(present(fixture, "pg_wal"));
+    assert_int_equal(state_of(fixture), DIRECTORY_OURS);
 }
 
 static void
@@ -387,6 +426,8 @@ main(void)
         cmocka_unit_test_setup(test_an_interrupted_restore_is_ours_and_a_finished_one_is_a_cluster,
                                setup),
         cmocka_unit_test_setup(test_clear_removes_everything_and_follows_no_link, setup),
+        cmocka_unit_test_setup(test_a_linked_pg_wal_is_emptied_and_used_and_a_strange_one_refused,
+                               setup),
         cmocka_unit_test_setup(test_an_old_control_file_goes_before_anything_else, setup),
         cmocka_unit_test_setup(
             test_a_restore_that_ends_before_its_marker_is_written_can_be_repeated, setup),
