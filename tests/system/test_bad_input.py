@@ -14,7 +14,7 @@ import pytest
 from support import damage
 from support.cluster import pg_bin, quoted
 from support.compare import digest, verify_backup
-from support.disk import SmallDisk
+from support.disk import MIB, SmallDisk
 from support.pgcairn import (DAMAGED, FAILED, INTERRUPTED, NO_SPACE, NOT_FOUND, OK, REFUSED, UNREACHABLE,
                              USAGE)
 from support.process import must, owner, wait_until
@@ -278,8 +278,8 @@ def test_restore_never_touches_a_directory_that_is_not_ours(stopped_server, work
 def small_disk(workshop):
     disks = []
 
-    def make(directory, size):
-        disk = SmallDisk(directory, size)
+    def make(directory, free_bytes):
+        disk = SmallDisk(directory, free_bytes)
         disks.append(disk)
         return disk
 
@@ -313,7 +313,7 @@ def server_with_small_repository(workshop, small_disk):
     directory = workshop.new_directory("small")
     pgcairn.repository = directory / "repository"
     pgcairn.write_config()
-    disk = small_disk(directory, "3m")
+    disk = small_disk(directory, 3 * MIB)
 
     def inside(*arguments, expect=OK):
         result = disk.run(*pgcairn.command(*arguments))
@@ -346,7 +346,7 @@ def test_backup_on_a_full_disk_exits_with_7_gives_its_space_back_and_works_with_
     assert disk.used_bytes() <= used + 65536
     assert not [name for name in stored_objects(disk) if name.name.endswith(".tmp")]
 
-    disk.grow("64m")
+    disk.grow()
     archive_by_hand(server, pgcairn, disk)
     result = disk.run(*pgcairn.command("backup", "--type=full", "--start-fast", "--wal-timeout=0"))
     archive_by_hand(server, pgcairn, disk)
@@ -379,7 +379,7 @@ def test_push_on_a_full_disk_publishes_nothing_and_works_with_space(server_with_
 
 def test_restore_on_a_full_disk_exits_with_7_and_works_with_more(stopped_server, workshop, small_disk):
     directory = workshop.new_directory("small")
-    disk = small_disk(directory, "8m")
+    disk = small_disk(directory, 8 * MIB)
     target = directory / "data"
     restore = stopped_server.command("restore", "--to", target)
 
@@ -388,7 +388,7 @@ def test_restore_on_a_full_disk_exits_with_7_and_works_with_more(stopped_server,
     assert result.returncode == NO_SPACE, result.stderr
     assert "HINT" in result.stderr
     assert not (disk.path / "data/global/pg_control").exists()
-    disk.grow("256m")
+    disk.grow()
     result = disk.run(*restore)
     assert result.returncode == OK, result.stderr
     verify_inside(disk, target)
@@ -397,7 +397,7 @@ def test_restore_on_a_full_disk_exits_with_7_and_works_with_more(stopped_server,
 def test_restore_whose_space_is_taken_meanwhile_exits_with_7(stopped_server, workshop, small_disk):
     """Free space is checked first; here something else takes it while restore runs."""
     directory = workshop.new_directory("small")
-    disk = small_disk(directory, "64m")
+    disk = small_disk(directory, 64 * MIB)
     target = directory / "data"
     stop = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64,write,pwritev,copy_file_range",
             "-e", "inject=pwrite64,write,pwritev:error=ENOSPC:when=200+"]

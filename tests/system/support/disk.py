@@ -2,28 +2,33 @@
 
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 
 from support.process import is_root, must, owner, run, start, wait_until
 
 
+MIB = 1024 * 1024
+GROWN_BYTES = 256 * MIB
+
+
 class SmallDisk:
-    """`run` runs commands that see the disk mounted on the directory; `path` shows it from outside.
+    """`free_bytes` are free at first, and many more after `grow`. `run` runs commands that see the disk mounted on the directory; `path` shows it from outside.
 
     Root makes a mount namespace, others a user namespace beside it.
     """
 
-    def __init__(self, directory, size):
+    def __init__(self, directory, free_bytes):
         self.directory = pathlib.Path(directory)
         options = [] if is_root() else ["--user", "--map-root-user"]
         self.holder = start("unshare", *options, "--mount", "--propagation=private", "sleep", "infinity",
                             as_root=True)
         wait_until("the namespace is there", self._is_apart)
-        self._enter("mount", "-t", "tmpfs", "-o", f"size={size},mode=0750", "tmpfs", self.directory)
+        self._enter("mount", "-t", "tmpfs", "-o", f"size={GROWN_BYTES},mode=0750", "tmpfs", self.directory)
         if is_root():
             self._enter("chown", ":".join(map(str, owner())), self.directory)
+        # Whoever is not root may not remount with another size.
+        self._take("reserve", GROWN_BYTES - free_bytes)
 
     def _is_apart(self):
         assert self.holder.poll() is None, "unshare failed"
@@ -51,16 +56,17 @@ class SmallDisk:
         usage = os.statvfs(self.path)
         return (usage.f_blocks - usage.f_bfree) * usage.f_frsize
 
-    def grow(self, size):
-        self._enter("mount", "-o", f"remount,size={size}", self.directory)
+    def grow(self):
+        (self.path / "reserve").unlink()
+
+    def _take(self, name, size_bytes):
+        with open(self.path / name, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
 
     def fill(self):
         """Takes what is left but for a few kilobytes."""
-        filler = self.path / "filler"
         usage = os.statvfs(self.path)
-        with open(filler, "wb") as file:
-            file.write(bytes(max(usage.f_bavail * usage.f_frsize - 8192, 0)))
-        shutil.chown(filler, *owner())
+        self._take("filler", usage.f_bavail * usage.f_frsize - 8192)
 
     def free(self):
         (self.path / "filler").unlink()
