@@ -187,7 +187,7 @@ compare_regions(MapReader *reader, const Planned *planned, const BackupId *bid)
     size_t planned_count;
     SCOPED_MEMORY MapRun *planned_memory = planned_runs(planned, &planned_count);
     RunStream wanted = {.runs = planned_memory, .count = planned_count};
-    MapRun left, right;
+    MapRun left = {0}, right = {0};
     for (;;) {
         const MapRun *runs;
         size_t count;
