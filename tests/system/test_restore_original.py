@@ -271,6 +271,16 @@ def pgcairn_of(pgcairn, cluster):
     return pgcairn
 
 
+def test_a_clone_beside_its_original_is_told_to_take_another_port(plain, workshop):
+    server, pgcairn = plain
+    pgcairn.write_config(cluster={"pgdata": server.data})
+    said = pgcairn.run("restore", "--to", workshop.new_directory() / "data").stdout
+    assert "-o '-p PORT' start" in said
+    pgcairn.write_config(cluster={"pgdata": "/nonexistent/data"})
+    said = pgcairn.run("restore", "--to", workshop.new_directory() / "data").stdout
+    assert "PORT" not in said
+
+
 def test_adopt_tells_what_was_not_archived_and_can_be_repeated(plain, workshop):
     _, pgcairn = plain
     clone = workshop.restore(pgcairn)
