@@ -9,7 +9,8 @@
 
 typedef enum {
     ARCHIVE_COMMAND_NONE,     /* empty: segments pile up in pg_wal */
-    ARCHIVE_COMMAND_OURS,     /* `.../pgcairn-wal push %p` or `.../pgcairn wal push %p`, or their aliases */
+    ARCHIVE_COMMAND_OURS,     /* `.../pgcairn-wal push %p` or `.../pgcairn wal push %p`, or their
+                                 aliases */
     ARCHIVE_COMMAND_RELATIVE, /* ours, found through the server's PATH */
     ARCHIVE_COMMAND_NO_PATH,  /* ours, but without %p */
     ARCHIVE_COMMAND_MASKED,   /* ours, but `||`, `;`, `|` or `&` may hide its exit status */

@@ -55,14 +55,15 @@ seconds_since(const World *world, int64_t start_ns)
     return (double)(world->clock->monotonic_ns(world->clock) - start_ns) / 1e9;
 }
 
-/* The server's clock, so that labels and targets speak of one time; ours when it cannot be asked. */
+/* The server's clock, so that labels and targets speak of one time; ours when it cannot be asked.
+ */
 static int64_t
 server_time_us(Run *run)
 {
     CairnError ignored = {0};
     SCOPED_MEMORY char *text = connection_query_text(
-        run->server, "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint", NULL,
-        &ignored);
+        run->server, "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint",
+        NULL, &ignored);
     if (text != NULL)
         return strtoll(text, NULL, 10);
     return run->world->clock->wall_us(run->world->clock);
@@ -81,9 +82,10 @@ ask_server(Run *run, CairnError *err)
         return cairn_error_hint(err, "ALTER ROLE ... REPLICATION, or see `pgcairn init --print`");
     }
     if (run->facts.major < 16 && run->facts.in_place_tablespaces[0] != '\0') {
-        cairn_error(err, CAIRN_REFUSED,
-                    "PostgreSQL 15 leaves in-place tablespaces (%s) out of a base backup without a word",
-                    run->facts.in_place_tablespaces);
+        cairn_error(
+            err, CAIRN_REFUSED,
+            "PostgreSQL 15 leaves in-place tablespaces (%s) out of a base backup without a word",
+            run->facts.in_place_tablespaces);
         return cairn_error_hint(err, "move them with ALTER TABLESPACE or upgrade to 16 or later");
     }
     return true;
@@ -101,10 +103,11 @@ check_incarnation(Run *run, CairnError *err)
         return false;
     cairn_error_clear(err);
     cairn_error(err, CAIRN_MISMATCH,
-                "cluster '%s' of this repository was never system %" PRIu64 " with PostgreSQL %d", cluster,
-                run->facts.system_id, run->facts.major);
-    return cairn_error_hint(err, "check conninfo; if this is the right server (new, or after pg_upgrade), run "
-                                 "`pgcairn init` first");
+                "cluster '%s' of this repository was never system %" PRIu64 " with PostgreSQL %d",
+                cluster, run->facts.system_id, run->facts.major);
+    return cairn_error_hint(
+        err, "check conninfo; if this is the right server (new, or after pg_upgrade), run "
+             "`pgcairn init` first");
 }
 
 static bool
@@ -127,7 +130,8 @@ begin_writer(Run *run, CairnError *err)
     return run->writer != NULL;
 }
 
-/* Configuration files outside the data directory: config/<n>, and config/index says what they are. */
+/* Configuration files outside the data directory: config/<n>, and config/index says what they are.
+ */
 typedef struct {
     Run *run;
     json_t *index;
@@ -135,7 +139,8 @@ typedef struct {
 } ConfigCapture;
 
 static bool
-store_ours(BackupWriter *writer, const char *path, const void *content, size_t size, CairnError *err)
+store_ours(BackupWriter *writer, const char *path, const void *content, size_t size,
+           CairnError *err)
 {
     uint64_t stored_size;
     uint32_t crc;
@@ -150,8 +155,8 @@ capture_config_file(void *context, const ServerConfigFile *file, CairnError *err
     ConfigCapture *capture = context;
     char entry[64];
     snprintf(entry, sizeof entry, "config/%d", ++capture->count);
-    json_array_append_new(capture->index, json_pack("{s:s, s:s, s:s}", "setting", file->setting, "path",
-                                                    file->path, "entry", entry));
+    json_array_append_new(capture->index, json_pack("{s:s, s:s, s:s}", "setting", file->setting,
+                                                    "path", file->path, "entry", entry));
     return store_ours(capture->run->writer, entry, file->content, file->size, err);
 }
 
@@ -160,8 +165,9 @@ note_unreadable_config(void *context, const char *setting, const char *path, con
 {
     ConfigCapture *capture = context;
     char text[2048];
-    snprintf(text, sizeof text, "%s '%s' lies outside the data directory and is not in this backup: %s",
-             setting, path, why);
+    snprintf(text, sizeof text,
+             "%s '%s' lies outside the data directory and is not in this backup: %s", setting, path,
+             why);
     log_info("%s", text);
     fate_add_warning(capture->run->fate, text);
 }
@@ -188,7 +194,8 @@ choose_label(Run *run, CairnError *err)
     Fate *fate = run->fate;
     BackupId newest;
     uint8_t digest[SHA256_SIZE];
-    if (!attempts_newest_committed(run->repository, run->options->cluster->name, &newest, digest, err))
+    if (!attempts_newest_committed(run->repository, run->options->cluster->name, &newest, digest,
+                                   err))
         return false;
     SCOPED(Fate) before = NULL;
     if (newest.text[0] != '\0') {
@@ -239,14 +246,16 @@ keep_history(Run *run, Connection *replication, CairnError *err)
 static bool
 receive(Run *run, CairnError *err)
 {
-    SCOPED(Connection) replication =
-        connection_open(run->options->cluster->conninfo, CONNECTION_REPLICATION, "pgcairn backup", err);
+    SCOPED(Connection)
+    replication = connection_open(run->options->cluster->conninfo, CONNECTION_REPLICATION,
+                                  "pgcairn backup", err);
     uint64_t system_id;
     uint32_t timeline;
     if (replication == NULL || !identify_system(replication, &system_id, &timeline, err))
         return false;
     if (system_id != run->facts.system_id)
-        return cairn_error(err, CAIRN_MISMATCH, "two connections with the same conninfo reached two systems");
+        return cairn_error(err, CAIRN_MISMATCH,
+                           "two connections with the same conninfo reached two systems");
 
     BaseBackupOptions request = {
         .label = run->options->name != NULL ? run->options->name : run->fate->label,
@@ -273,7 +282,8 @@ copy(Run *run, CairnError *err)
     if (!choose_label(run, err) || !capture_config(run, err) || !receive(run, err))
         return false;
     run->fate->stopped_us = server_time_us(run);
-    /* From here on a signal waits until the commit is decided: between the two there is nothing to gain. */
+    /* From here on a signal waits until the commit is decided: between the two there is nothing to
+     * gain. */
     return cancel_check(err) && backup_writer_finish_data(run->writer, run->fate, err) &&
            backup_writer_commit(run->writer, run->fate, err);
 }
@@ -289,9 +299,11 @@ backup_run(Repository *repository, const BackupOptions *options, CairnError *err
 {
     const World *world = repository_world(repository);
     int64_t start_ns = world->clock->monotonic_ns(world->clock);
-    __attribute__((cleanup(cleanup_run))) Run run = {
-        .repository = repository, .world = world, .options = options, .arena = arena_new(),
-        .fate = fate_new()};
+    __attribute__((cleanup(cleanup_run))) Run run = {.repository = repository,
+                                                     .world = world,
+                                                     .options = options,
+                                                     .arena = arena_new(),
+                                                     .fate = fate_new()};
     SCOPED(BackupReport) report = calloc(1, sizeof *report);
     CAIRN_ASSERT(report != NULL);
 
@@ -301,8 +313,8 @@ backup_run(Repository *repository, const BackupOptions *options, CairnError *err
     report->copy_seconds = seconds_since(world, start_ns);
 
     start_ns = world->clock->monotonic_ns(world->clock);
-    if (!wal_wait(repository, options->cluster->name, &run.incarnation, run.fate, options->wal_timeout_s,
-                  report, err))
+    if (!wal_wait(repository, options->cluster->name, &run.incarnation, run.fate,
+                  options->wal_timeout_s, report, err))
         return NULL;
     report->wal_wait_seconds = seconds_since(world, start_ns);
     report->outcome = report->missing_wal_count > 0 ? BACKUP_COPIED : BACKUP_WAL_COMPLETE;

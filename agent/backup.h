@@ -1,11 +1,11 @@
 /*
  * Takes a full backup of a running server into a repository.
  *
- * The steps: ask the server who it is, write the intent, capture configuration outside the data directory, receive
- * BASE_BACKUP into packs, check the server's manifest file by file, commit, and wait for the WAL of start..stop.
- * Errors: those of server and storage; nothing half-published is left. A report is filled once the backup is committed,
- * also when what follows is not good: see BackupOutcome.
- * Threads: the caller's, plus the repository's pipeline.
+ * The steps: ask the server who it is, write the intent, capture configuration outside the data
+ * directory, receive BASE_BACKUP into packs, check the server's manifest file by file, commit, and
+ * wait for the WAL of start..stop. Errors: those of server and storage; nothing half-published is
+ * left. A report is filled once the backup is committed, also when what follows is not good: see
+ * BackupOutcome. Threads: the caller's, plus the repository's pipeline.
  */
 #ifndef PGCAIRN_AGENT_BACKUP_H
 #define PGCAIRN_AGENT_BACKUP_H
@@ -50,6 +50,7 @@ void backup_report_free(BackupReport *report);
 SCOPED_TYPE(BackupReport, backup_report_free);
 
 /* Returned owned; NULL: there is no backup. */
-BackupReport *backup_run(Repository *repository, const BackupOptions *options, CairnError *err) MUST_CHECK;
+BackupReport *backup_run(Repository *repository, const BackupOptions *options,
+                         CairnError *err) MUST_CHECK;
 
 #endif

@@ -46,8 +46,8 @@ fate_add_warning(Fate *fate, const char *text)
 }
 
 static bool
-started(void *context, uint64_t start_lsn, uint32_t timeline, const Tablespace *tablespaces, size_t count,
-        uint64_t total_bytes, CairnError *err)
+started(void *context, uint64_t start_lsn, uint32_t timeline, const Tablespace *tablespaces,
+        size_t count, uint64_t total_bytes, CairnError *err)
 {
     Stream *stream = context;
     Fate *fate = stream->fate;
@@ -56,8 +56,8 @@ started(void *context, uint64_t start_lsn, uint32_t timeline, const Tablespace *
     fate->start_timeline = timeline;
     fate->tablespaces = arena_alloc(fate->arena, (count + 1) * sizeof *fate->tablespaces);
     for (size_t i = 0; i < count; i++) {
-        fate->tablespaces[i] = (FateTablespace){.oid = tablespaces[i].oid,
-                                                .path = arena_strdup(fate->arena, tablespaces[i].path)};
+        fate->tablespaces[i] = (FateTablespace){
+            .oid = tablespaces[i].oid, .path = arena_strdup(fate->arena, tablespaces[i].path)};
     }
     fate->tablespace_count = count;
     if (fate->data_checksums)
@@ -66,8 +66,8 @@ started(void *context, uint64_t start_lsn, uint32_t timeline, const Tablespace *
         stream->progress = progress_new(stream->options->world, "backup", total_bytes);
     char lsn[LSN_TEXT_SIZE];
     lsn_format(lsn, start_lsn);
-    log_info("backup %s starts at %s on timeline %u", backup_writer_id(stream->options->writer)->text, lsn,
-             timeline);
+    log_info("backup %s starts at %s on timeline %u",
+             backup_writer_id(stream->options->writer)->text, lsn, timeline);
     return true;
 }
 
@@ -104,9 +104,10 @@ member(void *context, const TarMember *member, CairnError *err)
         return backup_writer_directory(stream->options->writer, MAP_CLASS_CLUSTER, member->path,
                                        (member->mode & 0750) | 0700, err);
     case TAR_SYMLINK:
-        return cairn_error(err, CAIRN_CORRUPT,
-                           "the server sent a symbolic link '%s' though it was asked for a tablespace map",
-                           member->path);
+        return cairn_error(
+            err, CAIRN_CORRUPT,
+            "the server sent a symbolic link '%s' though it was asked for a tablespace map",
+            member->path);
     case TAR_FILE:
         break;
     }
@@ -149,7 +150,8 @@ manifest(void *context, const uint8_t *bytes, size_t size, CairnError *err)
     Stream *stream = context;
     if (!stream->manifest_begun) {
         stream->manifest_begun = true;
-        if (!backup_writer_file_begin(stream->options->writer, MAP_CLASS_OURS, "backup_manifest", 0600, err))
+        if (!backup_writer_file_begin(stream->options->writer, MAP_CLASS_OURS, "backup_manifest",
+                                      0600, err))
             return false;
     }
     return manifest_reader_feed(stream->manifest, bytes, size, err) &&
@@ -186,25 +188,30 @@ check_label(const Stream *stream, const BaseBackupResult *result, CairnError *er
     if (!backup_label_parse(stream->label.content, stream->label.size, &label, err))
         return false;
     if (label.start_lsn != result->start_lsn || label.start_timeline != result->start_timeline)
-        return cairn_error(err, CAIRN_CORRUPT, "backup_label and the server's answer name different starts");
+        return cairn_error(err, CAIRN_CORRUPT,
+                           "backup_label and the server's answer name different starts");
     fate->from_standby = label.from_standby;
     fate->backup_label = arena_strndup(fate->arena, stream->label.content, stream->label.size);
     return true;
 }
 
-/* The server reads pg_control without the retry that other readers make (facts 8.1): a torn one is found here. */
+/* The server reads pg_control without the retry that other readers make (facts 8.1): a torn one is
+ * found here. */
 static bool
 check_control(const Stream *stream, CairnError *err)
 {
     if (!stream->control.seen || stream->member_after_control)
-        return cairn_error(err, CAIRN_CORRUPT, "the server did not send pg_control as the last file");
+        return cairn_error(err, CAIRN_CORRUPT,
+                           "the server did not send pg_control as the last file");
     ControlFile control;
     if (!control_parse(stream->control.content, stream->control.size, &control, err)) {
-        cairn_error_hint(err, "the server may have read it while it was being written: run the backup again");
+        cairn_error_hint(
+            err, "the server may have read it while it was being written: run the backup again");
         return cairn_error_wrap(err, "pg_control as the server sent it");
     }
     if (control.system_id != stream->options->facts->system_id) {
-        return cairn_error(err, CAIRN_MISMATCH, "pg_control is of system %" PRIu64 ", the server said %" PRIu64,
+        return cairn_error(err, CAIRN_MISMATCH,
+                           "pg_control is of system %" PRIu64 ", the server said %" PRIu64,
                            control.system_id, stream->options->facts->system_id);
     }
     return true;
@@ -217,7 +224,8 @@ check_manifest(Stream *stream, const BaseBackupResult *result, CairnError *err)
         return cairn_error(err, CAIRN_CORRUPT, "the server sent no backup manifest");
     uint64_t size;
     uint32_t crc;
-    if (!manifest_reader_finish(stream->manifest, err) || !stream_order_finish(stream->order, err) ||
+    if (!manifest_reader_finish(stream->manifest, err) ||
+        !stream_order_finish(stream->order, err) ||
         !backup_writer_file_end(stream->options->writer, &size, &crc, err))
         return false;
 
@@ -228,7 +236,8 @@ check_manifest(Stream *stream, const BaseBackupResult *result, CairnError *err)
     size_t count = manifest_reader_wal_ranges(stream->manifest, &ranges);
     if (count == 0 || ranges[count - 1].start_lsn != result->start_lsn ||
         ranges[0].end_lsn != result->stop_lsn)
-        return cairn_error(err, CAIRN_CORRUPT, "the backup manifest's WAL ranges are not this backup's");
+        return cairn_error(err, CAIRN_CORRUPT,
+                           "the backup manifest's WAL ranges are not this backup's");
     return sha256_finish(stream->manifest_sha, stream->fate->manifest_sha256, err);
 }
 
@@ -242,9 +251,9 @@ static const BaseBackupCallbacks callbacks = {
 };
 
 /*
- * The server read a page that failed once more, and the verdict is its: what fails here alone may be a torn page whose
- * first half is still old or empty, which WAL replaces. Our own list says which pages the server meant, for it names
- * only five a file.
+ * The server read a page that failed once more, and the verdict is its: what fails here alone may
+ * be a torn page whose first half is still old or empty, which WAL replaces. Our own list says
+ * which pages the server meant, for it names only five a file.
  */
 static void
 report_pages(Stream *stream, bool server_failed)

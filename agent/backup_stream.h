@@ -1,6 +1,6 @@
 /*
- * Receives BASE_BACKUP into a BackupWriter and checks all that can be checked in the stream: clean members, the label,
- * pg_control, the manifest against what streamed. Inside agent/ only.
+ * Receives BASE_BACKUP into a BackupWriter and checks all that can be checked in the stream: clean
+ * members, the label, pg_control, the manifest against what streamed. Inside agent/ only.
  */
 #ifndef PGCAIRN_AGENT_BACKUP_STREAM_H
 #define PGCAIRN_AGENT_BACKUP_STREAM_H
@@ -22,7 +22,8 @@ typedef struct {
 
 /* Fills the fate's fields about start, stop, label, tablespaces, manifest and warnings. */
 bool backup_stream_receive(Connection *connection, const BaseBackupOptions *request,
-                           const BackupStreamOptions *options, Fate *fate, CairnError *err) MUST_CHECK;
+                           const BackupStreamOptions *options, Fate *fate,
+                           CairnError *err) MUST_CHECK;
 
 /* A warning for the backup's record; beyond FATE_WARNINGS_LISTED they are counted away silently. */
 void fate_add_warning(Fate *fate, const char *text);

@@ -328,7 +328,8 @@ fill_recoverable(ClusterReader *reader, CairnError *err)
         return true;
     }
     if (!found || last.end_lsn < newest->stop_lsn) {
-        warn(reader, "the WAL of backup %s cannot be read up to its end: `pgcairn verify` tells why",
+        warn(reader,
+             "the WAL of backup %s cannot be read up to its end: `pgcairn verify` tells why",
              newest->label);
         recoverable->unreadable = true;
         return true;

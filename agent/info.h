@@ -69,7 +69,8 @@ typedef struct {
 /* What can be reached from usable backups, on the newest one's path. */
 typedef struct {
     bool possible;
-    bool unreadable; /* there are usable backups, but the end of their WAL is damaged: see warnings */
+    bool unreadable; /* there are usable backups, but the end of their WAL is damaged: see warnings
+                      */
     int64_t from_us; /* stop of the oldest usable backup */
     uint64_t from_lsn;
     int64_t to_us; /* newest time in the unbroken WAL */

@@ -56,8 +56,8 @@ note_failure(PageChecks *checks, const char *path, uint64_t block)
 }
 
 void
-page_checks_see(void *context, const char *path, uint64_t first_unit, const uint8_t *data, uint32_t units,
-                uint32_t tail_bytes)
+page_checks_see(void *context, const char *path, uint64_t first_unit, const uint8_t *data,
+                uint32_t units, uint32_t tail_bytes)
 {
     PageChecks *checks = context;
     RelationFile file;
@@ -85,7 +85,8 @@ page_checks_report(PageChecks *checks, Fate *fate)
 {
     pthread_mutex_lock(&checks->mutex);
     qsort(checks->failures, checks->listed, sizeof *checks->failures, by_place);
-    fate->checksum_failures = arena_alloc(fate->arena, (checks->listed + 1) * sizeof *checks->failures);
+    fate->checksum_failures =
+        arena_alloc(fate->arena, (checks->listed + 1) * sizeof *checks->failures);
     for (size_t i = 0; i < checks->listed; i++) {
         fate->checksum_failures[i] = (FateChecksumFailure){
             .path = arena_strdup(fate->arena, checks->failures[i].path),

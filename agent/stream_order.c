@@ -7,17 +7,21 @@
 
 #include <string.h>
 
-enum { BUFFER_SIZE = 64 << 10, RECORD_HEADER_SIZE = 16, RECORD_LIMIT = RECORD_HEADER_SIZE + TAR_PATH_LIMIT + 64 };
+enum {
+    BUFFER_SIZE = 64 << 10,
+    RECORD_HEADER_SIZE = 16,
+    RECORD_LIMIT = RECORD_HEADER_SIZE + TAR_PATH_LIMIT + 64
+};
 
 /* A record: u64 size, u32 CRC, u32 path length, path. */
 struct StreamOrder {
     const World *world;
     int fd;
     uint8_t buffer[BUFFER_SIZE];
-    size_t used;          /* bytes in the buffer */
-    size_t at;            /* next to read */
-    uint64_t file_size;   /* written so far */
-    uint64_t file_at;     /* next to read */
+    size_t used;        /* bytes in the buffer */
+    size_t at;          /* next to read */
+    uint64_t file_size; /* written so far */
+    uint64_t file_at;   /* next to read */
     bool reading;
     uint64_t added, checked;
 };
@@ -110,7 +114,8 @@ stream_order_check(StreamOrder *order, const ManifestFile *file, CairnError *err
     if (!fill(order, RECORD_HEADER_SIZE, &there, err))
         return false;
     if (!there)
-        return cairn_error(err, CAIRN_CORRUPT, "backup manifest lists '%s', which was not sent", file->path);
+        return cairn_error(err, CAIRN_CORRUPT, "backup manifest lists '%s', which was not sent",
+                           file->path);
     uint64_t size_bytes = get_u64(order->buffer + order->at);
     uint32_t crc = get_u32(order->buffer + order->at + 8);
     uint32_t path_size = get_u32(order->buffer + order->at + 12);
@@ -124,12 +129,14 @@ stream_order_check(StreamOrder *order, const ManifestFile *file, CairnError *err
                            (int)path_size, path);
     }
     if (size_bytes != file->size_bytes || !file->has_crc32c || crc != file->crc32c) {
-        cairn_error(err, CAIRN_CORRUPT,
-                    "'%s' arrived with %llu bytes and CRC-32C %08x, the backup manifest says %llu and %08x",
-                    file->path, (unsigned long long)size_bytes, crc,
-                    (unsigned long long)file->size_bytes, file->crc32c);
-        return cairn_error_hint(err, "something between the server's disk and us changed bytes; run the backup "
-                                     "again, and check memory and network when it repeats");
+        cairn_error(
+            err, CAIRN_CORRUPT,
+            "'%s' arrived with %llu bytes and CRC-32C %08x, the backup manifest says %llu and %08x",
+            file->path, (unsigned long long)size_bytes, crc, (unsigned long long)file->size_bytes,
+            file->crc32c);
+        return cairn_error_hint(
+            err, "something between the server's disk and us changed bytes; run the backup "
+                 "again, and check memory and network when it repeats");
     }
     order->at += RECORD_HEADER_SIZE + path_size;
     order->checked++;
@@ -140,9 +147,10 @@ bool
 stream_order_finish(StreamOrder *order, CairnError *err)
 {
     if (order->added != order->checked) {
-        return cairn_error(err, CAIRN_CORRUPT,
-                           "the server sent %llu files, its backup manifest lists only %llu of them",
-                           (unsigned long long)order->added, (unsigned long long)order->checked);
+        return cairn_error(
+            err, CAIRN_CORRUPT,
+            "the server sent %llu files, its backup manifest lists only %llu of them",
+            (unsigned long long)order->added, (unsigned long long)order->checked);
     }
     return true;
 }

@@ -1,6 +1,7 @@
 /*
- * What the server streamed, in the order in which it did, on local scratch: the manifest lists files in that very order,
- * so it is checked file by file in constant memory, whatever the number of files.
+ * What the server streamed, in the order in which it did, on local scratch: the manifest lists
+ * files in that very order, so it is checked file by file in constant memory, whatever the number
+ * of files.
  *
  * Crash: the scratch file has no name once it is open. Threads: one thread.
  */
@@ -21,7 +22,8 @@ void stream_order_free(StreamOrder *order);
 /* A file has streamed. */
 bool stream_order_add(StreamOrder *order, const char *path, uint64_t size_bytes, uint32_t crc32c,
                       CairnError *err) MUST_CHECK;
-/* The manifest's next file must be the next one that streamed: CORRUPT, naming both, when it is not. */
+/* The manifest's next file must be the next one that streamed: CORRUPT, naming both, when it is
+ * not. */
 bool stream_order_check(StreamOrder *order, const ManifestFile *file, CairnError *err) MUST_CHECK;
 /* Nothing that streamed may be left over. */
 bool stream_order_finish(StreamOrder *order, CairnError *err) MUST_CHECK;

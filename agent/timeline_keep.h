@@ -2,7 +2,8 @@
  * The history file of a server's timeline, kept in the repository. Inside agent/ only.
  *
  * A server archives a history file once, at the promotion. A cluster that was promoted before it
- * archived here has it in pg_wal only, and without it PostgreSQL refuses to recover on the timeline.
+ * archived here has it in pg_wal only, and without it PostgreSQL refuses to recover on the
+ * timeline.
  */
 #ifndef PGCAIRN_AGENT_TIMELINE_KEEP_H
 #define PGCAIRN_AGENT_TIMELINE_KEEP_H

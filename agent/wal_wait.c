@@ -24,8 +24,9 @@ need_free(Need *need)
 }
 
 /*
- * A timeline that is the oldest one here may have begun before this repository did; then no recovery
- * asks for its history. A standby's backup can begin on one timeline and end on the next one.
+ * A timeline that is the oldest one here may have begun before this repository did; then no
+ * recovery asks for its history. A standby's backup can begin on one timeline and end on the next
+ * one.
  */
 static bool
 need_history(WalStore *store, Need *need, CairnError *err)
@@ -84,7 +85,8 @@ needed_name(const Need *need, uint64_t k, char name[64])
     const uint64_t end = (segment + 1) * segment_size;
     const uint64_t last_lsn = (end < fate->stop_lsn ? end : fate->stop_lsn) - 1;
     char segment_name[WAL_NAME_SIZE];
-    wal_segment_name(segment_name, timeline_history_at(need->path, last_lsn), segment, segment_size);
+    wal_segment_name(segment_name, timeline_history_at(need->path, last_lsn), segment,
+                     segment_size);
     snprintf(name, 64, "%s", segment_name);
     return true;
 }
@@ -106,16 +108,16 @@ look(WalStore *store, Need *need, uint64_t *first, BackupReport *report, CairnEr
         if (present)
             continue;
         if (report->missing_wal_count < BACKUP_MISSING_WAL_LISTED)
-            snprintf(report->missing_wal[report->missing_wal_count], sizeof report->missing_wal[0], "%s",
-                     name);
+            snprintf(report->missing_wal[report->missing_wal_count], sizeof report->missing_wal[0],
+                     "%s", name);
         report->missing_wal_count++;
     }
     return true;
 }
 
 bool
-wal_wait(Repository *repository, const char *cluster, const Incarnation *incarnation, const Fate *fate,
-         int timeout_s, BackupReport *report, CairnError *err)
+wal_wait(Repository *repository, const char *cluster, const Incarnation *incarnation,
+         const Fate *fate, int timeout_s, BackupReport *report, CairnError *err)
 {
     SCOPED(WalStore) store = wal_store_open(repository, cluster, incarnation, err);
     if (store == NULL)
@@ -128,9 +130,10 @@ wal_wait(Repository *repository, const char *cluster, const Incarnation *incarna
     bool asked = need_history(store, &need, err);
     for (uint64_t first = 0;;) {
         if (!asked || !look(store, &need, &first, report, err))
-            return cairn_error_wrap(err, "backup %s is committed, but its WAL could not be looked up",
-                                    fate->label);
-        if (report->missing_wal_count == 0 || clock->monotonic_ns(clock) >= deadline_ns || cancel_requested())
+            return cairn_error_wrap(
+                err, "backup %s is committed, but its WAL could not be looked up", fate->label);
+        if (report->missing_wal_count == 0 || clock->monotonic_ns(clock) >= deadline_ns ||
+            cancel_requested())
             return true;
         if (!told && pause_ms == POLL_LAST_MS) {
             log_info("waiting for WAL %s to be archived", report->missing_wal[0]);

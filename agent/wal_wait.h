@@ -8,10 +8,11 @@
 #include "repository/incarnation.h"
 
 /*
- * Looks into our own archive instead of the server's one-second polling. After timeout_s the names that are still missing
- * are in the report: count, and the first BACKUP_MISSING_WAL_LISTED of them. False only for storage errors.
+ * Looks into our own archive instead of the server's one-second polling. After timeout_s the names
+ * that are still missing are in the report: count, and the first BACKUP_MISSING_WAL_LISTED of them.
+ * False only for storage errors.
  */
-bool wal_wait(Repository *repository, const char *cluster, const Incarnation *incarnation, const Fate *fate,
-              int timeout_s, BackupReport *report, CairnError *err) MUST_CHECK;
+bool wal_wait(Repository *repository, const char *cluster, const Incarnation *incarnation,
+              const Fate *fate, int timeout_s, BackupReport *report, CairnError *err) MUST_CHECK;
 
 #endif

@@ -31,7 +31,8 @@ typedef struct {
 static const char *
 state_name(BackupOutcome outcome)
 {
-    static const char *const names[] = {[BACKUP_WAL_COMPLETE] = "wal-complete", [BACKUP_COPIED] = "copied",
+    static const char *const names[] = {[BACKUP_WAL_COMPLETE] = "wal-complete",
+                                        [BACKUP_COPIED] = "copied",
                                         [BACKUP_DAMAGED] = "damaged"};
     return names[outcome];
 }
@@ -41,8 +42,8 @@ check_arguments(const Arguments *arguments, CairnError *err)
 {
     if (arguments->type != NULL && strcmp(arguments->type, "full") != 0) {
         bool known = strcmp(arguments->type, "incr") == 0 || strcmp(arguments->type, "diff") == 0;
-        cairn_error(err, CAIRN_USAGE, "backup type '%s' is %s",
-                    arguments->type, known ? "not supported by this version" : "unknown");
+        cairn_error(err, CAIRN_USAGE, "backup type '%s' is %s", arguments->type,
+                    known ? "not supported by this version" : "unknown");
         return cairn_error_hint(err, "use --type=full");
     }
     if (arguments->jobs < 0 || arguments->jobs > MAX_JOBS)
@@ -70,7 +71,8 @@ print_text(const BackupReport *report)
     printf("backup %s: %s\n", fate->label, state_name(report->outcome));
     printf("  WAL %s .. %s, timeline %u; %s in %" PRIu64 " files, stored in %s\n", start, stop,
            fate->stop_timeline, size, fate->file_count, stored);
-    printf("  copied in %.1f s, waited %.1f s for WAL\n", report->copy_seconds, report->wal_wait_seconds);
+    printf("  copied in %.1f s, waited %.1f s for WAL\n", report->copy_seconds,
+           report->wal_wait_seconds);
 }
 
 static json_t *
@@ -81,15 +83,15 @@ report_json(const BackupReport *report)
     for (size_t i = 0; i < report->missing_wal_count && i < BACKUP_MISSING_WAL_LISTED; i++)
         json_array_append_new(missing, json_string(report->missing_wal[i]));
     return json_pack(
-        "{s:s, s:s, s:s, s:s, s:o, s:o, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I}", "label",
-        fate->label, "bid", fate->bid.text, "type", fate->type, "state", state_name(report->outcome),
-        "start_lsn", json_lsn(fate->start_lsn), "stop_lsn", json_lsn(fate->stop_lsn), "timeline",
-        (int)fate->stop_timeline, "started_at", json_time(fate->started_us), "stopped_at",
-        json_time(fate->stopped_us), "size_bytes", (json_int_t)fate->size_bytes, "stored_bytes",
-        (json_int_t)fate->stored_bytes, "map_bytes", (json_int_t)fate->map_bytes, "file_count",
-        (json_int_t)fate->file_count, "copy_seconds", report->copy_seconds, "wal_wait_seconds",
-        report->wal_wait_seconds, "missing_wal", missing, "checksum_failure_count",
-        (json_int_t)fate->checksum_failure_count);
+        "{s:s, s:s, s:s, s:s, s:o, s:o, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I}",
+        "label", fate->label, "bid", fate->bid.text, "type", fate->type, "state",
+        state_name(report->outcome), "start_lsn", json_lsn(fate->start_lsn), "stop_lsn",
+        json_lsn(fate->stop_lsn), "timeline", (int)fate->stop_timeline, "started_at",
+        json_time(fate->started_us), "stopped_at", json_time(fate->stopped_us), "size_bytes",
+        (json_int_t)fate->size_bytes, "stored_bytes", (json_int_t)fate->stored_bytes, "map_bytes",
+        (json_int_t)fate->map_bytes, "file_count", (json_int_t)fate->file_count, "copy_seconds",
+        report->copy_seconds, "wal_wait_seconds", report->wal_wait_seconds, "missing_wal", missing,
+        "checksum_failure_count", (json_int_t)fate->checksum_failure_count);
 }
 
 /* Committed, but not good: says why, and the exit code follows from it. */
@@ -99,26 +101,33 @@ judge(const BackupReport *report, CairnError *err)
     const Fate *fate = report->fate;
     if (report->outcome == BACKUP_DAMAGED) {
         cairn_error(err, CAIRN_CORRUPT,
-                    "backup %s is damaged: %" PRIu64 " pages of the server failed their checksum", fate->label,
-                    fate->checksum_failure_count);
+                    "backup %s is damaged: %" PRIu64 " pages of the server failed their checksum",
+                    fate->label, fate->checksum_failure_count);
         for (size_t i = 0; i < fate->checksum_failures_listed && i < 10; i++) {
             size_t used = strlen(err->message);
             snprintf(err->message + used, sizeof err->message - used, "%s %s block %" PRIu64,
-                     i == 0 ? ":" : ",", fate->checksum_failures[i].path, fate->checksum_failures[i].block);
+                     i == 0 ? ":" : ",", fate->checksum_failures[i].path,
+                     fate->checksum_failures[i].block);
         }
-        return cairn_error_hint(err, "the damage is on the server; `pgcairn info --set %s` lists all of it, older "
-                                     "backups may hold good pages", fate->label);
+        return cairn_error_hint(
+            err,
+            "the damage is on the server; `pgcairn info --set %s` lists all of it, older "
+            "backups may hold good pages",
+            fate->label);
     }
     if (report->outcome == BACKUP_COPIED) {
         cairn_error(err, CAIRN_UNAVAILABLE,
-                    "backup %s is copied but not restorable yet: %zu WAL files are missing, the first is %s",
+                    "backup %s is copied but not restorable yet: %zu WAL files are missing, the "
+                    "first is %s",
                     fate->label, report->missing_wal_count, report->missing_wal[0]);
         if (fate->from_standby)
-            return cairn_error_hint(err, "a standby cannot end a segment: SELECT pg_switch_wal() on the primary, or "
-                                         "archive_timeout there, sends it; then `pgcairn info` shows the backup as "
-                                         "wal-complete");
-        return cairn_error_hint(err, "repair archiving (`pgcairn check`); once the WAL arrives, `pgcairn info` shows "
-                                     "the backup as wal-complete");
+            return cairn_error_hint(
+                err, "a standby cannot end a segment: SELECT pg_switch_wal() on the primary, or "
+                     "archive_timeout there, sends it; then `pgcairn info` shows the backup as "
+                     "wal-complete");
+        return cairn_error_hint(
+            err, "repair archiving (`pgcairn check`); once the WAL arrives, `pgcairn info` shows "
+                 "the backup as wal-complete");
     }
     return true;
 }
@@ -144,18 +153,22 @@ run(const World *world, const Arguments *arguments, CairnError *err)
     if (repository == NULL)
         return NULL;
 
-    int jobs = arguments->jobs > 0 ? (int)arguments->jobs : global->jobs > 0 ? global->jobs : DEFAULT_JOBS;
-    int wal_timeout_s = arguments->wal_timeout >= 0 ? (int)arguments->wal_timeout
+    int jobs = arguments->jobs > 0 ? (int)arguments->jobs
+               : global->jobs > 0  ? global->jobs
+                                   : DEFAULT_JOBS;
+    int wal_timeout_s = arguments->wal_timeout >= 0  ? (int)arguments->wal_timeout
                         : global->wal_timeout_s >= 0 ? global->wal_timeout_s
                                                      : DEFAULT_WAL_TIMEOUT_S;
     BackupOptions options = {
         .cluster = session.cluster,
         .name = arguments->label,
         .fast_checkpoint = arguments->start_fast,
-        .show_progress = !arguments->no_progress && (isatty(STDERR_FILENO) || log_level() >= LOG_LEVEL_INFO),
+        .show_progress =
+            !arguments->no_progress && (isatty(STDERR_FILENO) || log_level() >= LOG_LEVEL_INFO),
         .jobs = jobs,
         .max_rate_kb = (uint32_t)(arguments->max_rate / 1024),
-        .max_memory_bytes = arguments->max_memory != 0 ? arguments->max_memory : global->max_memory_bytes,
+        .max_memory_bytes =
+            arguments->max_memory != 0 ? arguments->max_memory : global->max_memory_bytes,
         .wal_timeout_s = wal_timeout_s,
     };
     return backup_run(repository, &options, err);
@@ -167,11 +180,15 @@ command_backup(const World *world, int argc, char **argv)
     Arguments arguments = {.wal_timeout = -1};
     const Option options[] = {
         {"type", 0, OPTION_TEXT, &arguments.type, "TYPE", "full (default)"},
-        {"label", 0, OPTION_TEXT, &arguments.label, "TEXT", "a name of your own, kept with the backup"},
-        {"start-fast", 0, OPTION_FLAG, &arguments.start_fast, NULL, "ask the server for a checkpoint at once"},
+        {"label", 0, OPTION_TEXT, &arguments.label, "TEXT",
+         "a name of your own, kept with the backup"},
+        {"start-fast", 0, OPTION_FLAG, &arguments.start_fast, NULL,
+         "ask the server for a checkpoint at once"},
         {"jobs", 'j', OPTION_INTEGER, &arguments.jobs, "N", "workers that compress (default 2)"},
-        {"max-rate", 0, OPTION_SIZE, &arguments.max_rate, "SIZE", "bytes a second that the server may send"},
-        {"max-memory", 0, OPTION_SIZE, &arguments.max_memory, "SIZE", "memory that we may use (default 64MiB)"},
+        {"max-rate", 0, OPTION_SIZE, &arguments.max_rate, "SIZE",
+         "bytes a second that the server may send"},
+        {"max-memory", 0, OPTION_SIZE, &arguments.max_memory, "SIZE",
+         "memory that we may use (default 64MiB)"},
         {"wal-timeout", 0, OPTION_INTEGER, &arguments.wal_timeout, "SECONDS",
          "how long to wait for the backup's WAL (default 60)"},
         {"no-progress", 0, OPTION_FLAG, &arguments.no_progress, NULL, "show no progress"},

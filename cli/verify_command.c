@@ -15,8 +15,9 @@ typedef struct {
     bool no_progress;
 } Arguments;
 
-static const char *const kind_names[] = {
-    [FINDING_MISSING] = "missing", [FINDING_DAMAGED] = "damaged", [FINDING_UNREACHABLE] = "unreachable"};
+static const char *const kind_names[] = {[FINDING_MISSING] = "missing",
+                                         [FINDING_DAMAGED] = "damaged",
+                                         [FINDING_UNREACHABLE] = "unreachable"};
 
 static json_t *
 finding_json(const VerifyFinding *finding)
@@ -32,16 +33,15 @@ report_json(const VerifyReport *report, const Arguments *arguments)
     json_t *findings = json_array();
     for (size_t i = 0; i < report->listed; i++)
         json_array_append_new(findings, finding_json(&report->findings[i]));
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "scope",
-                     arguments->quick ? "quick" : "full", "objects", (json_int_t)report->object_count,
-                     "bytes", (json_int_t)report->byte_count, "wal_files",
-                     (json_int_t)report->wal_file_count, "backups", (json_int_t)report->backup_count,
-                     "good_backups", (json_int_t)report->good_backup_count, "finding_count",
-                     (json_int_t)report->finding_count, "findings", findings);
+    return json_pack(
+        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "scope", arguments->quick ? "quick" : "full",
+        "objects", (json_int_t)report->object_count, "bytes", (json_int_t)report->byte_count,
+        "wal_files", (json_int_t)report->wal_file_count, "backups",
+        (json_int_t)report->backup_count, "good_backups", (json_int_t)report->good_backup_count,
+        "finding_count", (json_int_t)report->finding_count, "findings", findings);
 }
 
-static void
-append_line(ByteWriter *text, const char *format, ...) PRINTF_LIKE(2, 3);
+static void append_line(ByteWriter *text, const char *format, ...) PRINTF_LIKE(2, 3);
 
 static void
 append_line(ByteWriter *text, const char *format, ...)
@@ -60,7 +60,8 @@ report_text(const VerifyReport *report, const Arguments *arguments, ByteWriter *
 {
     for (size_t i = 0; i < report->listed; i++) {
         const VerifyFinding *finding = &report->findings[i];
-        append_line(text, "%s: %s: %s\n", kind_names[finding->kind], finding->object, finding->text);
+        append_line(text, "%s: %s: %s\n", kind_names[finding->kind], finding->object,
+                    finding->text);
         if (finding->backups[0] != '\0')
             append_line(text, "  touches backup %s\n", finding->backups);
         if (finding->files[0] != '\0')
@@ -68,8 +69,9 @@ report_text(const VerifyReport *report, const Arguments *arguments, ByteWriter *
     }
     char bytes[32];
     format_bytes(bytes, report->byte_count);
-    append_line(text, "verified (%s) %" PRIu64 " objects, %s: %zu of %zu backups good, %zu WAL files, %" PRIu64
-                      " findings\n",
+    append_line(text,
+                "verified (%s) %" PRIu64
+                " objects, %s: %zu of %zu backups good, %zu WAL files, %" PRIu64 " findings\n",
                 arguments->quick ? "quick" : "full", report->object_count, bytes,
                 report->good_backup_count, report->backup_count, report->wal_file_count,
                 report->finding_count);
@@ -102,11 +104,13 @@ run(const World *world, const Arguments *arguments, int *exit_code_out, CairnErr
         return false;
     bool show = !arguments->no_progress && isatty(STDERR_FILENO);
     SCOPED(Progress) progress = show ? progress_new(world, "verify", 0) : NULL;
-    SCOPED(VerifyReport) report = verify_run(
-        repository,
-        &(VerifyOptions){.cluster = session.cluster->name, .selector = arguments->set,
-                         .scope = arguments->quick ? VERIFY_QUICK : VERIFY_FULL, .progress = progress},
-        err);
+    SCOPED(VerifyReport)
+    report = verify_run(repository,
+                        &(VerifyOptions){.cluster = session.cluster->name,
+                                         .selector = arguments->set,
+                                         .scope = arguments->quick ? VERIFY_QUICK : VERIFY_FULL,
+                                         .progress = progress},
+                        err);
     if (report == NULL)
         return false;
     *exit_code_out = exit_code(report);
@@ -122,8 +126,10 @@ command_verify(const World *world, int argc, char **argv)
 {
     Arguments arguments = {0};
     const Option options[] = {
-        {"set", 0, OPTION_TEXT, &arguments.set, "LABEL", "only this backup and the WAL that it needs"},
-        {"quick", 0, OPTION_FLAG, &arguments.quick, NULL, "presence, headers, trailers; no content is read"},
+        {"set", 0, OPTION_TEXT, &arguments.set, "LABEL",
+         "only this backup and the WAL that it needs"},
+        {"quick", 0, OPTION_FLAG, &arguments.quick, NULL,
+         "presence, headers, trailers; no content is read"},
         {"no-progress", 0, OPTION_FLAG, &arguments.no_progress, NULL, "show no progress"},
         {0},
     };

@@ -22,7 +22,8 @@ enum { CODEC_RAW_LIMIT = 1 << 20 };
 
 typedef struct CodecContext CodecContext;
 
-/* level 0: the codec's default. USAGE when level is out of its range, UNSUPPORTED for an unknown id. */
+/* level 0: the codec's default. USAGE when level is out of its range, UNSUPPORTED for an unknown
+ * id. */
 CodecContext *codec_open(CodecId id, int level, CairnError *err) MUST_CHECK;
 void codec_close(CodecContext *codec);
 SCOPED_TYPE(CodecContext, codec_close);

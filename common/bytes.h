@@ -2,10 +2,9 @@
  * Little-endian bytes: unaligned get and put, a bounded reader for foreign bytes, a growing writer.
  *
  * ByteReader: parse as if an enemy wrote it. A read past the end, an over-long varint or a length
- * over its limit makes the reader fail for good: further reads return 0 or NULL, `failed` is checked
- * once at the end (style: failure is sticky).
- * ByteWriter: memory grows by doubling; an allocation failure is sticky too.
- * Varints: LEB128, at most 10 bytes, shortest form required.
+ * over its limit makes the reader fail for good: further reads return 0 or NULL, `failed` is
+ * checked once at the end (style: failure is sticky). ByteWriter: memory grows by doubling; an
+ * allocation failure is sticky too. Varints: LEB128, at most 10 bytes, shortest form required.
  * Ownership: a reader borrows its bytes; a writer owns its buffer until byte_writer_free.
  * Threads: one object, one thread.
  */

@@ -5,12 +5,13 @@
  *     [repository NAME]   type, path, encryption, ...
  *     [cluster NAME]      conninfo, pgdata, repository, ...
  *
- * PGCAIRN_REPOSITORY_PATH=/x means `path` of the only repository, PGCAIRN_CLUSTER_CONNINFO `conninfo`
- * of the only cluster; PGCAIRN_CLUSTER and PGCAIRN_REPOSITORY choose one by name; PGCAIRN_CONFIG names
- * the file. With no file at all, environment alone may define one repository and one cluster "main".
- * Unknown sections and keys are refused (USAGE) with the file and line: a typo must not be silent.
- * Files that hold secrets and are readable by others are refused by the code that opens them.
- * Ownership: everything returned is borrowed from the Config. Threads: read-only after load.
+ * PGCAIRN_REPOSITORY_PATH=/x means `path` of the only repository, PGCAIRN_CLUSTER_CONNINFO
+ * `conninfo` of the only cluster; PGCAIRN_CLUSTER and PGCAIRN_REPOSITORY choose one by name;
+ * PGCAIRN_CONFIG names the file. With no file at all, environment alone may define one repository
+ * and one cluster "main". Unknown sections and keys are refused (USAGE) with the file and line: a
+ * typo must not be silent. Files that hold secrets and are readable by others are refused by the
+ * code that opens them. Ownership: everything returned is borrowed from the Config. Threads:
+ * read-only after load.
  */
 #ifndef PGCAIRN_COMMON_CONFIG_H
 #define PGCAIRN_COMMON_CONFIG_H
@@ -26,27 +27,27 @@
 
 typedef struct {
     const char *name;
-    const char *type;       /* "posix" (default); s3 and ssh are known but UNSUPPORTED so far */
+    const char *type; /* "posix" (default); s3 and ssh are known but UNSUPPORTED so far */
     const char *path;
-    const char *encryption; /* none | passphrase | key-file | sealed; NULL when not said */
-    const char *compression;      /* none | lz4 | zstd; default lz4 */
-    int compression_level;        /* 0: the codec's default */
+    const char *encryption;  /* none | passphrase | key-file | sealed; NULL when not said */
+    const char *compression; /* none | lz4 | zstd; default lz4 */
+    int compression_level;   /* 0: the codec's default */
 } RepositoryConfig;
 
 typedef struct {
     const char *name;
-    const char *conninfo;  /* NULL: libpq's own environment */
-    const char *pgdata;    /* NULL when not said */
-    const char *timezone;  /* for zone-less targets; NULL: refused */
+    const char *conninfo;     /* NULL: libpq's own environment */
+    const char *pgdata;       /* NULL when not said */
+    const char *timezone;     /* for zone-less targets; NULL: refused */
     const char *repositories; /* comma-separated names; NULL: the only one */
 } ClusterConfig;
 
 typedef struct {
-    int jobs;               /* 0: not said */
-    const char *log_level;  /* NULL: not said */
+    int jobs;                  /* 0: not said */
+    const char *log_level;     /* NULL: not said */
     uint64_t max_memory_bytes; /* 0: not said */
-    int wal_timeout_s;      /* -1: not said */
-    const char *file;       /* where it was read from, absolute; NULL when there was none */
+    int wal_timeout_s;         /* -1: not said */
+    const char *file;          /* where it was read from, absolute; NULL when there was none */
 } GlobalConfig;
 
 typedef struct Config Config;
@@ -55,12 +56,15 @@ typedef struct Config Config;
 Config *config_load(const World *world, const char *path, CairnError *err) MUST_CHECK;
 void config_free(Config *config);
 const GlobalConfig *config_global(const Config *config);
-/* name NULL: PGCAIRN_CLUSTER / PGCAIRN_REPOSITORY, else the only one; USAGE when none or several. */
-const ClusterConfig *config_cluster(const Config *config, const char *name, CairnError *err) MUST_CHECK;
+/* name NULL: PGCAIRN_CLUSTER / PGCAIRN_REPOSITORY, else the only one; USAGE when none or several.
+ */
+const ClusterConfig *config_cluster(const Config *config, const char *name,
+                                    CairnError *err) MUST_CHECK;
 const RepositoryConfig *config_repository(const Config *config, const char *name,
                                           CairnError *err) MUST_CHECK;
 /* Where no cluster is configured, `name` (NULL: PGCAIRN_CLUSTER, else none) is one with nothing but
-   defaults: what moves WAL and restores need not know more of it. USAGE when it is no valid name. */
+   defaults: what moves WAL and restores need not know more of it. USAGE when it is no valid name.
+ */
 bool config_assume_cluster(Config *config, const char *name, CairnError *err) MUST_CHECK;
 size_t config_cluster_count(const Config *config);
 SCOPED_TYPE(Config, config_free);

@@ -6,14 +6,15 @@
  *                 interleaved lanes where the CPU has it, a table elsewhere.
  * crc32c_combine  CRC of ab from the CRCs of a and b and the length of b.
  * Sha256          streaming SHA-256 (OpenSSL).
- * KeyedDigest     16-byte pseudo-random digest of a message: AES-256 under key 2 over the GMAC under
- *                 key 1 with an all-zero nonce (tags never leave in the clear, so the fixed nonce is
- *                 sound; GHASH binds the length). The page fingerprint is its first 8 bytes, WAL
- *                 digests and map node hashes take all 16. Algorithm id 1 in the format.
- * Keys            hkdf_sha256: RFC 5869, for every key we derive.
+ * KeyedDigest     16-byte pseudo-random digest of a message: AES-256 under key 2 over the GMAC
+ * under key 1 with an all-zero nonce (tags never leave in the clear, so the fixed nonce is sound;
+ * GHASH binds the length). The page fingerprint is its first 8 bytes, WAL digests and map node
+ * hashes take all 16. Algorithm id 1 in the format. Keys            hkdf_sha256: RFC 5869, for
+ * every key we derive.
  *
  * digest_skip_openssl_config   for programs that must start in a few milliseconds and speak no TLS
- *                 (pgcairn-wal): call it first in main. Elsewhere the system's policy is to be read.
+ *                 (pgcairn-wal): call it first in main. Elsewhere the system's policy is to be
+ * read.
  *
  * Errors: OpenSSL's failures are INTERNAL, its error queue is emptied into the message.
  * Threads: one object, one thread; crc32c and hkdf from any.

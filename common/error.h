@@ -1,12 +1,11 @@
 /*
  * Errors as values (style: one idiom in the whole house).
  *
- * What: a function that can fail returns bool or a pointer and takes `CairnError *err` last. Whoever
- * detects a failure sets it once, callers add context in front, only main prints it.
- * Units: kinds say what the caller may do, not where it broke.
- * Ownership: a plain struct on the caller's stack; no allocation, so it works when memory is gone and
- * travels between threads inside a job's result.
- * Threads: one error belongs to one thread at a time.
+ * What: a function that can fail returns bool or a pointer and takes `CairnError *err` last.
+ * Whoever detects a failure sets it once, callers add context in front, only main prints it. Units:
+ * kinds say what the caller may do, not where it broke. Ownership: a plain struct on the caller's
+ * stack; no allocation, so it works when memory is gone and travels between threads inside a job's
+ * result. Threads: one error belongs to one thread at a time.
  *
  *     CairnError err = {0};
  *     if (!wal_store_put(store, segment, &err))
@@ -43,9 +42,9 @@ enum { CAIRN_ERROR_MESSAGE_SIZE = 2048, CAIRN_ERROR_HINT_SIZE = 1024 };
 
 typedef struct {
     CairnErrorKind kind;
-    int system_errno;  /* 0 when no system call is to blame */
-    char sqlstate[6];  /* "" when no server is to blame */
-    const char *file;  /* origin, for --log-level=debug */
+    int system_errno; /* 0 when no system call is to blame */
+    char sqlstate[6]; /* "" when no server is to blame */
+    const char *file; /* origin, for --log-level=debug */
     int line;
     char message[CAIRN_ERROR_MESSAGE_SIZE]; /* lower case, no full stop */
     char hint[CAIRN_ERROR_HINT_SIZE];       /* what to do next; may be empty */

@@ -32,20 +32,21 @@ bool file_pread(const World *world, int fd, void *data, size_t size, uint64_t of
 bool file_sync_close(const World *world, int fd, const char *name, CairnError *err) MUST_CHECK;
 bool file_sync(const World *world, int fd, const char *name, CairnError *err) MUST_CHECK;
 /* fsync the directory `path` below dirfd ("." for dirfd itself). */
-bool file_sync_directory(const World *world, int dirfd, const char *path, CairnError *err) MUST_CHECK;
+bool file_sync_directory(const World *world, int dirfd, const char *path,
+                         CairnError *err) MUST_CHECK;
 
-/* The whole of a small file below dirfd, NUL-terminated, malloc'ed (returned owned). Refuses what is
-   no regular file and what is larger than limit (UNSUPPORTED). */
+/* The whole of a small file below dirfd, NUL-terminated, malloc'ed (returned owned). Refuses what
+   is no regular file and what is larger than limit (UNSUPPORTED). */
 char *file_read_all(const World *world, int dirfd, const char *path, size_t limit, size_t *size_out,
                     CairnError *err) MUST_CHECK;
 
-/* Create or replace a small file below dirfd durably: temporary name, write, fsync, rename, fsync of
-   its directory. Only for directories that are ours (restore targets), never in a repository. */
+/* Create or replace a small file below dirfd durably: temporary name, write, fsync, rename, fsync
+   of its directory. Only for directories that are ours (restore targets), never in a repository. */
 bool file_replace(const World *world, int dirfd, const char *path, const void *data, size_t size,
                   mode_t mode, CairnError *err) MUST_CHECK;
 
-/* mkdir -p of path below dirfd, each new directory's parent synced; mode whatever the umask. A relative
-   path goes through no symbolic link. */
+/* mkdir -p of path below dirfd, each new directory's parent synced; mode whatever the umask. A
+   relative path goes through no symbolic link. */
 bool file_make_directories(const World *world, int dirfd, const char *path, mode_t mode,
                            CairnError *err) MUST_CHECK;
 

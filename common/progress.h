@@ -1,6 +1,6 @@
 /*
- * Progress for people on standard error: a redrawn bar on a terminal (bytes, rate, time left), a plain
- * line every 10 seconds elsewhere. Threads: add from any, the rest from the owner.
+ * Progress for people on standard error: a redrawn bar on a terminal (bytes, rate, time left), a
+ * plain line every 10 seconds elsewhere. Threads: add from any, the rest from the owner.
  */
 #ifndef PGCAIRN_COMMON_PROGRESS_H
 #define PGCAIRN_COMMON_PROGRESS_H

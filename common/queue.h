@@ -2,9 +2,9 @@
  * A bounded queue of owned pointers between threads.
  *
  * push blocks while full, pop blocks while empty. close: no more pushes; pops drain, then NULL.
- * cancel: both sides return at once (push false, pop NULL), for the first failure of a pipeline; what
- * is still inside is handed to the free function by queue_free.
- * Threads: any number on either side.
+ * cancel: both sides return at once (push false, pop NULL), for the first failure of a pipeline;
+ * what is still inside is handed to the free function by queue_free. Threads: any number on either
+ * side.
  */
 #ifndef PGCAIRN_COMMON_QUEUE_H
 #define PGCAIRN_COMMON_QUEUE_H

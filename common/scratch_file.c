@@ -33,7 +33,9 @@ scratch_file_open(const World *world, const char *directory, CairnError *err)
                                  O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) {
         cairn_error_errno(err, "unable to create a scratch file in '%s'", directory);
-        cairn_error_hint(err, "set TMPDIR to a local directory with about 100 bytes of space a file of the cluster");
+        cairn_error_hint(
+            err,
+            "set TMPDIR to a local directory with about 100 bytes of space a file of the cluster");
         return -1;
     }
     world->disk->unlinkat(world->disk, AT_FDCWD, path, 0);

@@ -20,13 +20,14 @@ void timestamp_format(char text[TIMESTAMP_TEXT_SIZE], int64_t time_us);
 void timestamp_format_label(char text[TIMESTAMP_TEXT_SIZE], int64_t time_us);
 
 typedef struct {
-    bool has_zone;        /* false: year..fraction were read, time_us is as if UTC */
+    bool has_zone; /* false: year..fraction were read, time_us is as if UTC */
     int64_t time_us;
 } Timestamp;
 
 /*
- * "2026-11-22 23:31:40[.123456][+01[:00]|Z]", "T" for the space, seconds optional. USAGE for anything
- * else; zone abbreviations and names are refused with a hint (they are ambiguous twice a year).
+ * "2026-11-22 23:31:40[.123456][+01[:00]|Z]", "T" for the space, seconds optional. USAGE for
+ * anything else; zone abbreviations and names are refused with a hint (they are ambiguous twice a
+ * year).
  */
 bool timestamp_parse(const char *text, Timestamp *timestamp_out, CairnError *err) MUST_CHECK;
 

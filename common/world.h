@@ -31,7 +31,8 @@ struct Disk {
     ssize_t (*pwrite)(const Disk *disk, int fd, const void *data, size_t size, off_t offset);
     int (*fsync)(const Disk *disk, int fd);
     int (*syncfs)(const Disk *disk, int fd);
-    int (*start_writeback)(const Disk *disk, int fd, off_t offset, off_t size); /* sync_file_range */
+    int (*start_writeback)(const Disk *disk, int fd, off_t offset,
+                           off_t size); /* sync_file_range */
     int (*ftruncate)(const Disk *disk, int fd, off_t size);
     int (*fstat)(const Disk *disk, int fd, struct stat *status);
     int (*fstatat)(const Disk *disk, int dirfd, const char *path, struct stat *status, int flags);

@@ -18,7 +18,8 @@ typedef struct {
     bool from_standby;
 } BackupLabel;
 
-/* CORRUPT when it is not exactly what PostgreSQL's own parser takes; UNSUPPORTED for an incremental. */
+/* CORRUPT when it is not exactly what PostgreSQL's own parser takes; UNSUPPORTED for an
+ * incremental. */
 bool backup_label_parse(const char *text, size_t size, BackupLabel *label_out,
                         CairnError *err) MUST_CHECK;
 
@@ -31,8 +32,8 @@ typedef struct {
 
 /* Calls back for each line, unescaped. */
 typedef bool TablespaceCallback(void *context, const Tablespace *tablespace, CairnError *err);
-bool tablespace_map_parse(const char *text, size_t size, TablespaceCallback *callback, void *context,
-                          CairnError *err) MUST_CHECK;
+bool tablespace_map_parse(const char *text, size_t size, TablespaceCallback *callback,
+                          void *context, CairnError *err) MUST_CHECK;
 /* Appends one escaped line. */
 void tablespace_map_append(ByteWriter *map, const Tablespace *tablespace);
 

@@ -74,9 +74,8 @@ timeline_history_ask(Connection *connection, uint32_t timeline, size_t *size_out
 {
     char command[64];
     snprintf(command, sizeof command, "TIMELINE_HISTORY %" PRIu32, timeline);
-    SCOPED_RESULT result =
-        connection_query(connection, command, NULL,
-                         (QueryShape){.columns = 2, .min_rows = 1, .max_rows = 1}, err);
+    SCOPED_RESULT result = connection_query(
+        connection, command, NULL, (QueryShape){.columns = 2, .min_rows = 1, .max_rows = 1}, err);
     if (result == NULL) {
         cairn_error_wrap(err, "%s", command);
         return NULL;

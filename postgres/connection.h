@@ -3,8 +3,8 @@
  *
  * What: opens with our application name, keepalives and a connect timeout; SQL queries with bound
  * parameters; the raw PGconn for the streams in basebackup.c.
- * Errors: UNAVAILABLE (cannot connect, connection lost, server starting or shutting down: class 08, 57P0x),
- * DENIED (28xxx, 42501, pg_hba), FAILED queries keep their SQLSTATE; kinds by sqlstate.
+ * Errors: UNAVAILABLE (cannot connect, connection lost, server starting or shutting down: class 08,
+ * 57P0x), DENIED (28xxx, 42501, pg_hba), FAILED queries keep their SQLSTATE; kinds by sqlstate.
  * Threads: one connection, one thread.
  */
 #ifndef PGCAIRN_POSTGRES_CONNECTION_H
@@ -21,7 +21,8 @@ typedef enum { CONNECTION_SQL, CONNECTION_REPLICATION } ConnectionKind;
 
 typedef struct Connection Connection;
 
-/* conninfo NULL or "": libpq's own environment. purpose is shown in pg_stat_activity ("pgcairn backup"). */
+/* conninfo NULL or "": libpq's own environment. purpose is shown in pg_stat_activity ("pgcairn
+ * backup"). */
 Connection *connection_open(const char *conninfo, ConnectionKind kind, const char *purpose,
                             CairnError *err) MUST_CHECK;
 void connection_close(Connection *connection);
@@ -31,9 +32,9 @@ int connection_major(const Connection *connection);
 /* "15.18 (Debian ...)" borrowed. */
 const char *connection_server_version(const Connection *connection);
 
-/* parameters are text, NULL-terminated array or NULL. Returned owned; exactly `columns` columns, at least
-   min_rows and at most max_rows rows (max_rows -1: any). timeout_ms 0: the default 60 s; on timeout the query
-   is cancelled and drained: UNAVAILABLE. */
+/* parameters are text, NULL-terminated array or NULL. Returned owned; exactly `columns` columns, at
+   least min_rows and at most max_rows rows (max_rows -1: any). timeout_ms 0: the default 60 s; on
+   timeout the query is cancelled and drained: UNAVAILABLE. */
 typedef struct {
     int columns;
     int min_rows;
@@ -46,12 +47,13 @@ PGresult *connection_query(Connection *connection, const char *sql, const char *
 char *connection_query_text(Connection *connection, const char *sql, const char *const *parameters,
                             CairnError *err) MUST_CHECK;
 
-/* Fills err from a failed result (kind by SQLSTATE, the server's message, detail as hint). Always false. */
+/* Fills err from a failed result (kind by SQLSTATE, the server's message, detail as hint). Always
+ * false. */
 bool connection_result_error(Connection *connection, const PGresult *result, const char *what,
                              CairnError *err);
 
-/* For streams (basebackup.c). Waits a slice for bytes from the server and reads them; AGAIN: ask libpq once more.
-   deadline_ms (monotonic) 0: none. */
+/* For streams (basebackup.c). Waits a slice for bytes from the server and reads them; AGAIN: ask
+   libpq once more. deadline_ms (monotonic) 0: none. */
 typedef enum {
     CONNECTION_WAIT_AGAIN,
     CONNECTION_WAIT_TIMEOUT,
@@ -61,7 +63,8 @@ typedef enum {
 ConnectionWait connection_wait(Connection *connection, int64_t deadline_ms) MUST_CHECK;
 /* Fills err for anything but AGAIN. Always false. */
 bool connection_wait_error(Connection *connection, ConnectionWait waited, CairnError *err);
-/* The next result of a query that was sent, however long it takes; NULL and an error when there is none. */
+/* The next result of a query that was sent, however long it takes; NULL and an error when there is
+ * none. */
 PGresult *connection_next_result(Connection *connection, CairnError *err) MUST_CHECK;
 /* Asks the server to stop what runs, and closes: every later call answers UNAVAILABLE. */
 void connection_abandon(Connection *connection);

@@ -21,7 +21,7 @@ typedef enum {
 } ControlState;
 
 typedef struct {
-    int major;                /* from pg_control_version and catalog version */
+    int major; /* from pg_control_version and catalog version */
     uint64_t system_id;
     uint32_t control_version;
     uint32_t catalog_version;
@@ -32,7 +32,7 @@ typedef struct {
     int64_t checkpoint_time_s;
     uint64_t min_recovery_lsn;
     uint32_t min_recovery_timeline;
-    int32_t wal_level;        /* 0 minimal, 1 replica, 2 logical */
+    int32_t wal_level; /* 0 minimal, 1 replica, 2 logical */
     int32_t max_connections;
     int32_t max_worker_processes;
     int32_t max_wal_senders;
@@ -45,8 +45,9 @@ typedef struct {
     uint32_t data_checksum_version; /* 0 off */
 } ControlFile;
 
-/* CORRUPT for a wrong CRC or size, UNSUPPORTED for an unknown version, MISMATCH for foreign byte order
-   or a block size other than 8192. */
-bool control_parse(const void *data, size_t size, ControlFile *control_out, CairnError *err) MUST_CHECK;
+/* CORRUPT for a wrong CRC or size, UNSUPPORTED for an unknown version, MISMATCH for foreign byte
+   order or a block size other than 8192. */
+bool control_parse(const void *data, size_t size, ControlFile *control_out,
+                   CairnError *err) MUST_CHECK;
 
 #endif

@@ -1,11 +1,11 @@
 /*
  * One line of a backup_manifest, parsed on its own: what reader and rewriter share.
  *
- * A parser for exactly the objects that PostgreSQL writes, not for JSON: keys of a line may come in any
- * order, but none twice, none unknown, none missing; values have the one type they must have; nothing
- * nests. Units: sizes in bytes, LSNs.
- * Ownership: spans point into the line's own bytes, path into the ManifestLine.
- * Errors: CORRUPT, saying what is wrong; the reader adds the line's number.
+ * A parser for exactly the objects that PostgreSQL writes, not for JSON: keys of a line may come in
+ * any order, but none twice, none unknown, none missing; values have the one type they must have;
+ * nothing nests. Units: sizes in bytes, LSNs. Ownership: spans point into the line's own bytes,
+ * path into the ManifestLine. Errors: CORRUPT, saying what is wrong; the reader adds the line's
+ * number.
  */
 #ifndef PGCAIRN_POSTGRES_MANIFEST_LINE_H
 #define PGCAIRN_POSTGRES_MANIFEST_LINE_H
@@ -37,9 +37,9 @@ typedef struct {
 
 typedef struct {
     ManifestLineKind kind;
-    bool more;             /* FILE, RANGE: a comma stands behind it */
-    uint64_t number;       /* VERSION, SYSTEM_ID */
-    uint8_t checksum[32];  /* CHECKSUM */
+    bool more;            /* FILE, RANGE: a comma stands behind it */
+    uint64_t number;      /* VERSION, SYSTEM_ID */
+    uint8_t checksum[32]; /* CHECKSUM */
     ManifestWalRange range;
     ManifestFile file;
     ManifestSpan object;   /* FILE: from brace to brace, as it was written */

@@ -20,9 +20,9 @@ uint64_t page_lsn(const void *page);
 typedef enum { PAGE_GOOD, PAGE_NEW, PAGE_BAD } PageVerdict;
 
 /*
- * The rule of facts 9.3 for a page that was read from a live cluster: all zero or upper == 0 with all
- * zero is PAGE_NEW; a right checksum, or an LSN at or after the backup's start (may be torn, WAL
- * replaces it), is PAGE_GOOD; the rest PAGE_BAD.
+ * The rule of facts 9.3 for a page that was read from a live cluster: all zero or upper == 0 with
+ * all zero is PAGE_NEW; a right checksum, or an LSN at or after the backup's start (may be torn,
+ * WAL replaces it), is PAGE_GOOD; the rest PAGE_BAD.
  */
 PageVerdict page_verify(const void *page, uint32_t block, uint64_t backup_start_lsn);
 
@@ -33,7 +33,7 @@ typedef struct {
     uint32_t tablespace; /* 1663 base, 1664 global */
     uint32_t database;   /* 0 in global/ */
     uint32_t relfilenode;
-    int fork;            /* 0 main 1 fsm 2 vm 3 init */
+    int fork; /* 0 main 1 fsm 2 vm 3 init */
     uint32_t segment;
 } RelationFile;
 

@@ -18,10 +18,11 @@
 extern const char *const recovery_setting_names[];
 
 /* Appends `name = 'value'\n`, quotes doubled, backslashes doubled; refuses newlines (USAGE). */
-bool settings_append(ByteWriter *text, const char *name, const char *value, CairnError *err) MUST_CHECK;
+bool settings_append(ByteWriter *text, const char *name, const char *value,
+                     CairnError *err) MUST_CHECK;
 
-/* Copies text without lines that set any of names (case-insensitive, '=' optional); the result always
-   ends with a newline (unless empty), so that settings can be appended. */
+/* Copies text without lines that set any of names (case-insensitive, '=' optional); the result
+   always ends with a newline (unless empty), so that settings can be appended. */
 void settings_filter(const char *text, size_t size, const char *const *names, ByteWriter *filtered);
 
 /* The same, without lines that set name to just this value. */

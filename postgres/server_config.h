@@ -1,6 +1,7 @@
 /*
- * Configuration files that live outside the data directory (Debian keeps them in /etc): config_file, hba_file,
- * ident_file and every file that they include, read through SQL where the role may.
+ * Configuration files that live outside the data directory (Debian keeps them in /etc):
+ * config_file, hba_file, ident_file and every file that they include, read through SQL where the
+ * role may.
  */
 #ifndef PGCAIRN_POSTGRES_SERVER_CONFIG_H
 #define PGCAIRN_POSTGRES_SERVER_CONFIG_H
@@ -16,11 +17,13 @@ typedef struct {
     size_t size;
 } ServerConfigFile;
 
-/* Calls back for each file outside facts->data_directory. What may not be read is told through `unreadable`
-   (a warning for the backup's record), not an error. */
+/* Calls back for each file outside facts->data_directory. What may not be read is told through
+   `unreadable` (a warning for the backup's record), not an error. */
 typedef bool ServerConfigCallback(void *context, const ServerConfigFile *file, CairnError *err);
-typedef void ServerConfigUnreadable(void *context, const char *setting, const char *path, const char *why);
-bool server_config_read(Connection *connection, const ServerFacts *facts, ServerConfigCallback *callback,
-                        ServerConfigUnreadable *unreadable, void *context, CairnError *err) MUST_CHECK;
+typedef void ServerConfigUnreadable(void *context, const char *setting, const char *path,
+                                    const char *why);
+bool server_config_read(Connection *connection, const ServerFacts *facts,
+                        ServerConfigCallback *callback, ServerConfigUnreadable *unreadable,
+                        void *context, CairnError *err) MUST_CHECK;
 
 #endif

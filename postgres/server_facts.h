@@ -19,23 +19,24 @@ typedef struct {
     uint32_t block_size;
     bool data_checksums;
     bool in_recovery;
-    uint32_t timeline;            /* of the last checkpoint */
-    uint64_t redo_lsn;            /* of the last checkpoint: a floor for WAL that a backup may need */
+    uint32_t timeline; /* of the last checkpoint */
+    uint64_t redo_lsn; /* of the last checkpoint: a floor for WAL that a backup may need */
     const char *archive_mode;
-    const char *archive_command;  /* "" when not set */
-    const char *archive_library;  /* "" when not set */
+    const char *archive_command; /* "" when not set */
+    const char *archive_library; /* "" when not set */
     const char *wal_level;
     const char *full_page_writes;
-    const char *data_directory;   /* NULL when the role may not read it */
+    const char *data_directory; /* NULL when the role may not read it */
     const char *timezone;
     int max_wal_senders;
     const char *user;
     bool is_superuser;
-    bool has_replication;         /* REPLICATION attribute */
-    bool may_switch_wal;          /* EXECUTE on pg_switch_wal */
-    bool may_read_settings;       /* pg_read_all_settings */
-    bool may_read_files;          /* pg_read_server_files, or superuser */
-    const char *in_place_tablespaces; /* comma-separated names, "" when none (facts 3.7: 15 loses them) */
+    bool has_replication;   /* REPLICATION attribute */
+    bool may_switch_wal;    /* EXECUTE on pg_switch_wal */
+    bool may_read_settings; /* pg_read_all_settings */
+    bool may_read_files;    /* pg_read_server_files, or superuser */
+    const char
+        *in_place_tablespaces; /* comma-separated names, "" when none (facts 3.7: 15 loses them) */
 } ServerFacts;
 
 /* UNSUPPORTED for versions outside 15..18 and block sizes other than 8192. */

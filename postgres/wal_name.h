@@ -48,8 +48,8 @@ typedef enum {
 typedef struct {
     WalFileKind kind;
     uint32_t timeline;
-    uint32_t log;      /* second group of eight digits; 0 for .history */
-    uint32_t low;      /* third group */
+    uint32_t log; /* second group of eight digits; 0 for .history */
+    uint32_t low; /* third group */
 } WalFileName;
 
 /* USAGE for anything that PostgreSQL would not archive; no slash, no leading dot ever passes. */

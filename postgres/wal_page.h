@@ -15,8 +15,8 @@ enum { WAL_PAGE_CONTINUES = 0x0001, WAL_PAGE_LONG = 0x0002, WAL_PAGE_OVERWRITE =
 typedef struct {
     int major;
     uint64_t system_id;
-    uint32_t timeline;     /* of the page: may be smaller than the file name's after a fork */
-    uint64_t lsn;          /* of the page */
+    uint32_t timeline; /* of the page: may be smaller than the file name's after a fork */
+    uint64_t lsn;      /* of the page */
     uint32_t segment_size;
 } WalIdentity;
 

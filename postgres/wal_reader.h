@@ -1,17 +1,16 @@
 /*
- * Reads WAL records (facts 5.2 to 5.7): framing, CRC, and the few record types that say which moments
- * can be reached. First version: one forward pass over a run of segments on one timeline path.
+ * Reads WAL records (facts 5.2 to 5.7): framing, CRC, and the few record types that say which
+ * moments can be reached. First version: one forward pass over a run of segments on one timeline
+ * path.
  *
  * What: the caller feeds bytes through a callback that delivers pages; the reader yields records in
- * order with everything checked (page magic, address, timeline not falling, length, prev link, CRC).
- * Units: LSNs. start_lsn of a record is what recovery_target_lsn compares with; end_lsn is where the
- * next record may begin (aligned), i.e. the position after it.
- * Errors: the end of valid WAL is no error: wal_reader_next returns true with *found_out false and
- * `end_reason` says what stood there. Only the page source's own failures are errors.
- * Memory: one record at a time, at most WAL_RECORD_LIMIT; larger ones are skipped unread but framed
- * (their CRC is computed in passing).
- * Threads: one reader, one thread.
- * Tested record by record against pg_waldump.
+ * order with everything checked (page magic, address, timeline not falling, length, prev link,
+ * CRC). Units: LSNs. start_lsn of a record is what recovery_target_lsn compares with; end_lsn is
+ * where the next record may begin (aligned), i.e. the position after it. Errors: the end of valid
+ * WAL is no error: wal_reader_next returns true with *found_out false and `end_reason` says what
+ * stood there. Only the page source's own failures are errors. Memory: one record at a time, at
+ * most WAL_RECORD_LIMIT; larger ones are skipped unread but framed (their CRC is computed in
+ * passing). Threads: one reader, one thread. Tested record by record against pg_waldump.
  */
 #ifndef PGCAIRN_POSTGRES_WAL_READER_H
 #define PGCAIRN_POSTGRES_WAL_READER_H
@@ -24,10 +23,10 @@
 
 typedef enum {
     WAL_RECORD_OTHER,
-    WAL_RECORD_COMMIT,        /* also COMMIT PREPARED */
-    WAL_RECORD_ABORT,         /* also ABORT PREPARED */
+    WAL_RECORD_COMMIT, /* also COMMIT PREPARED */
+    WAL_RECORD_ABORT,  /* also ABORT PREPARED */
     WAL_RECORD_RESTORE_POINT,
-    WAL_RECORD_CHECKPOINT,    /* online or shutdown */
+    WAL_RECORD_CHECKPOINT, /* online or shutdown */
     WAL_RECORD_BACKUP_END,
     WAL_RECORD_END_OF_RECOVERY,
     WAL_RECORD_SWITCH,
@@ -38,22 +37,24 @@ typedef struct {
     uint64_t start_lsn;
     uint64_t end_lsn;
     uint64_t previous_lsn;
-    uint32_t total_size;    /* xl_tot_len */
-    uint32_t xid;           /* of the record header */
+    uint32_t total_size; /* xl_tot_len */
+    uint32_t xid;        /* of the record header */
     uint8_t resource_manager;
     uint8_t info;
     WalRecordKind kind;
-    uint32_t transaction_xid; /* COMMIT, ABORT: the transaction that ended (prepared ones included) */
-    int64_t time_us;          /* COMMIT, ABORT, RESTORE_POINT, END_OF_RECOVERY, CHECKPOINT; unix us */
-    char restore_point[64];   /* RESTORE_POINT */
+    uint32_t
+        transaction_xid;    /* COMMIT, ABORT: the transaction that ended (prepared ones included) */
+    int64_t time_us;        /* COMMIT, ABORT, RESTORE_POINT, END_OF_RECOVERY, CHECKPOINT; unix us */
+    char restore_point[64]; /* RESTORE_POINT */
     uint64_t backup_start_lsn; /* BACKUP_END */
     uint32_t timeline;         /* CHECKPOINT, END_OF_RECOVERY: this timeline */
     uint32_t previous_timeline;
 } WalRecord;
 
 /*
- * Delivers the WAL page at lsn (a multiple of 8192) into page. True with *present_out false where the
- * WAL ends (segment absent). On a timeline path the source chooses the segment of the right timeline.
+ * Delivers the WAL page at lsn (a multiple of 8192) into page. True with *present_out false where
+ * the WAL ends (segment absent). On a timeline path the source chooses the segment of the right
+ * timeline.
  */
 typedef bool WalPageSource(void *context, uint64_t lsn, uint8_t page[8192], bool *present_out,
                            CairnError *err);
@@ -63,9 +64,9 @@ enum { WAL_RECORD_LIMIT = 1 << 26 };
 typedef struct WalReader WalReader;
 
 /*
- * start_lsn: where a record begins, or any LSN inside a segment when `seek` is true: then reading starts
- * at the first record that begins at or after it.
- * segment_size and major as the cluster's; source is borrowed with its context.
+ * start_lsn: where a record begins, or any LSN inside a segment when `seek` is true: then reading
+ * starts at the first record that begins at or after it. segment_size and major as the cluster's;
+ * source is borrowed with its context.
  */
 WalReader *wal_reader_new(WalPageSource *source, void *context, int major, uint32_t segment_size,
                           uint64_t system_id, uint64_t start_lsn, bool seek,

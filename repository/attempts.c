@@ -110,19 +110,21 @@ remove_entry(void *context, const StorageEntry *entry, CairnError *err)
     return removed ? STORAGE_LIST_GO_ON : STORAGE_LIST_FAILED;
 }
 
-/* Temporary files of writers that are gone. A live one that loses its file fails at its link: nothing is lost. */
+/* Temporary files of writers that are gone. A live one that loses its file fails at its link:
+ * nothing is lost. */
 static bool
 sweep(Repository *repository, const char *prefix, CairnError *err)
 {
     const World *world = repository_world(repository);
-    return storage_sweep(repository_storage(repository), prefix, world->clock->wall_us(world->clock), err);
+    return storage_sweep(repository_storage(repository), prefix,
+                         world->clock->wall_us(world->clock), err);
 }
 
 static bool
 remove_all(Removal removal, CairnError *err)
 {
-    return storage_list(repository_storage(removal.repository), removal.prefix, remove_entry, &removal,
-                        err) &&
+    return storage_list(repository_storage(removal.repository), removal.prefix, remove_entry,
+                        &removal, err) &&
            sweep(removal.repository, removal.prefix, err);
 }
 
@@ -152,8 +154,8 @@ is_revoked(Repository *repository, const char *cluster, const BackupId *bid)
 
 /* The fate first; packs go only when it says REVOKED, by us or by somebody else. */
 static bool
-revoke_and_remove(Repository *repository, const char *cluster, const BackupId *bid, const char *token,
-                  const char *reason, CairnError *err)
+revoke_and_remove(Repository *repository, const char *cluster, const BackupId *bid,
+                  const char *token, const char *reason, CairnError *err)
 {
     if (!fate_revoke(repository, cluster, bid, token, reason, err)) {
         if (err->kind != CAIRN_CONFLICT || !is_revoked(repository, cluster, bid))
@@ -164,9 +166,10 @@ revoke_and_remove(Repository *repository, const char *cluster, const BackupId *b
 }
 
 /*
- * On a full disk something must go before the revocation finds room. Of our own attempt that is everything: only this
- * process could have committed it, and it is giving up. Of another's only temporary files: its process seems to be
- * gone, but containers may share a host name and machines an id, and a writer that lives after all could still commit.
+ * On a full disk something must go before the revocation finds room. Of our own attempt that is
+ * everything: only this process could have committed it, and it is giving up. Of another's only
+ * temporary files: its process seems to be gone, but containers may share a host name and machines
+ * an id, and a writer that lives after all could still commit.
  */
 static void
 give_up(Repository *repository, const char *cluster, const BackupId *bid, const char *token,
@@ -186,16 +189,16 @@ give_up(Repository *repository, const char *cluster, const BackupId *bid, const 
 }
 
 void
-attempts_abandon(Repository *repository, const char *cluster, const BackupId *bid, const char *token,
-                 const char *reason)
+attempts_abandon(Repository *repository, const char *cluster, const BackupId *bid,
+                 const char *token, const char *reason)
 {
     give_up(repository, cluster, bid, token, reason, true);
 }
 
 /* True when the intent says that its process was one of this host and is gone. */
 static bool
-is_dead(Repository *repository, const char *cluster, const BackupId *bid, char token[17], bool *dead_out,
-        CairnError *err)
+is_dead(Repository *repository, const char *cluster, const BackupId *bid, char token[17],
+        bool *dead_out, CairnError *err)
 {
     char name[STORAGE_NAME_LIMIT];
     snprintf(name, sizeof name, "c/%s/b/%s/intent", cluster, bid->text);
@@ -240,8 +243,8 @@ typedef enum { ATTEMPT_OPEN, ATTEMPT_REVOKED, ATTEMPT_COMMITTED, ATTEMPT_UNREADA
 
 /* Only a storage that does not answer is a failure. */
 static bool
-attempt_state(Repository *repository, const char *cluster, const BackupId *bid, uint8_t *fate_sha256_out,
-              AttemptState *state_out, CairnError *err)
+attempt_state(Repository *repository, const char *cluster, const BackupId *bid,
+              uint8_t *fate_sha256_out, AttemptState *state_out, CairnError *err)
 {
     SCOPED(Fate) fate = fate_read(repository, cluster, bid, fate_sha256_out, err);
     if (fate != NULL) {
@@ -289,8 +292,9 @@ attempts_revoke_dead(Repository *repository, const char *cluster, CairnError *er
                 return false;
             continue;
         }
-        /* Who revoked an attempt may have died before its packs were gone. Backups come in between sooner or later, so
-           it is enough to look at those after the newest one, and a long history costs nothing. */
+        /* Who revoked an attempt may have died before its packs were gone. Backups come in between
+           sooner or later, so it is enough to look at those after the newest one, and a long
+           history costs nothing. */
         AttemptState state;
         if (committed_seen)
             continue;
@@ -298,7 +302,8 @@ attempts_revoke_dead(Repository *repository, const char *cluster, CairnError *er
             return false;
         committed_seen = state == ATTEMPT_COMMITTED;
         CairnError ignored = {0};
-        if (state == ATTEMPT_REVOKED && !remove_packs(repository, cluster, &ids[i], false, &ignored))
+        if (state == ATTEMPT_REVOKED &&
+            !remove_packs(repository, cluster, &ids[i], false, &ignored))
             log_debug("packs of the revoked attempt %s stay: %s", ids[i].text, ignored.message);
     }
     return true;

@@ -1,8 +1,8 @@
 /*
  * Attempts at backups: their ids, dead ones of this host, and giving one up.
  *
- * Safety rests on the single-use fate: an attempt whose fate says REVOKED can never become a backup, so its own packs
- * may go. Attempts of other hosts are never touched and never waited for.
+ * Safety rests on the single-use fate: an attempt whose fate says REVOKED can never become a
+ * backup, so its own packs may go. Attempts of other hosts are never touched and never waited for.
  */
 #ifndef PGCAIRN_REPOSITORY_ATTEMPTS_H
 #define PGCAIRN_REPOSITORY_ATTEMPTS_H
@@ -10,28 +10,32 @@
 #include "repository/backup_id.h"
 #include "repository/repository.h"
 
-/* Ids of all attempts and backups, ascending. malloc'ed (returned owned), NULL when there are none. */
-bool attempts_list(Repository *repository, const char *cluster, BackupId **ids_out, size_t *count_out,
-                   CairnError *err) MUST_CHECK;
+/* Ids of all attempts and backups, ascending. malloc'ed (returned owned), NULL when there are none.
+ */
+bool attempts_list(Repository *repository, const char *cluster, BackupId **ids_out,
+                   size_t *count_out, CairnError *err) MUST_CHECK;
 
 /* Highest listed sequence + 1 and fresh randomness. */
 bool attempts_next_id(Repository *repository, const char *cluster, BackupId *id_out,
                       CairnError *err) MUST_CHECK;
 
 /*
- * Takes the fate of every unfinished attempt whose process on this very host is gone, and removes its packs; and the
- * packs of attempts that were revoked since the newest backup, where whoever revoked them died before that.
+ * Takes the fate of every unfinished attempt whose process on this very host is gone, and removes
+ * its packs; and the packs of attempts that were revoked since the newest backup, where whoever
+ * revoked them died before that.
  */
 bool attempts_revoke_dead(Repository *repository, const char *cluster, CairnError *err) MUST_CHECK;
 
 /*
- * Gives up our own attempt: revoke, then remove its packs, so that a full disk is not full for the next run as well.
- * Never fails: what cannot be done now (the disk may be full or gone) the next run on this host does.
+ * Gives up our own attempt: revoke, then remove its packs, so that a full disk is not full for the
+ * next run as well. Never fails: what cannot be done now (the disk may be full or gone) the next
+ * run on this host does.
  */
-void attempts_abandon(Repository *repository, const char *cluster, const BackupId *bid, const char *token,
-                      const char *reason);
+void attempts_abandon(Repository *repository, const char *cluster, const BackupId *bid,
+                      const char *token, const char *reason);
 
-/* Newest backup with a COMMITTED fate and the digest of that fate; bid_out is "" when there is none. */
+/* Newest backup with a COMMITTED fate and the digest of that fate; bid_out is "" when there is
+ * none. */
 bool attempts_newest_committed(Repository *repository, const char *cluster, BackupId *bid_out,
                                uint8_t fate_sha256_out[SHA256_SIZE], CairnError *err) MUST_CHECK;
 

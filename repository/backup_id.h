@@ -1,6 +1,6 @@
 /*
- * Backup ids: `<sequence, 10 digits>-<16 random hex digits>`. Order is by sequence, never by clocks;
- * two hosts may draw the same sequence, so only the whole id names a backup.
+ * Backup ids: `<sequence, 10 digits>-<16 random hex digits>`. Order is by sequence, never by
+ * clocks; two hosts may draw the same sequence, so only the whole id names a backup.
  */
 #ifndef PGCAIRN_REPOSITORY_BACKUP_ID_H
 #define PGCAIRN_REPOSITORY_BACKUP_ID_H

@@ -11,9 +11,9 @@
 
 enum {
     REFS_LAYOUT = 1,
-    JOB_MEMORY = 544 << 10,       /* raw and stored buffer of one job in flight */
-    FIXED_MEMORY = 24 << 20,      /* libraries, libpq, map sort and nodes, one pack's directory twice */
-    WORKER_MEMORY = 1 << 20,      /* codec state and stack */
+    JOB_MEMORY = 544 << 10,  /* raw and stored buffer of one job in flight */
+    FIXED_MEMORY = 24 << 20, /* libraries, libpq, map sort and nodes, one pack's directory twice */
+    WORKER_MEMORY = 1 << 20, /* codec state and stack */
     DEFAULT_MEMORY = 64 << 20,
     JOBS_A_WORKER_MIN = 2,
     JOBS_A_WORKER_MAX = 3,
@@ -26,13 +26,13 @@ enum {
  *  P2 packs durable             some packs that nothing refers to
  *  P3 map packs, refs durable   the same
  *  P4 directories synced        storage_commit did it with each object
- *  P5 last look                 our intent still stands; the directories above it are synced again, whoever made them
- *  P6 fate created once         no fate: no backup. A fate: everything it names is durable already, so both outcomes
- *                               of a power cut before P7 are consistent
- *  P7 directory synced          only now success is reported
+ *  P5 last look                 our intent still stands; the directories above it are synced again,
+ * whoever made them P6 fate created once         no fate: no backup. A fate: everything it names is
+ * durable already, so both outcomes of a power cut before P7 are consistent P7 directory synced
+ * only now success is reported
  *
- * P6 answers CONFLICT when somebody revoked us meanwhile: the slot is single-use, so a writer that slept through its
- * own revocation can never publish a backup whose packs may be gone.
+ * P6 answers CONFLICT when somebody revoked us meanwhile: the slot is single-use, so a writer that
+ * slept through its own revocation can never publish a backup whose packs may be gone.
  */
 struct BackupWriter {
     Repository *repository;
@@ -42,13 +42,15 @@ struct BackupWriter {
     MapBuilder *map;
     PackPipeline *pipeline;
     bool intent_written;
-    bool decided; /* a commit record exists, or may exist: nothing is to be revoked or removed any more */
+    bool decided; /* a commit record exists, or may exist: nothing is to be revoked or removed any
+                     more */
 };
 
 static void
 object_name(const BackupWriter *writer, const char *last, char *name)
 {
-    snprintf(name, STORAGE_NAME_LIMIT, "c/%s/b/%s/%s", writer->options.cluster, writer->bid.text, last);
+    snprintf(name, STORAGE_NAME_LIMIT, "c/%s/b/%s/%s", writer->options.cluster, writer->bid.text,
+             last);
 }
 
 static bool
@@ -60,16 +62,16 @@ write_intent(BackupWriter *writer, CairnError *err)
     host_self(&self);
     SCOPED_JSON json_t *intent = json_pack(
         "{s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:s, s:o, s:i, s:s, s:n, s:[], s:o}", "token",
-        writer->token, "host", self.host, "machine_id", self.machine_id, "boot_id", self.boot_id, "pid",
-        self.pid, "process_start", json_u64_text(self.process_start), "started_at",
+        writer->token, "host", self.host, "machine_id", self.machine_id, "boot_id", self.boot_id,
+        "pid", self.pid, "process_start", json_u64_text(self.process_start), "started_at",
         json_time(world->clock->wall_us(world->clock)), "program", "pgcairn " PGCAIRN_VERSION,
-        "system_id", json_u64_text(options->system_id), "major", options->major, "type", "full", "parent",
-        "salvage", "wal_floor",
+        "system_id", json_u64_text(options->system_id), "major", options->major, "type", "full",
+        "parent", "salvage", "wal_floor",
         options->wal_floor_lsn != 0 ? json_lsn(options->wal_floor_lsn) : json_null());
     char name[STORAGE_NAME_LIMIT];
     object_name(writer, "intent", name);
-    if (!json_put(writer->repository, name, OBJECT_INTENT, backup_id_sequence(&writer->bid), intent, NULL,
-                  err))
+    if (!json_put(writer->repository, name, OBJECT_INTENT, backup_id_sequence(&writer->bid), intent,
+                  NULL, err))
         return cairn_error_wrap(err, "unable to write the intent of backup %s", writer->bid.text);
     writer->intent_written = true;
     return true;
@@ -133,8 +135,8 @@ backup_writer_begin(Repository *repository, const BackupWriterOptions *options, 
     writer->options = *options;
     if (!attempts_revoke_dead(repository, options->cluster, err) ||
         !random_token(repository_world(repository), writer->token, err) ||
-        !attempts_next_id(repository, options->cluster, &writer->bid, err) || !write_intent(writer, err) ||
-        !start_pipeline(writer, in_flight, err))
+        !attempts_next_id(repository, options->cluster, &writer->bid, err) ||
+        !write_intent(writer, err) || !start_pipeline(writer, in_flight, err))
         return NULL;
     return take(&writer);
 }
@@ -180,7 +182,8 @@ backup_writer_data(BackupWriter *writer, const void *data, size_t size, CairnErr
 }
 
 bool
-backup_writer_file_end(BackupWriter *writer, uint64_t *size_out, uint32_t *crc32c_out, CairnError *err)
+backup_writer_file_end(BackupWriter *writer, uint64_t *size_out, uint32_t *crc32c_out,
+                       CairnError *err)
 {
     return pack_pipeline_file_end(writer->pipeline, size_out, crc32c_out, err);
 }
@@ -244,7 +247,8 @@ backup_writer_finish_data(BackupWriter *writer, Fate *fate, CairnError *err)
     return true;
 }
 
-/* P5. An intent that vanished or changed means that somebody works on this attempt outside the protocol. */
+/* P5. An intent that vanished or changed means that somebody works on this attempt outside the
+ * protocol. */
 static bool
 last_look(BackupWriter *writer, CairnError *err)
 {
@@ -269,7 +273,8 @@ static bool
 settle_conflict(BackupWriter *writer, const Fate *fate, CairnError *err)
 {
     cairn_error_clear(err);
-    SCOPED(Fate) found = fate_read(writer->repository, writer->options.cluster, &writer->bid, NULL, err);
+    SCOPED(Fate)
+    found = fate_read(writer->repository, writer->options.cluster, &writer->bid, NULL, err);
     if (found == NULL)
         return false;
     if (found->committed && strcmp(found->token, fate->token) == 0) {
@@ -294,10 +299,11 @@ backup_writer_commit(BackupWriter *writer, Fate *fate, CairnError *err)
         writer->decided = true;
         return true;
     }
-    /* A failure between link and directory sync leaves a fate that may survive: reading tells. When it is there it is
-       a whole backup, so nothing of it may be removed. */
+    /* A failure between link and directory sync leaves a fate that may survive: reading tells. When
+       it is there it is a whole backup, so nothing of it may be removed. */
     CairnError ignored = {0};
-    SCOPED(Fate) found = fate_read(writer->repository, writer->options.cluster, &writer->bid, NULL, &ignored);
+    SCOPED(Fate)
+    found = fate_read(writer->repository, writer->options.cluster, &writer->bid, NULL, &ignored);
     bool revoked = found != NULL && !found->committed;
     writer->decided = !revoked && ignored.kind != CAIRN_NOT_FOUND;
     return cairn_error_wrap(err, "unable to commit backup %s", writer->bid.text);

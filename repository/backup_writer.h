@@ -31,7 +31,7 @@ typedef struct {
     int jobs;
     uint64_t max_memory_bytes; /* 0: default */
     const char *scratch_directory;
-    UnitCheck *check;       /* may be NULL; must be thread-safe */
+    UnitCheck *check; /* may be NULL; must be thread-safe */
     void *check_context;
 } BackupWriterOptions;
 
@@ -39,19 +39,22 @@ typedef struct BackupWriter BackupWriter;
 
 BackupWriter *backup_writer_begin(Repository *repository, const BackupWriterOptions *options,
                                   CairnError *err) MUST_CHECK;
-void backup_writer_free(BackupWriter *writer); /* not committed: stops the threads, revokes the attempt */
+void backup_writer_free(
+    BackupWriter *writer); /* not committed: stops the threads, revokes the attempt */
 const BackupId *backup_writer_id(const BackupWriter *writer);
 
 bool backup_writer_directory(BackupWriter *writer, MapClass class, const char *path, uint32_t mode,
                              CairnError *err) MUST_CHECK;
 bool backup_writer_file_begin(BackupWriter *writer, MapClass class, const char *path, uint32_t mode,
                               CairnError *err) MUST_CHECK;
-bool backup_writer_data(BackupWriter *writer, const void *data, size_t size, CairnError *err) MUST_CHECK;
+bool backup_writer_data(BackupWriter *writer, const void *data, size_t size,
+                        CairnError *err) MUST_CHECK;
 /* size_out and crc32c_out: of what was given since file_begin. */
 bool backup_writer_file_end(BackupWriter *writer, uint64_t *size_out, uint32_t *crc32c_out,
                             CairnError *err) MUST_CHECK;
 
-/* Ends the pipeline: every pack, the map and refs are durable; fills the fate's fields about them. */
+/* Ends the pipeline: every pack, the map and refs are durable; fills the fate's fields about them.
+ */
 bool backup_writer_finish_data(BackupWriter *writer, Fate *fate, CairnError *err) MUST_CHECK;
 /* Last look, then the single-use fate. REFUSED when somebody revoked us. */
 bool backup_writer_commit(BackupWriter *writer, Fate *fate, CairnError *err) MUST_CHECK;

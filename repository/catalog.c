@@ -19,7 +19,8 @@ typedef struct {
 typedef struct {
     CatalogBackup *backup;
     bool has_fate;
-    DatedEvidence evidence[EVIDENCE_READ]; /* the newest names of kinds that carry a date worth reading */
+    DatedEvidence
+        evidence[EVIDENCE_READ]; /* the newest names of kinds that carry a date worth reading */
     size_t evidence_count;
     uint32_t marks[1024];
     size_t mark_count;
@@ -32,7 +33,8 @@ ends_kind(const char *name, const char *kind)
     return strncmp(name, kind, size) == 0 && name[size] == '.';
 }
 
-/* Daily drills make hundreds of names; the storage's own times say well enough which are worth opening. */
+/* Daily drills make hundreds of names; the storage's own times say well enough which are worth
+ * opening. */
 static void
 note_dated(BackupListing *listing, const StorageEntry *entry)
 {
@@ -93,7 +95,8 @@ list_backup(void *context, const StorageEntry *entry, CairnError *err)
         note_evidence(listing, entry);
     } else if (parse_mark(entry->name, &mark)) {
         if (listing->mark_count == sizeof listing->marks / sizeof *listing->marks) {
-            cairn_error(err, CAIRN_UNSUPPORTED, "backup %s has too many marks", listing->backup->bid.text);
+            cairn_error(err, CAIRN_UNSUPPORTED, "backup %s has too many marks",
+                        listing->backup->bid.text);
             return STORAGE_LIST_FAILED;
         }
         listing->marks[listing->mark_count++] = mark;
@@ -132,7 +135,8 @@ apply_marks(Repository *repository, const char *cluster, BackupListing *listing,
         else if (strcmp(mark, "keep") == 0 || strcmp(mark, "release") == 0)
             listing->backup->kept = strcmp(mark, "keep") == 0;
         else
-            return cairn_error(err, CAIRN_UNSUPPORTED, "object '%s': mark '%s' is unknown", name, mark);
+            return cairn_error(err, CAIRN_UNSUPPORTED, "object '%s': mark '%s' is unknown", name,
+                               mark);
     }
     return true;
 }
@@ -152,14 +156,16 @@ read_evidence_dates(Repository *repository, const char *cluster, const BackupLis
             continue;
         JsonReader fields = json_reader(json, name, &ignored);
         int64_t at = json_read_time(&fields, "at");
-        int64_t *newest = ends_kind(listing->evidence[i].name + 3, "drilled") ? &backup->drilled_us
-                                                                         : &backup->verified_us;
+        int64_t *newest = ends_kind(listing->evidence[i].name + 3, "drilled")
+                              ? &backup->drilled_us
+                              : &backup->verified_us;
         if (!fields.failed && at > *newest)
             *newest = at;
     }
 }
 
-/* Storage that cannot be reached is an error; an object that cannot be read makes this one backup unreadable. */
+/* Storage that cannot be reached is an error; an object that cannot be read makes this one backup
+ * unreadable. */
 static bool
 is_about_the_object(CairnErrorKind kind)
 {
@@ -293,7 +299,8 @@ matches(const CatalogBackup *backup, const char *selector)
 {
     if (strcmp(backup->bid.text, selector) == 0)
         return true;
-    return backup->fate != NULL && backup->fate->committed && strcmp(backup->fate->label, selector) == 0;
+    return backup->fate != NULL && backup->fate->committed &&
+           strcmp(backup->fate->label, selector) == 0;
 }
 
 const CatalogBackup *
@@ -328,8 +335,8 @@ catalog_find(const Catalog *catalog, const char *selector, CairnError *err)
 }
 
 bool
-catalog_add_evidence(Repository *repository, const char *cluster, const BackupId *bid, const char *kind,
-                     const char *scope, const char *result_json, CairnError *err)
+catalog_add_evidence(Repository *repository, const char *cluster, const BackupId *bid,
+                     const char *kind, const char *scope, const char *result_json, CairnError *err)
 {
     const World *world = repository_world(repository);
     char token[17], name[STORAGE_NAME_LIMIT];
@@ -337,9 +344,8 @@ catalog_add_evidence(Repository *repository, const char *cluster, const BackupId
         return false;
     snprintf(name, sizeof name, "c/%s/b/%s/ev.%s.%s", cluster, bid->text, kind, token);
     json_t *result = result_json != NULL ? json_loads(result_json, 0, NULL) : json_object();
-    SCOPED_JSON json_t *json =
-        json_pack("{s:s, s:o, s:o, s:s, s:o}", "evidence", kind, "at",
-                  json_time(world->clock->wall_us(world->clock)), "by", host_json(), "scope", scope,
-                  "result", result);
+    SCOPED_JSON json_t *json = json_pack("{s:s, s:o, s:o, s:s, s:o}", "evidence", kind, "at",
+                                         json_time(world->clock->wall_us(world->clock)), "by",
+                                         host_json(), "scope", scope, "result", result);
     return json_put(repository, name, OBJECT_EVIDENCE, backup_id_sequence(bid), json, NULL, err);
 }

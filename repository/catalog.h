@@ -1,5 +1,6 @@
 /*
- * What backups there are: one listing of `b/` and the small objects below, read into one sorted array.
+ * What backups there are: one listing of `b/` and the small objects below, read into one sorted
+ * array.
  *
  * Memory: a few hundred bytes a backup. Threads: one thread.
  */
@@ -22,9 +23,9 @@ typedef enum {
 typedef struct {
     BackupId bid;
     BackupPresence presence;
-    Fate *fate;           /* COMMITTED and EXPIRED */
-    CairnError *problem;  /* UNREADABLE */
-    bool kept;            /* highest of keep and release is keep */
+    Fate *fate;                                        /* COMMITTED and EXPIRED */
+    CairnError *problem;                               /* UNREADABLE */
+    bool kept;                                         /* highest of keep and release is keep */
     bool scrubbed, verified, drilled, damaged, failed; /* evidence, newest kinds present */
     int64_t verified_us, drilled_us;
 } CatalogBackup;
@@ -40,14 +41,16 @@ void catalog_free(Catalog *catalog);
 SCOPED_TYPE(Catalog, catalog_free);
 
 /* Clusters that have anything in this repository. Names in arena. */
-bool catalog_clusters(Repository *repository, Arena *arena, const char ***names_out, size_t *count_out,
-                      CairnError *err) MUST_CHECK;
+bool catalog_clusters(Repository *repository, Arena *arena, const char ***names_out,
+                      size_t *count_out, CairnError *err) MUST_CHECK;
 
 /* Highest sequence that any listed BID has; 0 when there is none. */
 uint64_t catalog_highest_sequence(const Catalog *catalog);
 
-/* By label, BID or "latest" (newest COMMITTED and not damaged). NOT_FOUND; REFUSED when ambiguous. */
-const CatalogBackup *catalog_find(const Catalog *catalog, const char *selector, CairnError *err) MUST_CHECK;
+/* By label, BID or "latest" (newest COMMITTED and not damaged). NOT_FOUND; REFUSED when ambiguous.
+ */
+const CatalogBackup *catalog_find(const Catalog *catalog, const char *selector,
+                                  CairnError *err) MUST_CHECK;
 
 /* Evidence and marks are added, never changed. token is drawn here. result_json may be NULL. */
 bool catalog_add_evidence(Repository *repository, const char *cluster, const BackupId *bid,

@@ -48,9 +48,9 @@ tablespaces_json(const Fate *fate)
 {
     json_t *array = json_array();
     for (size_t i = 0; i < fate->tablespace_count; i++)
-        array = append_or_give_up(array,
-                                  json_pack("{s:I, s:s}", "oid", (json_int_t)fate->tablespaces[i].oid,
-                                            "path", fate->tablespaces[i].path));
+        array = append_or_give_up(array, json_pack("{s:I, s:s}", "oid",
+                                                   (json_int_t)fate->tablespaces[i].oid, "path",
+                                                   fate->tablespaces[i].path));
     return array;
 }
 
@@ -60,8 +60,9 @@ checksum_failures_json(const Fate *fate)
     json_t *array = json_array();
     for (size_t i = 0; i < fate->checksum_failures_listed; i++) {
         const FateChecksumFailure *failure = &fate->checksum_failures[i];
-        array = append_or_give_up(array, json_pack("{s:o, s:I}", "path", json_lossy_text(failure->path),
-                                                   "block", (json_int_t)failure->block));
+        array =
+            append_or_give_up(array, json_pack("{s:o, s:I}", "path", json_lossy_text(failure->path),
+                                               "block", (json_int_t)failure->block));
     }
     return array;
 }
@@ -84,7 +85,8 @@ map_root_json(const MapNodeRef *root)
                      json_hex(root->digest, sizeof root->digest));
 }
 
-/* False in a set call means out of memory or text that is no UTF-8: the whole value is given up then. */
+/* False in a set call means out of memory or text that is no UTF-8: the whole value is given up
+ * then. */
 static json_t *
 fate_json(const Fate *fate)
 {
@@ -186,7 +188,8 @@ read_checksum_failures(Fate *fate, JsonReader *fields)
 {
     const json_t *array = json_read_array(fields, "checksum_failures");
     size_t count = array != NULL ? json_array_size(array) : 0;
-    fate->checksum_failures = arena_alloc(fate->arena, (count + 1) * sizeof *fate->checksum_failures);
+    fate->checksum_failures =
+        arena_alloc(fate->arena, (count + 1) * sizeof *fate->checksum_failures);
     fate->checksum_failures_listed = count;
     for (size_t i = 0; i < count; i++) {
         JsonReader one = json_read_item(fields, "checksum_failures", array, i);
@@ -218,7 +221,8 @@ read_map_root(Fate *fate, JsonReader *fields)
     fate->map_root.creator = fate->bid;
     fate->map_root.pack = (uint32_t)json_read_integer(&root, "pack", 0, INT32_MAX);
     fate->map_root.offset = (uint64_t)json_read_integer(&root, "offset", 0, INT64_MAX);
-    fate->map_root.stored_size = (uint32_t)json_read_integer(&root, "stored", 0, MAP_NODE_LIMIT + 4096);
+    fate->map_root.stored_size =
+        (uint32_t)json_read_integer(&root, "stored", 0, MAP_NODE_LIMIT + 4096);
     fate->map_root.raw_size = (uint32_t)json_read_integer(&root, "raw", 0, MAP_NODE_LIMIT);
     fate->map_root.codec = (uint8_t)json_read_integer(&root, "codec", 0, UINT8_MAX);
     json_read_hex(&root, "digest", fate->map_root.digest, sizeof fate->map_root.digest);
@@ -259,7 +263,8 @@ read_committed(Fate *fate, const char *cluster, JsonReader *fields)
     fate->start_timeline = (uint32_t)json_read_integer(fields, "start_timeline", 1, UINT32_MAX);
     fate->stop_lsn = json_read_lsn(fields, "stop_lsn");
     fate->stop_timeline = (uint32_t)json_read_integer(fields, "stop_timeline", 1, UINT32_MAX);
-    fate->wal_segment_size = (uint32_t)json_read_integer(fields, "wal_segment_size", 1 << 20, 1 << 30);
+    fate->wal_segment_size =
+        (uint32_t)json_read_integer(fields, "wal_segment_size", 1 << 20, 1 << 30);
     fate->started_us = json_read_time(fields, "started_at");
     fate->stopped_us = json_read_time(fields, "stopped_at");
     fate->backup_label = arena_strdup(arena, json_read_text(fields, "backup_label"));

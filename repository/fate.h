@@ -1,5 +1,6 @@
 /*
- * The fate of a backup: the one record that makes it exist, or revokes it for ever (docs/format.md, "Fate").
+ * The fate of a backup: the one record that makes it exist, or revokes it for ever (docs/format.md,
+ * "Fate").
  *
  * Ownership: strings live in the fate's own arena; fate_free frees all. Threads: one thread.
  */
@@ -76,12 +77,12 @@ void fate_free(Fate *fate);
 SCOPED_TYPE(Fate, fate_free);
 
 /* NOT_FOUND: unfinished. Every field is checked. digest_out (may be NULL): the object's SHA-256. */
-Fate *fate_read(Repository *repository, const char *cluster, const BackupId *bid, uint8_t *digest_out,
-                CairnError *err) MUST_CHECK;
+Fate *fate_read(Repository *repository, const char *cluster, const BackupId *bid,
+                uint8_t *digest_out, CairnError *err) MUST_CHECK;
 /* Takes the slot with a commit record. CONFLICT when it is taken (fate_read tells by whom). */
 bool fate_commit(Repository *repository, const Fate *fate, CairnError *err) MUST_CHECK;
 /* Takes the slot with a revocation; CONFLICT when it is taken. */
-bool fate_revoke(Repository *repository, const char *cluster, const BackupId *bid, const char *token,
-                 const char *reason, CairnError *err) MUST_CHECK;
+bool fate_revoke(Repository *repository, const char *cluster, const BackupId *bid,
+                 const char *token, const char *reason, CairnError *err) MUST_CHECK;
 
 #endif

@@ -100,8 +100,9 @@ compress_frames(FrameJob *job, const FrameTools *tools, CairnError *err)
             slots = tools->slots_per_frame;
         size_t raw_size = (size_t)slots * UNIT_SIZE, stored_size;
         JobFrame *frame = &job->frames[job->frame_count++];
-        if (!codec_compress(tools->codec, job->raw + (size_t)slot * UNIT_SIZE, raw_size, job->stored + used,
-                            codec_bound(tools->codec, raw_size), &stored_size, &frame->codec, err))
+        if (!codec_compress(tools->codec, job->raw + (size_t)slot * UNIT_SIZE, raw_size,
+                            job->stored + used, codec_bound(tools->codec, raw_size), &stored_size,
+                            &frame->codec, err))
             return false;
         frame->stored_offset = (uint32_t)used;
         frame->stored_size = (uint32_t)stored_size;
@@ -128,7 +129,8 @@ frame_job_process(FrameJob *job, const FrameTools *tools, CairnError *err)
 }
 
 PipelineFile *
-pipeline_file_new(MapClass class, const char *path, MapEntryType type, uint32_t mode, CairnError *err)
+pipeline_file_new(MapClass class, const char *path, MapEntryType type, uint32_t mode,
+                  CairnError *err)
 {
     PipelineFile *file = calloc(1, sizeof *file);
     if (file == NULL || (file->path = strdup(path)) == NULL) {

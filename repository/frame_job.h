@@ -1,7 +1,7 @@
 /*
- * A few frames on their way through the pipeline together: raw slots, what they belong to, and what a worker made of
- * them. Several a job, because a hand-over between threads costs as much as compressing a few pages.
- * Inside repository/ only.
+ * A few frames on their way through the pipeline together: raw slots, what they belong to, and what
+ * a worker made of them. Several a job, because a hand-over between threads costs as much as
+ * compressing a few pages. Inside repository/ only.
  */
 #ifndef PGCAIRN_REPOSITORY_FRAME_JOB_H
 #define PGCAIRN_REPOSITORY_FRAME_JOB_H
@@ -62,7 +62,7 @@ typedef struct {
 } FrameTools;
 
 FrameJob *frame_job_new(size_t stored_capacity, CairnError *err) MUST_CHECK;
-void frame_job_free(void *job);  /* and every file that it still owns */
+void frame_job_free(void *job); /* and every file that it still owns */
 void frame_job_reset(FrameJob *job);
 bool frame_job_event(FrameJob *job, const FrameEvent *event, CairnError *err) MUST_CHECK;
 /* Checks, fingerprints and compresses. */

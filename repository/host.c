@@ -5,8 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* First line of a small system file; "" when it cannot be read. These are the kernel's answers about this very
-   process, not stored data, so they do not go through the World. */
+/* First line of a small system file; "" when it cannot be read. These are the kernel's answers
+   about this very process, not stored data, so they do not go through the World. */
 static void
 read_line(const char *path, char *line, size_t size)
 {
@@ -20,7 +20,8 @@ read_line(const char *path, char *line, size_t size)
     line[strcspn(line, "\n")] = '\0';
 }
 
-/* Start time of a process, 0 when there is none. Field 22 follows the name, which may hold anything. */
+/* Start time of a process, 0 when there is none. Field 22 follows the name, which may hold
+ * anything. */
 static uint64_t
 process_start(int pid)
 {
@@ -31,7 +32,8 @@ process_start(int pid)
     if (at == NULL)
         return 0;
     unsigned long long start = 0;
-    if (sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+    if (sscanf(at + 1,
+               " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
                &start) != 1)
         return 0;
     return start;
@@ -58,7 +60,8 @@ host_is_dead(const Host *host)
         return false;
     if (strcmp(host->boot_id, self.boot_id) == 0) {
         /* Containers share a boot id but not process numbers: the host name must agree as well. */
-        return strcmp(host->host, self.host) == 0 && process_start(host->pid) != host->process_start;
+        return strcmp(host->host, self.host) == 0 &&
+               process_start(host->pid) != host->process_start;
     }
     return host->machine_id[0] != '\0' && strcmp(host->machine_id, self.machine_id) == 0 &&
            strcmp(host->host, self.host) == 0;

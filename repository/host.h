@@ -1,6 +1,6 @@
 /*
- * Who we are on this machine: what an intent says, so that a later run can tell a dead attempt of this host
- * from a live one and from a foreign one.
+ * Who we are on this machine: what an intent says, so that a later run can tell a dead attempt of
+ * this host from a live one and from a foreign one.
  */
 #ifndef PGCAIRN_REPOSITORY_HOST_H
 #define PGCAIRN_REPOSITORY_HOST_H
@@ -18,7 +18,8 @@ typedef struct {
 } Host;
 
 void host_self(Host *host_out);
-/* True when the process that wrote this is certainly gone: same machine, and another boot or no such process. */
+/* True when the process that wrote this is certainly gone: same machine, and another boot or no
+ * such process. */
 bool host_is_dead(const Host *host);
 /* {"host", "pid", "program"}: new reference. */
 json_t *host_json(void);

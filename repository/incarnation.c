@@ -28,7 +28,8 @@ check_same(const Incarnation *wanted, const Incarnation *recorded, CairnError *e
     if (wanted->wal_segment_size == recorded->wal_segment_size)
         return true;
     return cairn_error(err, CAIRN_CONFLICT,
-                       "system %" PRIu64 " is recorded with WAL segments of %u bytes, now it has %u",
+                       "system %" PRIu64
+                       " is recorded with WAL segments of %u bytes, now it has %u",
                        wanted->system_id, recorded->wal_segment_size, wanted->wal_segment_size);
 }
 
@@ -40,12 +41,11 @@ incarnation_record(Repository *repository, const char *cluster, const Incarnatio
     object_name(name, cluster, incarnation->system_id, incarnation->major);
     const World *world = repository_world(repository);
 
-    SCOPED_JSON json_t *record =
-        json_pack("{s:o, s:i, s:I, s:i, s:b, s:o}", "system_id", json_u64_text(incarnation->system_id),
-                  "major", incarnation->major, "wal_segment_size",
-                  (json_int_t)incarnation->wal_segment_size, "block_size", UNIT_SIZE, "data_checksums",
-                  incarnation->data_checksums, "created_at",
-                  json_time(world->clock->wall_us(world->clock)));
+    SCOPED_JSON json_t *record = json_pack(
+        "{s:o, s:i, s:I, s:i, s:b, s:o}", "system_id", json_u64_text(incarnation->system_id),
+        "major", incarnation->major, "wal_segment_size", (json_int_t)incarnation->wal_segment_size,
+        "block_size", UNIT_SIZE, "data_checksums", incarnation->data_checksums, "created_at",
+        json_time(world->clock->wall_us(world->clock)));
     if (json_put(repository, name, OBJECT_INCARNATION, 0, record, NULL, err))
         return true;
     if (err->kind != CAIRN_CONFLICT)
@@ -54,8 +54,8 @@ incarnation_record(Repository *repository, const char *cluster, const Incarnatio
     /* Somebody recorded it before us: fine when it says the same. */
     cairn_error_clear(err);
     Incarnation recorded;
-    return incarnation_get(repository, cluster, incarnation->system_id, incarnation->major, &recorded,
-                           err) &&
+    return incarnation_get(repository, cluster, incarnation->system_id, incarnation->major,
+                           &recorded, err) &&
            check_same(incarnation, &recorded, err) &&
            storage_make_durable(repository_storage(repository), name, err);
 }
@@ -107,8 +107,8 @@ list_one(void *context, const StorageEntry *entry, CairnError *err)
     if (strcmp(expected, entry->name) != 0)
         return STORAGE_LIST_GO_ON;
     if (list->count == INCARNATION_LIMIT) {
-        cairn_error(err, CAIRN_UNSUPPORTED, "cluster '%s' has more than %d incarnations", list->cluster,
-                    INCARNATION_LIMIT);
+        cairn_error(err, CAIRN_UNSUPPORTED, "cluster '%s' has more than %d incarnations",
+                    list->cluster, INCARNATION_LIMIT);
         return STORAGE_LIST_FAILED;
     }
     if (!incarnation_get(list->repository, list->cluster, system_id, major,
@@ -127,11 +127,13 @@ by_age(const void *a, const void *b)
 
 bool
 incarnation_list(Repository *repository, const char *cluster,
-                 Incarnation incarnations_out[INCARNATION_LIMIT], size_t *count_out, CairnError *err)
+                 Incarnation incarnations_out[INCARNATION_LIMIT], size_t *count_out,
+                 CairnError *err)
 {
     char prefix[STORAGE_NAME_LIMIT];
     snprintf(prefix, sizeof prefix, "c/%s/i", cluster);
-    ListContext list = {.repository = repository, .cluster = cluster, .incarnations = incarnations_out};
+    ListContext list = {
+        .repository = repository, .cluster = cluster, .incarnations = incarnations_out};
     if (!storage_list(repository_storage(repository), prefix, list_one, &list, err))
         return false;
     qsort(incarnations_out, list.count, sizeof *incarnations_out, by_age);

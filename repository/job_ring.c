@@ -3,9 +3,11 @@
 #include <pthread.h>
 
 /*
- * Positions count up for ever; position p stands for jobs[p % job_count]. Invariants, under the mutex:
+ * Positions count up for ever; position p stands for jobs[p % job_count]. Invariants, under the
+ * mutex:
  *  1. written <= taken <= filled <= written + job_count
- *  2. a job is worked on or done when its position lies in [written, taken), filled in [taken, filled)
+ *  2. a job is worked on or done when its position lies in [written, taken), filled in [taken,
+ * filled)
  */
 struct JobRing {
     FrameJob **jobs;
@@ -116,7 +118,8 @@ job_ring_done(JobRing *ring, FrameJob *job)
     pthread_mutex_unlock(&ring->mutex);
 }
 
-/* No done job is left behind: who finds somebody writing knows that the writer asks again after its release. */
+/* No done job is left behind: who finds somebody writing knows that the writer asks again after its
+ * release. */
 FrameJob *
 job_ring_next(JobRing *ring)
 {

@@ -1,9 +1,11 @@
 /*
- * Hands jobs from one feeder to N workers, and back in the feeder's order to one writer at a time: whichever worker finds
- * the oldest job done writes it, while its stored bytes are still in that core's cache, and no thread is woken for it.
+ * Hands jobs from one feeder to N workers, and back in the feeder's order to one writer at a time:
+ * whichever worker finds the oldest job done writes it, while its stored bytes are still in that
+ * core's cache, and no thread is woken for it.
  *
- * Ownership: the ring owns its jobs; everybody borrows. Cancel makes every wait return NULL at once.
- * Threads: one feeder, any number of workers; at most one of them is the writer at any moment.
+ * Ownership: the ring owns its jobs; everybody borrows. Cancel makes every wait return NULL at
+ * once. Threads: one feeder, any number of workers; at most one of them is the writer at any
+ * moment.
  *
  *     feeder: begin, fill, dispatch, ..., close
  *     worker: take, work, done, { next, write, release }...
@@ -30,8 +32,9 @@ void job_ring_cancel(JobRing *ring);
 FrameJob *job_ring_take(JobRing *ring) MUST_CHECK;
 void job_ring_done(JobRing *ring, FrameJob *job);
 
-/* The next job in the feeder's order if it is done, and nobody else is writing: then the caller is the writer until
-   release. NULL: nothing to write now. What one writer did happened before what the next one does. */
+/* The next job in the feeder's order if it is done, and nobody else is writing: then the caller is
+   the writer until release. NULL: nothing to write now. What one writer did happened before what
+   the next one does. */
 FrameJob *job_ring_next(JobRing *ring) MUST_CHECK;
 void job_ring_release(JobRing *ring); /* written: the job may be filled again */
 SCOPED_TYPE(JobRing, job_ring_free);

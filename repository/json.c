@@ -14,11 +14,13 @@ bool
 json_put(Repository *repository, const char *name, ObjectKind kind, uint64_t creator_sequence,
          const json_t *json, uint8_t *digest_out, CairnError *err)
 {
-    SCOPED_MEMORY char *text = json != NULL ? json_dumps(json, JSON_INDENT(1) | JSON_SORT_KEYS) : NULL;
+    SCOPED_MEMORY char *text =
+        json != NULL ? json_dumps(json, JSON_INDENT(1) | JSON_SORT_KEYS) : NULL;
     if (text == NULL)
-        return cairn_error(err, CAIRN_INTERNAL, "unable to write '%s': out of memory or no UTF-8", name);
-    return object_put_small(repository, name, kind, creator_sequence, text, strlen(text), digest_out,
-                            err);
+        return cairn_error(err, CAIRN_INTERNAL, "unable to write '%s': out of memory or no UTF-8",
+                           name);
+    return object_put_small(repository, name, kind, creator_sequence, text, strlen(text),
+                            digest_out, err);
 }
 
 json_t *
@@ -58,7 +60,8 @@ json_reader_fail(JsonReader *reader, const char *field)
 const char *
 json_read_text(JsonReader *reader, const char *field)
 {
-    const char *text = reader->failed ? NULL : json_string_value(json_object_get(reader->object, field));
+    const char *text =
+        reader->failed ? NULL : json_string_value(json_object_get(reader->object, field));
     if (text == NULL) {
         json_reader_fail(reader, field);
         return "";

@@ -1,9 +1,10 @@
 /*
- * Small JSON objects of the repository: written whole, read field by field with every type and bound checked.
+ * Small JSON objects of the repository: written whole, read field by field with every type and
+ * bound checked.
  *
- * JsonReader: failure is sticky; the first missing or wrong field fills err (CORRUPT, naming object and
- * field), later reads return empty values. Texts are borrowed from the JSON value.
- * Numbers that may pass 2^53 are decimal strings; LSNs and times are text.
+ * JsonReader: failure is sticky; the first missing or wrong field fills err (CORRUPT, naming object
+ * and field), later reads return empty values. Texts are borrowed from the JSON value. Numbers that
+ * may pass 2^53 are decimal strings; LSNs and times are text.
  */
 #ifndef PGCAIRN_REPOSITORY_JSON_H
 #define PGCAIRN_REPOSITORY_JSON_H
@@ -35,8 +36,9 @@ typedef struct {
 
 JsonReader json_reader(const json_t *object, const char *name, CairnError *err);
 
-const char *json_read_text(JsonReader *reader, const char *field);          /* "" after failure */
-const char *json_read_text_or_null(JsonReader *reader, const char *field);  /* absent or null: NULL */
+const char *json_read_text(JsonReader *reader, const char *field); /* "" after failure */
+const char *json_read_text_or_null(JsonReader *reader,
+                                   const char *field); /* absent or null: NULL */
 int64_t json_read_integer(JsonReader *reader, const char *field, int64_t minimum, int64_t maximum);
 uint64_t json_read_u64_text(JsonReader *reader, const char *field);
 uint64_t json_read_lsn(JsonReader *reader, const char *field);
@@ -56,7 +58,8 @@ void json_reader_join(JsonReader *reader, const JsonReader *nested);
 /* Values for json_pack: new references (use format "o"). */
 json_t *json_lsn(uint64_t lsn);
 json_t *json_time(int64_t time_us);
-/* For people only: bytes that are no UTF-8 become '?', so that a stray file name fails no backup. */
+/* For people only: bytes that are no UTF-8 become '?', so that a stray file name fails no backup.
+ */
 json_t *json_lossy_text(const char *text);
 json_t *json_u64_text(uint64_t value);
 json_t *json_hex(const uint8_t *data, size_t size);

@@ -1,5 +1,6 @@
 /*
- * The map of a backup: for every file, which stored slots hold its units (docs/format.md, "Map pack").
+ * The map of a backup: for every file, which stored slots hold its units (docs/format.md, "Map
+ * pack").
  *
  * Building: entries come in any order from one thread, are sorted in runs on local scratch, and are
  * written as a tree of nodes into map packs. Reading: a walk in key order, or a look-up of one key.
@@ -44,7 +45,8 @@ typedef struct {
 typedef struct {
     bool is_zero;
     uint64_t units;
-    uint32_t creator; /* index into the reader's BID table (map_reader_creator); 0 for a builder: itself */
+    uint32_t creator; /* index into the reader's BID table (map_reader_creator); 0 for a builder:
+                         itself */
     uint32_t pack;
     uint32_t slot;
 } MapRun;
@@ -71,9 +73,10 @@ typedef struct MapBuilder MapBuilder;
 MapBuilder *map_builder_new(Repository *repository, const char *cluster, const BackupId *bid,
                             const char *scratch_directory, CairnError *err) MUST_CHECK;
 void map_builder_free(MapBuilder *builder);
-/* One file or directory with all its runs in unit order; run_count is 0 for directories and empty files. */
-bool map_builder_add(MapBuilder *builder, const MapEntry *entry, const MapRun *runs, size_t run_count,
-                     CairnError *err) MUST_CHECK;
+/* One file or directory with all its runs in unit order; run_count is 0 for directories and empty
+ * files. */
+bool map_builder_add(MapBuilder *builder, const MapEntry *entry, const MapRun *runs,
+                     size_t run_count, CairnError *err) MUST_CHECK;
 /* Copy of a finished data pack's frame table (the bytes as they stand in its index). */
 bool map_builder_add_frame_table(MapBuilder *builder, uint32_t pack, const void *table, size_t size,
                                  CairnError *err) MUST_CHECK;
@@ -81,10 +84,10 @@ bool map_builder_add_frame_table(MapBuilder *builder, uint32_t pack, const void 
 typedef struct {
     MapNodeRef root;
     uint32_t map_pack_count;
-    uint64_t map_bytes;       /* stored, containers included */
+    uint64_t map_bytes; /* stored, containers included */
     uint64_t file_count;
     uint64_t directory_count;
-    uint64_t size_bytes;      /* of the cluster's files */
+    uint64_t size_bytes; /* of the cluster's files */
 } MapResult;
 
 /* Everything durable. each_digest is called with each map pack's trailer digest, in order. */
@@ -100,18 +103,22 @@ void map_reader_free(MapReader *reader);
 void map_reader_totals(const MapReader *reader, uint64_t *files_out, uint64_t *directories_out,
                        uint64_t *size_out);
 /* Next entry in key order; *found_out false at the end. */
-bool map_reader_next(MapReader *reader, MapEntry *entry_out, bool *found_out, CairnError *err) MUST_CHECK;
+bool map_reader_next(MapReader *reader, MapEntry *entry_out, bool *found_out,
+                     CairnError *err) MUST_CHECK;
 /* Start the walk at the first entry of this class and path or after it. */
-bool map_reader_seek(MapReader *reader, MapClass class, const char *path, CairnError *err) MUST_CHECK;
+bool map_reader_seek(MapReader *reader, MapClass class, const char *path,
+                     CairnError *err) MUST_CHECK;
 /*
- * Runs of the current entry, region by region: the next region's runs (borrowed until the next call),
- * first_unit_out its first unit; *count_out 0 after the last region. Checked: counts add up, slots in range.
+ * Runs of the current entry, region by region: the next region's runs (borrowed until the next
+ * call), first_unit_out its first unit; *count_out 0 after the last region. Checked: counts add up,
+ * slots in range.
  */
 bool map_reader_region(MapReader *reader, const MapRun **runs_out, size_t *count_out,
                        uint64_t *first_unit_out, CairnError *err) MUST_CHECK;
 /* BID behind a run's creator index; valid as long as the reader. */
 const BackupId *map_reader_creator(const MapReader *reader, uint32_t creator);
-/* A pack's frame table from the map, for a pack whose tail is lost. malloc'ed; NOT_FOUND. Own packs only. */
+/* A pack's frame table from the map, for a pack whose tail is lost. malloc'ed; NOT_FOUND. Own packs
+ * only. */
 uint8_t *map_reader_frame_table(MapReader *reader, uint32_t pack, size_t *size_out,
                                 CairnError *err) MUST_CHECK;
 SCOPED_TYPE(MapReader, map_reader_free);

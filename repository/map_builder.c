@@ -12,7 +12,7 @@ enum {
     NODE_HARD_SIZE = 64 << 10, /* ends it in any case */
     BOUNDARY_LEAF = 64,        /* one key in so many is a boundary */
     BOUNDARY_INNER = 16,
-    NODE_PREFIX_SIZE = 64,     /* type, version and BID table of one */
+    NODE_PREFIX_SIZE = 64, /* type, version and BID table of one */
 };
 
 /* One level of the tree while it grows: level 0 collects entries, the others references. */
@@ -64,7 +64,7 @@ map_builder_new(Repository *repository, const char *cluster, const BackupId *bid
     builder->repository = repository;
     memcpy(builder->cluster, cluster, strnlen(cluster, CLUSTER_NAME_LIMIT));
     builder->bid = *bid;
-    builder->sort = 
+    builder->sort =
         map_sort_new(repository_world(repository), scratch_directory, MAP_SORT_MEMORY, err);
     if (builder->sort == NULL)
         return NULL;
@@ -116,8 +116,8 @@ finish_pack(MapBuilder *builder, CairnError *err)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
     builder->digests = digests;
     if (!byte_writer_check(&index, err) ||
-        !object_finish(builder->pack, index.data, index.size, builder->digests[builder->pack_count - 1],
-                       err))
+        !object_finish(builder->pack, index.data, index.size,
+                       builder->digests[builder->pack_count - 1], err))
         return false;
     builder->map_bytes += object_size_so_far(builder->pack) + SHA256_SIZE;
     object_writer_free(builder->pack);
@@ -272,7 +272,8 @@ map_builder_add(MapBuilder *builder, const MapEntry *entry, const MapRun *runs, 
     if (!byte_writer_check(payload, err))
         return false;
     if (payload->size > MAP_ENTRY_LIMIT)
-        return cairn_error(err, CAIRN_UNSUPPORTED, "file '%s' is too large for one map entry", entry->path);
+        return cairn_error(err, CAIRN_UNSUPPORTED, "file '%s' is too large for one map entry",
+                           entry->path);
 
     if (entry->class == MAP_CLASS_CLUSTER) {
         builder->file_count += entry->type == MAP_FILE;
@@ -354,19 +355,21 @@ shared_prefix(const Level *level, const uint8_t *key, size_t key_size)
     return shared;
 }
 
-/* Nodes end where the content says so (a hash of the key), so that an insertion moves no later boundary. */
+/* Nodes end where the content says so (a hash of the key), so that an insertion moves no later
+ * boundary. */
 static bool
 is_boundary(const Level *level, size_t depth, const uint8_t *key, size_t key_size)
 {
     if (level->body.size >= NODE_HARD_SIZE)
         return true;
     uint32_t hash = crc32c((uint32_t)depth, key, key_size);
-    return level->body.size >= NODE_SOFT_SIZE && hash % (depth == 0 ? BOUNDARY_LEAF : BOUNDARY_INNER) == 0;
+    return level->body.size >= NODE_SOFT_SIZE &&
+           hash % (depth == 0 ? BOUNDARY_LEAF : BOUNDARY_INNER) == 0;
 }
 
 static bool
-level_add(MapBuilder *builder, size_t depth, const uint8_t *key, size_t key_size, const void *payload,
-          size_t payload_size, CairnError *err)
+level_add(MapBuilder *builder, size_t depth, const uint8_t *key, size_t key_size,
+          const void *payload, size_t payload_size, CairnError *err)
 {
     Level *level = &builder->levels[depth];
     MapNodeRef ref;
@@ -411,7 +414,8 @@ write_entries(MapBuilder *builder, CairnError *err)
     }
 }
 
-/* Closes the levels from below; the first one that made a single node, with nothing above it, is the top. */
+/* Closes the levels from below; the first one that made a single node, with nothing above it, is
+ * the top. */
 static bool
 finish_tree(MapBuilder *builder, MapNodeRef *top_out, size_t *depth_out, CairnError *err)
 {

@@ -42,9 +42,11 @@ typedef struct {
 } NodeReader;
 
 /* CORRUPT unless raw begins as a node of this type. */
-bool node_open(NodeReader *node, const void *raw, size_t size, NodeType type, CairnError *err) MUST_CHECK;
+bool node_open(NodeReader *node, const void *raw, size_t size, NodeType type,
+               CairnError *err) MUST_CHECK;
 /* A reference out of node->body; the creator is resolved through the node's table. */
 bool node_ref_read(NodeReader *node, MapNodeRef *ref_out, CairnError *err) MUST_CHECK;
-bool node_bid(const NodeReader *node, uint64_t index, BackupId *bid_out, CairnError *err) MUST_CHECK;
+bool node_bid(const NodeReader *node, uint64_t index, BackupId *bid_out,
+              CairnError *err) MUST_CHECK;
 
 #endif

@@ -10,8 +10,8 @@
 
 /*
  * Invariants, whoever wrote the map
- * 1. The walk ends: the tree has a fixed depth, no node below a root of depth > 0 is empty, and keys ascend
- *    strictly through the whole tree, so that a node can be reached in one place only.
+ * 1. The walk ends: the tree has a fixed depth, no node below a root of depth > 0 is empty, and
+ * keys ascend strictly through the whole tree, so that a node can be reached in one place only.
  * 2. Every path handed out is clean (path_is_clean) and stands once.
  * 3. Runs handed out add up to the file's size, and slots stay below 2^31.
  */
@@ -87,8 +87,8 @@ open_map_pack(MapReader *reader, const MapNodeRef *ref, CairnError *err)
         return NULL;
     if (oldest->object != NULL)
         object_reader_free(oldest->object);
-    *oldest = (OpenPack){.creator = ref->creator, .pack = ref->pack, .object = object,
-                         .used = ++reader->clock};
+    *oldest = (OpenPack){
+        .creator = ref->creator, .pack = ref->pack, .object = object, .used = ++reader->clock};
     return object;
 }
 
@@ -148,7 +148,8 @@ parse_root(MapReader *reader, const uint8_t *raw, size_t size, CairnError *err)
 }
 
 MapReader *
-map_reader_open(Repository *repository, const char *cluster, const MapNodeRef *root, CairnError *err)
+map_reader_open(Repository *repository, const char *cluster, const MapNodeRef *root,
+                CairnError *err)
 {
     SCOPED(MapReader) reader = calloc(1, sizeof *reader);
     if (reader == NULL) {
@@ -274,14 +275,16 @@ descend(MapReader *reader, size_t depth, CairnError *err)
 {
     for (; depth < reader->depth; depth++) {
         MapNodeRef ref;
-        if (!next_child(&reader->steps[depth], &ref, err) || !load_step(reader, depth + 1, &ref, err))
+        if (!next_child(&reader->steps[depth], &ref, err) ||
+            !load_step(reader, depth + 1, &ref, err))
             return false;
     }
     reader->at_leaf_start = true;
     return true;
 }
 
-/* Makes the leaf step hold at least one unread entry; false in *found_out at the end of the tree. */
+/* Makes the leaf step hold at least one unread entry; false in *found_out at the end of the tree.
+ */
 static bool
 next_leaf(MapReader *reader, bool *found_out, CairnError *err)
 {
@@ -309,11 +312,12 @@ static bool
 damaged(const MapReader *reader, const char *what, CairnError *err)
 {
     return cairn_error(err, CAIRN_CORRUPT, "map entry after '%.*s': %s",
-                       reader->key_size > 0 ? (int)reader->key_size - 1 : 0, (const char *)reader->key + 1,
-                       what);
+                       reader->key_size > 0 ? (int)reader->key_size - 1 : 0,
+                       (const char *)reader->key + 1, what);
 }
 
-/* The node above a leaf names the leaf's first key; that every leaf's key is new keeps inner nodes unique too. */
+/* The node above a leaf names the leaf's first key; that every leaf's key is new keeps inner nodes
+ * unique too. */
 static bool
 is_key_of_parent(const MapReader *reader, const uint8_t *key, size_t key_size)
 {
@@ -504,7 +508,7 @@ map_reader_seek(MapReader *reader, MapClass class, const char *path, CairnError 
     size_t path_size = strlen(path);
     if (path_size >= MAP_KEY_LIMIT)
         return cairn_error(err, CAIRN_USAGE, "path is too long");
-    key[0] = (uint8_t)class;
+    key[0] = (uint8_t) class;
     memcpy(key + 1, path, path_size);
 
     reader->positioned = true;
@@ -535,8 +539,8 @@ map_reader_seek(MapReader *reader, MapClass class, const char *path, CairnError 
 }
 
 bool
-map_reader_region(MapReader *reader, const MapRun **runs_out, size_t *count_out, uint64_t *first_unit_out,
-                  CairnError *err)
+map_reader_region(MapReader *reader, const MapRun **runs_out, size_t *count_out,
+                  uint64_t *first_unit_out, CairnError *err)
 {
     *count_out = 0;
     *runs_out = reader->runs;
@@ -544,7 +548,8 @@ map_reader_region(MapReader *reader, const MapRun **runs_out, size_t *count_out,
     if (reader->region_next == reader->region_count)
         return true;
 
-    /* The leaf's own reader has moved on to the next entry: work on a copy that stands at our region. */
+    /* The leaf's own reader has moved on to the next entry: work on a copy that stands at our
+     * region. */
     NodeReader node = reader->steps[reader->depth].node;
     node.body = reader->regions;
     uint64_t units = region_units(reader->units_left);
@@ -579,7 +584,8 @@ map_reader_frame_table(MapReader *reader, uint32_t pack, size_t *size_out, Cairn
     for (size_t i = 0; i < reader->pack_list_count; i++) {
         SCOPED_MEMORY uint8_t *raw = read_node(reader, &reader->pack_lists[i], err);
         NodeReader list;
-        if (raw == NULL || !node_open(&list, raw, reader->pack_lists[i].raw_size, NODE_PACK_LIST, err))
+        if (raw == NULL ||
+            !node_open(&list, raw, reader->pack_lists[i].raw_size, NODE_PACK_LIST, err))
             return NULL;
         uint64_t count = byte_reader_varint_max(&list.body, PACKS_PER_LIST);
         for (uint64_t k = 0; k < count; k++) {

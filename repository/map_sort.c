@@ -7,15 +7,20 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { RUN_BUFFER_SIZE = 64 << 10, RUN_LIMIT = 4096, RECORD_HEADER_SIZE = 8, RECORD_LIMIT = 1 << 20 };
+enum {
+    RUN_BUFFER_SIZE = 64 << 10,
+    RUN_LIMIT = 4096,
+    RECORD_HEADER_SIZE = 8,
+    RECORD_LIMIT = 1 << 20
+};
 
 /* A record in memory and on scratch: u32 key size, u32 payload size, key, payload. */
 typedef struct {
     int fd; /* -1: this run is what is still in memory */
     uint8_t *buffer;
     size_t capacity;
-    size_t size, at;       /* bytes in the buffer, and the next of them */
-    uint64_t file_at;      /* next byte of the file to read */
+    size_t size, at;  /* bytes in the buffer, and the next of them */
+    uint64_t file_at; /* next byte of the file to read */
     uint64_t file_size;
     const uint8_t *record; /* the run's current record; NULL at its end */
 } Run;
@@ -30,8 +35,8 @@ struct MapSort {
     Run *runs;
     size_t run_count;
     bool merging;
-    size_t memory_next;   /* next of offsets, while merging */
-    Run *last;            /* the run whose record was handed out */
+    size_t memory_next; /* next of offsets, while merging */
+    Run *last;          /* the run whose record was handed out */
     uint8_t *last_key;
     size_t last_key_size;
 };
@@ -156,8 +161,8 @@ spill(MapSort *sort, CairnError *err)
 }
 
 bool
-map_sort_add(MapSort *sort, const void *key, size_t key_size, const void *payload, size_t payload_size,
-             CairnError *err)
+map_sort_add(MapSort *sort, const void *key, size_t key_size, const void *payload,
+             size_t payload_size, CairnError *err)
 {
     CAIRN_ASSERT(!sort->merging);
     size_t size = RECORD_HEADER_SIZE + key_size + payload_size;
@@ -203,8 +208,8 @@ fill(MapSort *sort, Run *run, size_t need, CairnError *err)
     size_t more = want - run->size;
     if (more > left)
         more = (size_t)left;
-    if (more > 0 &&
-        !file_pread(sort->world, run->fd, run->buffer + run->size, more, run->file_at, "scratch file", err))
+    if (more > 0 && !file_pread(sort->world, run->fd, run->buffer + run->size, more, run->file_at,
+                                "scratch file", err))
         return false;
     run->file_at += more;
     run->size += more;
@@ -264,8 +269,9 @@ smallest(MapSort *sort)
 }
 
 bool
-map_sort_next(MapSort *sort, const uint8_t **key_out, size_t *key_size_out, const uint8_t **payload_out,
-              size_t *payload_size_out, bool *found_out, CairnError *err)
+map_sort_next(MapSort *sort, const uint8_t **key_out, size_t *key_size_out,
+              const uint8_t **payload_out, size_t *payload_size_out, bool *found_out,
+              CairnError *err)
 {
     if (!sort->merging && !start_merge(sort, err))
         return false;

@@ -94,7 +94,8 @@ fill_header(uint8_t header[OBJECT_HEADER_SIZE], const Repository *repository, co
 static bool
 append(ObjectWriter *writer, const void *data, size_t size, CairnError *err)
 {
-    if (!sha256_update(writer->sha, data, size, err) || !storage_write(writer->storage, data, size, err))
+    if (!sha256_update(writer->sha, data, size, err) ||
+        !storage_write(writer->storage, data, size, err))
         return false;
     writer->size += size;
     return true;
@@ -124,8 +125,8 @@ object_create(Repository *repository, const char *name, ObjectKind kind, uint64_
 }
 
 bool
-object_append_frames(ObjectWriter *writer, const void *stored, size_t stored_size, uint32_t frame_count,
-                     uint64_t *offset_out, CairnError *err)
+object_append_frames(ObjectWriter *writer, const void *stored, size_t stored_size,
+                     uint32_t frame_count, uint64_t *offset_out, CairnError *err)
 {
     CAIRN_ASSERT(stored_size <= (size_t)frame_count * OBJECT_FRAME_LIMIT);
     uint64_t offset = writer->size;
@@ -168,7 +169,8 @@ write_index(ObjectWriter *writer, const void *index, size_t index_size,
         compressed = malloc(capacity);
         if (compressed == NULL)
             return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-        if (!codec_compress(codec, index, index_size, compressed, capacity, &stored_size, &codec_id, err))
+        if (!codec_compress(codec, index, index_size, compressed, capacity, &stored_size, &codec_id,
+                            err))
             return false;
         stored = compressed;
     }
@@ -237,8 +239,8 @@ check_header(const uint8_t header[OBJECT_HEADER_SIZE], const char *name, uint32_
 }
 
 static bool
-check_identity(const uint8_t header[OBJECT_HEADER_SIZE], const Repository *repository, const char *name,
-               ObjectKind kind, CairnError *err)
+check_identity(const uint8_t header[OBJECT_HEADER_SIZE], const Repository *repository,
+               const char *name, ObjectKind kind, CairnError *err)
 {
     if (memcmp(header + AT_REPOSITORY_ID, repository_id(repository), REPOSITORY_ID_SIZE) != 0)
         return cairn_error(err, CAIRN_MISMATCH, "object '%s' belongs to another repository", name);
@@ -260,8 +262,8 @@ check_trailer(ObjectReader *reader, const uint8_t trailer[OBJECT_TRAILER_SIZE], 
     uint64_t end = reader->storage->size_bytes - OBJECT_TRAILER_SIZE;
     if (memcmp(trailer, TRAILER_MAGIC, 4) != 0 || offset < reader->body_start || offset > end ||
         stored != end - offset || raw > OBJECT_INDEX_LIMIT || stored > OBJECT_INDEX_LIMIT + 4096)
-        return cairn_error(err, CAIRN_CORRUPT, "object '%s': trailer is damaged or the end is missing",
-                           reader->name);
+        return cairn_error(err, CAIRN_CORRUPT,
+                           "object '%s': trailer is damaged or the end is missing", reader->name);
     reader->body_end = offset;
     reader->index_size = raw;
     reader->frame_count = get_u32(trailer + AT_FRAME_COUNT);
@@ -287,7 +289,8 @@ read_index(ObjectReader *reader, const uint8_t trailer[OBJECT_TRAILER_SIZE], Cai
         return false;
     if (trailer[AT_INDEX_CODEC] == CODEC_NONE) {
         if (stored_size != reader->index_size)
-            return cairn_error(err, CAIRN_CORRUPT, "object '%s': index length is wrong", reader->name);
+            return cairn_error(err, CAIRN_CORRUPT, "object '%s': index length is wrong",
+                               reader->name);
         memcpy(reader->index, stored, stored_size);
     } else if (reader->index_size > CODEC_RAW_LIMIT ||
                !codec_decompress(codec, (CodecId)trailer[AT_INDEX_CODEC], stored, stored_size,
@@ -389,8 +392,10 @@ object_digest(const ObjectReader *reader)
 bool
 object_pread(ObjectReader *reader, void *data, size_t size, uint64_t offset, CairnError *err)
 {
-    if (offset < reader->body_start || offset > reader->body_end || size > reader->body_end - offset)
-        return cairn_error(err, CAIRN_CORRUPT, "object '%s': a frame lies outside its body", reader->name);
+    if (offset < reader->body_start || offset > reader->body_end ||
+        size > reader->body_end - offset)
+        return cairn_error(err, CAIRN_CORRUPT, "object '%s': a frame lies outside its body",
+                           reader->name);
     return storage_pread(reader->storage, data, size, offset, err);
 }
 
@@ -421,7 +426,8 @@ object_scrub(ObjectReader *reader, CairnError *err)
 }
 
 bool
-object_read_repository_id(Repository *repository, const char *name, uint8_t *id_out, CairnError *err)
+object_read_repository_id(Repository *repository, const char *name, uint8_t *id_out,
+                          CairnError *err)
 {
     SCOPED(StorageReader) reader = storage_open(repository_storage(repository), name, err);
     if (reader == NULL)
@@ -436,8 +442,9 @@ object_read_repository_id(Repository *repository, const char *name, uint8_t *id_
 }
 
 bool
-object_put_small(Repository *repository, const char *name, ObjectKind kind, uint64_t creator_sequence,
-                 const void *content, size_t size, uint8_t *digest_out, CairnError *err)
+object_put_small(Repository *repository, const char *name, ObjectKind kind,
+                 uint64_t creator_sequence, const void *content, size_t size, uint8_t *digest_out,
+                 CairnError *err)
 {
     if (size > OBJECT_SMALL_LIMIT)
         return cairn_error(err, CAIRN_INTERNAL, "object '%s' would have %zu bytes", name, size);

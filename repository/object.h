@@ -2,12 +2,11 @@
  * The container that every object of the repository is: header, body of frames, index, trailer
  * (docs/format.md, "Every object").
  *
- * What: writing streams frames and ends with an index; reading gives the checked header, trailer and
- * index, then frames at will. Small objects are an index alone.
- * Errors: CORRUPT for damage (which object, which part), MISMATCH for another repository's object or one
- * under another name, UNSUPPORTED for formats we do not know; storage errors pass through.
- * Crash: nothing is visible before object_finish returns true, then it is durable.
- * Threads: one writer or reader, one thread.
+ * What: writing streams frames and ends with an index; reading gives the checked header, trailer
+ * and index, then frames at will. Small objects are an index alone. Errors: CORRUPT for damage
+ * (which object, which part), MISMATCH for another repository's object or one under another name,
+ * UNSUPPORTED for formats we do not know; storage errors pass through. Crash: nothing is visible
+ * before object_finish returns true, then it is durable. Threads: one writer or reader, one thread.
  */
 #ifndef PGCAIRN_REPOSITORY_OBJECT_H
 #define PGCAIRN_REPOSITORY_OBJECT_H
@@ -52,12 +51,13 @@ typedef struct ObjectWriter ObjectWriter;
 /* creator_sequence: of the BID that makes it, 0 outside backups. name is borrowed for the call. */
 ObjectWriter *object_create(Repository *repository, const char *name, ObjectKind kind,
                             uint64_t creator_sequence, CairnError *err) MUST_CHECK;
-/* Appends `frame_count` stored frames that lie one after another; *offset_out is where the first begins. */
+/* Appends `frame_count` stored frames that lie one after another; *offset_out is where the first
+ * begins. */
 bool object_append_frames(ObjectWriter *writer, const void *stored, size_t stored_size,
                           uint32_t frame_count, uint64_t *offset_out, CairnError *err) MUST_CHECK;
 /* Appends one stored frame; *offset_out is where it begins in the object. */
-bool object_append(ObjectWriter *writer, const void *stored, size_t stored_size, uint64_t *offset_out,
-                   CairnError *err) MUST_CHECK;
+bool object_append(ObjectWriter *writer, const void *stored, size_t stored_size,
+                   uint64_t *offset_out, CairnError *err) MUST_CHECK;
 uint64_t object_size_so_far(const ObjectWriter *writer);
 /* Index, trailer, durable publish. CONFLICT when the name is taken. digest_out (may be NULL): the
    trailer's SHA-256. */
@@ -91,8 +91,8 @@ SCOPED_TYPE(ObjectReader, object_reader_free);
 /* Whole small objects. The text or bytes are NUL-terminated, malloc'ed (returned owned), and were
    checked against the SHA-256. digest_out may be NULL. */
 bool object_put_small(Repository *repository, const char *name, ObjectKind kind,
-                      uint64_t creator_sequence, const void *content, size_t size, uint8_t *digest_out,
-                      CairnError *err) MUST_CHECK;
+                      uint64_t creator_sequence, const void *content, size_t size,
+                      uint8_t *digest_out, CairnError *err) MUST_CHECK;
 char *object_get_small(Repository *repository, const char *name, ObjectKind kind, size_t *size_out,
                        uint8_t *digest_out, CairnError *err) MUST_CHECK;
 

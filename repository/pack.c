@@ -22,8 +22,8 @@ struct PackWriter {
     ObjectWriter *object;
     uint32_t frame_count;
     uint32_t slot_count;
-    ByteWriter frames;       /* encoded frame table without its count */
-    ByteWriter runs;         /* encoded runs without their count */
+    ByteWriter frames; /* encoded frame table without its count */
+    ByteWriter runs;   /* encoded runs without their count */
     ByteWriter fingerprints;
     uint32_t run_count;
     uint32_t file_count;
@@ -44,7 +44,8 @@ struct PackReader {
 void
 pack_name(char *name, const char *cluster, const BackupId *bid, uint32_t pack)
 {
-    snprintf(name, STORAGE_NAME_LIMIT, "c/%s/b/%s/p/%03x/%08x", cluster, bid->text, pack / 1024, pack);
+    snprintf(name, STORAGE_NAME_LIMIT, "c/%s/b/%s/p/%03x/%08x", cluster, bid->text, pack / 1024,
+             pack);
 }
 
 void
@@ -86,8 +87,8 @@ note_frame(PackWriter *writer, const PackFrame *frame)
 }
 
 bool
-pack_append_frames(PackWriter *writer, const PackFrame *frames, uint32_t count, uint32_t *first_slot_out,
-                   CairnError *err)
+pack_append_frames(PackWriter *writer, const PackFrame *frames, uint32_t count,
+                   uint32_t *first_slot_out, CairnError *err)
 {
     CAIRN_ASSERT(count > 0);
     *first_slot_out = writer->slot_count;
@@ -98,7 +99,8 @@ pack_append_frames(PackWriter *writer, const PackFrame *frames, uint32_t count, 
         note_frame(writer, &frames[i]);
     }
     uint64_t offset;
-    return byte_writer_check(&writer->frames, err) && byte_writer_check(&writer->fingerprints, err) &&
+    return byte_writer_check(&writer->frames, err) &&
+           byte_writer_check(&writer->fingerprints, err) &&
            object_append_frames(writer->object, frames[0].stored, stored_size, count, &offset, err);
 }
 
@@ -109,8 +111,8 @@ pack_append(PackWriter *writer, const PackFrame *frame, uint32_t *first_slot_out
 }
 
 bool
-pack_add_run(PackWriter *writer, MapClass class, const char *path, uint64_t first_unit, uint32_t units,
-             uint32_t tail_bytes, CairnError *err)
+pack_add_run(PackWriter *writer, MapClass class, const char *path, uint64_t first_unit,
+             uint32_t units, uint32_t tail_bytes, CairnError *err)
 {
     char key[MAP_KEY_LIMIT + 1];
     size_t path_size = strlen(path);
@@ -196,7 +198,8 @@ static bool
 parse_frames(PackReader *reader, ByteReader *index, CairnError *err)
 {
     uint64_t count = byte_reader_varint(index);
-    /* Seven bytes a frame at least: a count beyond the index's length is a lie, and allocates nothing. */
+    /* Seven bytes a frame at least: a count beyond the index's length is a lie, and allocates
+     * nothing. */
     if (count > byte_reader_left(index) / 7 || count != object_frame_count(reader->object))
         return damaged(reader, "number of frames is wrong", err);
     reader->frames = calloc(count + 1, sizeof *reader->frames);
@@ -233,8 +236,8 @@ parse_index(PackReader *reader, CairnError *err)
     uint8_t algorithm = byte_reader_u8(&index);
     byte_reader_u8(&index);
     if (!index.failed && (layout != PACK_LAYOUT || algorithm != FINGERPRINT_ALGORITHM_GMAC_AES)) {
-        return cairn_error(err, CAIRN_UNSUPPORTED, "pack '%s' has layout %u, algorithm %u", reader->name,
-                           layout, algorithm);
+        return cairn_error(err, CAIRN_UNSUPPORTED, "pack '%s' has layout %u, algorithm %u",
+                           reader->name, layout, algorithm);
     }
     if (!parse_frames(reader, &index, err))
         return false;
@@ -343,8 +346,8 @@ pack_decode_frame(const PackReader *reader, uint32_t frame, CodecContext *codec,
 }
 
 bool
-pack_read_frame(const PackReader *reader, uint32_t frame, CodecContext *codec, void *scratch, void *raw,
-                CairnError *err)
+pack_read_frame(const PackReader *reader, uint32_t frame, CodecContext *codec, void *scratch,
+                void *raw, CairnError *err)
 {
     CAIRN_ASSERT(frame < reader->frame_count);
     const FrameInfo *info = &reader->frames[frame];

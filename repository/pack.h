@@ -1,7 +1,8 @@
 /*
  * Packs: where units of files are kept, 16 to a frame (docs/format.md, "Pack").
  *
- * Threads: one writer one thread; a PackReader may be shared by threads: reading frames keeps no state.
+ * Threads: one writer one thread; a PackReader may be shared by threads: reading frames keeps no
+ * state.
  */
 #ifndef PGCAIRN_REPOSITORY_PACK_H
 #define PGCAIRN_REPOSITORY_PACK_H
@@ -28,15 +29,16 @@ typedef struct {
 } PackFrame;
 
 typedef struct PackWriter PackWriter;
-PackWriter *pack_create(Repository *repository, const char *cluster, const BackupId *bid, uint32_t pack,
-                        CairnError *err) MUST_CHECK;
+PackWriter *pack_create(Repository *repository, const char *cluster, const BackupId *bid,
+                        uint32_t pack, CairnError *err) MUST_CHECK;
 /* Appends; *first_slot_out is the pack-wide number of the frame's first slot. */
 bool pack_append(PackWriter *writer, const PackFrame *frame, uint32_t *first_slot_out,
                  CairnError *err) MUST_CHECK;
 /* Several, whose stored bytes lie one after another in memory: one write. */
 bool pack_append_frames(PackWriter *writer, const PackFrame *frames, uint32_t count,
                         uint32_t *first_slot_out, CairnError *err) MUST_CHECK;
-/* The units just appended belong to this file: directory run; tail_bytes: 0, or bytes in the short last. */
+/* The units just appended belong to this file: directory run; tail_bytes: 0, or bytes in the short
+ * last. */
 bool pack_add_run(PackWriter *writer, MapClass class, const char *path, uint64_t first_unit,
                   uint32_t units, uint32_t tail_bytes, CairnError *err) MUST_CHECK;
 uint64_t pack_size_so_far(const PackWriter *writer);
@@ -49,26 +51,27 @@ void pack_writer_free(PackWriter *writer);
 SCOPED_TYPE(PackWriter, pack_writer_free);
 
 typedef struct PackReader PackReader;
-PackReader *pack_open(Repository *repository, const char *cluster, const BackupId *bid, uint32_t pack,
-                      CairnError *err) MUST_CHECK;
+PackReader *pack_open(Repository *repository, const char *cluster, const BackupId *bid,
+                      uint32_t pack, CairnError *err) MUST_CHECK;
 void pack_reader_free(PackReader *reader);
 uint32_t pack_slot_count(const PackReader *reader);
-/* Frame that holds a slot, and its first slot and number of slots. CORRUPT when there is no such slot. */
-bool pack_find(const PackReader *reader, uint32_t slot, uint32_t *frame_out, uint32_t *first_slot_out,
-               uint32_t *slot_count_out, CairnError *err) MUST_CHECK;
+/* Frame that holds a slot, and its first slot and number of slots. CORRUPT when there is no such
+ * slot. */
+bool pack_find(const PackReader *reader, uint32_t slot, uint32_t *frame_out,
+               uint32_t *first_slot_out, uint32_t *slot_count_out, CairnError *err) MUST_CHECK;
 uint32_t pack_frame_count(const PackReader *reader);
 /* Stored extent of a frame, for reading several at once. */
 void pack_frame_extent(const PackReader *reader, uint32_t frame, uint64_t *offset_out,
                        uint32_t *stored_size_out, uint32_t *raw_size_out);
-/* Reads frame and checks its CRC, decodes into raw (FRAME_SIZE bytes). codec: of the calling thread;
-   scratch: FRAME_SIZE + 4096 bytes. */
+/* Reads frame and checks its CRC, decodes into raw (FRAME_SIZE bytes). codec: of the calling
+   thread; scratch: FRAME_SIZE + 4096 bytes. */
 bool pack_read_frame(const PackReader *reader, uint32_t frame, CodecContext *codec, void *scratch,
                      void *raw, CairnError *err) MUST_CHECK;
 /* The same in two steps, for readers that fetch several neighbouring frames at once. */
 bool pack_pread(const PackReader *reader, void *data, size_t size, uint64_t offset,
                 CairnError *err) MUST_CHECK;
-bool pack_decode_frame(const PackReader *reader, uint32_t frame, CodecContext *codec, const void *stored,
-                       void *raw, CairnError *err) MUST_CHECK;
+bool pack_decode_frame(const PackReader *reader, uint32_t frame, CodecContext *codec,
+                       const void *stored, void *raw, CairnError *err) MUST_CHECK;
 uint64_t pack_stored_size(const PackReader *reader);
 /* Trailer digest (SHA256_SIZE bytes, borrowed). */
 const uint8_t *pack_digest(const PackReader *reader);
@@ -77,7 +80,8 @@ const uint8_t *pack_fingerprint(const PackReader *reader, uint32_t slot);
 /* Keyless scrub of the whole object. */
 bool pack_scrub(PackReader *reader, CairnError *err) MUST_CHECK;
 
-/* Directory: calls back for each run, in slot order. Paths are clean (path_is_clean), runs have units. */
+/* Directory: calls back for each run, in slot order. Paths are clean (path_is_clean), runs have
+ * units. */
 typedef struct {
     MapClass class;
     const char *path;

@@ -14,8 +14,8 @@ struct PackPipeline {
     PackPipelineOptions options;
 
     /* The feeding thread's. */
-    FrameJob *job;         /* being filled */
-    PipelineFile *file;    /* open file */
+    FrameJob *job;      /* being filled */
+    PipelineFile *file; /* open file */
     uint64_t file_size;
     uint32_t file_crc;
     uint8_t unit[UNIT_SIZE]; /* a unit that came in pieces */
@@ -86,10 +86,10 @@ finish_pack(PackPipeline *pipeline, CairnError *err)
 
     SCOPED_BYTES ByteWriter frame_table = {0};
     uint64_t stored;
-    if (!pack_finish(pipeline->pack, pipeline->digests[number], &pipeline->live_units[number], &stored,
-                     &frame_table, err) ||
-        !map_builder_add_frame_table(pipeline->options.map, number, frame_table.data, frame_table.size,
-                                     err))
+    if (!pack_finish(pipeline->pack, pipeline->digests[number], &pipeline->live_units[number],
+                     &stored, &frame_table, err) ||
+        !map_builder_add_frame_table(pipeline->options.map, number, frame_table.data,
+                                     frame_table.size, err))
         return false;
     pipeline->stored_bytes += stored;
     pack_writer_free(pipeline->pack);
@@ -123,7 +123,8 @@ write_event(PackPipeline *pipeline, FrameEvent *event, uint32_t *slot, CairnErro
 {
     PipelineFile *file = event->file;
     if (event->type == EVENT_END) {
-        bool added = map_builder_add(pipeline->options.map, &file->entry, file->runs, file->run_count, err);
+        bool added =
+            map_builder_add(pipeline->options.map, &file->entry, file->runs, file->run_count, err);
         pipeline_file_free(file);
         event->type = EVENT_ZERO; /* its file is gone: the job must not free it again */
         return added;
@@ -133,8 +134,8 @@ write_event(PackPipeline *pipeline, FrameEvent *event, uint32_t *slot, CairnErro
         run.pack = pipeline->pack_count - 1;
         run.slot = *slot;
         *slot += event->units;
-        if (!pack_add_run(pipeline->pack, file->entry.class, file->path, event->first_unit, event->units,
-                          event->tail_bytes, err))
+        if (!pack_add_run(pipeline->pack, file->entry.class, file->path, event->first_unit,
+                          event->units, event->tail_bytes, err))
             return false;
     }
     return pipeline_file_run(file, &run, err);
@@ -163,8 +164,8 @@ static bool
 write_job(PackPipeline *pipeline, FrameJob *job, CairnError *err)
 {
     uint32_t slot = 0;
-    if (job->slot_count > 0 && (!ensure_pack(pipeline, job->slot_count, err) ||
-                                !write_frames(pipeline, job, &slot, err)))
+    if (job->slot_count > 0 &&
+        (!ensure_pack(pipeline, job->slot_count, err) || !write_frames(pipeline, job, &slot, err)))
         return false;
     for (size_t i = 0; i < job->event_count; i++) {
         if (!write_event(pipeline, &job->events[i], &slot, err))
@@ -205,8 +206,8 @@ worker_main(void *argument)
 }
 
 /*
- * lz4 works with 16-bit positions up to 64 KiB: a fifth faster than on 128 KiB, for a hundredth of ratio. zstd gains
- * from every KiB of context.
+ * lz4 works with 16-bit positions up to 64 KiB: a fifth faster than on 128 KiB, for a hundredth of
+ * ratio. zstd gains from every KiB of context.
  */
 static uint32_t
 slots_per_frame_of(const CodecContext *codec)
@@ -257,7 +258,8 @@ start_threads(PackPipeline *pipeline, CairnError *err)
         if (start == NULL)
             return cairn_error(err, CAIRN_INTERNAL, "out of memory");
         *start = (WorkerStart){pipeline, &pipeline->tools[pipeline->worker_count]};
-        if (pthread_create(&pipeline->workers[pipeline->worker_count], NULL, worker_main, start) != 0) {
+        if (pthread_create(&pipeline->workers[pipeline->worker_count], NULL, worker_main, start) !=
+            0) {
             free(start);
             return cairn_error(err, CAIRN_INTERNAL, "unable to start a thread");
         }
@@ -343,7 +345,8 @@ dispatch_if_crowded(PackPipeline *pipeline)
         dispatch(pipeline);
 }
 
-/* True: the job owns the file. False: it is still the caller's, and jobs on their way may be using it. */
+/* True: the job owns the file. False: it is still the caller's, and jobs on their way may be using
+ * it. */
 static bool
 hand_over(PackPipeline *pipeline, PipelineFile *file, CairnError *err)
 {
@@ -355,7 +358,9 @@ hand_over(PackPipeline *pipeline, PipelineFile *file, CairnError *err)
 static bool
 add_unit(PackPipeline *pipeline, const uint8_t *data, uint32_t size, uint64_t unit, CairnError *err)
 {
-    FrameEvent event = {.file = pipeline->file, .first_unit = unit, .units = 1,
+    FrameEvent event = {.file = pipeline->file,
+                        .first_unit = unit,
+                        .units = 1,
                         .tail_bytes = size < UNIT_SIZE ? size : 0};
     if (!ensure_job(pipeline, err))
         return false;
@@ -439,7 +444,8 @@ pack_pipeline_data(PackPipeline *pipeline, const uint8_t *data, size_t size, Cai
 }
 
 bool
-pack_pipeline_file_end(PackPipeline *pipeline, uint64_t *size_out, uint32_t *crc32c_out, CairnError *err)
+pack_pipeline_file_end(PackPipeline *pipeline, uint64_t *size_out, uint32_t *crc32c_out,
+                       CairnError *err)
 {
     CAIRN_ASSERT(pipeline->file != NULL);
     if (pipeline->unit_used > 0) {

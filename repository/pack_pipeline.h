@@ -1,10 +1,11 @@
 /*
- * From a stream of files to packs: one thread feeds, N workers check, fingerprint and compress frames, and
- * one of them at a time appends them to packs in order and tells the map (ARCHITECTURE.md, "The way of a page").
+ * From a stream of files to packs: one thread feeds, N workers check, fingerprint and compress
+ * frames, and one of them at a time appends them to packs in order and tells the map
+ * (ARCHITECTURE.md, "The way of a page").
  *
- * Memory: jobs_in_flight * 0.5 MiB, one pack's directory (PACK_DIRECTORY_LIMIT and one frame's events), and the
- * runs of the files in flight.
- * Errors: the first failure of any thread; sticky. Threads: the feeding functions from one thread.
+ * Memory: jobs_in_flight * 0.5 MiB, one pack's directory (PACK_DIRECTORY_LIMIT and one frame's
+ * events), and the runs of the files in flight. Errors: the first failure of any thread; sticky.
+ * Threads: the feeding functions from one thread.
  */
 #ifndef PGCAIRN_REPOSITORY_PACK_PIPELINE_H
 #define PGCAIRN_REPOSITORY_PACK_PIPELINE_H
@@ -12,7 +13,8 @@
 #include "repository/backup_writer.h"
 #include "repository/map.h"
 
-/* A pack ends early when its directory grows past these: small files with long names, or bad intent. */
+/* A pack ends early when its directory grows past these: small files with long names, or bad
+ * intent. */
 enum { PACK_SLOT_LIMIT = 65536, PACK_DIRECTORY_LIMIT = 2 << 20 };
 
 typedef struct {
@@ -35,10 +37,10 @@ typedef struct {
 typedef struct PackPipeline PackPipeline;
 PackPipeline *pack_pipeline_start(const PackPipelineOptions *options, CairnError *err) MUST_CHECK;
 void pack_pipeline_free(PackPipeline *pipeline); /* stops the threads, abandons the open pack */
-bool pack_pipeline_directory(PackPipeline *pipeline, MapClass class, const char *path, uint32_t mode,
-                             CairnError *err) MUST_CHECK;
-bool pack_pipeline_file_begin(PackPipeline *pipeline, MapClass class, const char *path, uint32_t mode,
-                              CairnError *err) MUST_CHECK;
+bool pack_pipeline_directory(PackPipeline *pipeline, MapClass class, const char *path,
+                             uint32_t mode, CairnError *err) MUST_CHECK;
+bool pack_pipeline_file_begin(PackPipeline *pipeline, MapClass class, const char *path,
+                              uint32_t mode, CairnError *err) MUST_CHECK;
 bool pack_pipeline_data(PackPipeline *pipeline, const uint8_t *data, size_t size,
                         CairnError *err) MUST_CHECK;
 bool pack_pipeline_file_end(PackPipeline *pipeline, uint64_t *size_out, uint32_t *crc32c_out,

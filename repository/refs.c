@@ -59,7 +59,8 @@ parse(const char *content, size_t size, Refs *refs, CairnError *err)
         if (bytes != NULL)
             memcpy(text, bytes, BACKUP_ID_LENGTH);
         if (!backup_id_parse(text, &creator))
-            return cairn_error(err, CAIRN_CORRUPT, "reference summary holds an impossible backup id");
+            return cairn_error(err, CAIRN_CORRUPT,
+                               "reference summary holds an impossible backup id");
         if (!parse_ranges(&reader, &creator, false, refs, err) ||
             !parse_ranges(&reader, &creator, true, refs, err))
             return false;
@@ -76,11 +77,13 @@ refs_read(Repository *repository, const Fate *fate, CairnError *err)
     snprintf(name, sizeof name, "c/%s/b/%s/refs", fate->cluster, fate->bid.text);
     size_t size;
     uint8_t digest[SHA256_SIZE];
-    SCOPED_MEMORY char *content = object_get_small(repository, name, OBJECT_REFS, &size, digest, err);
+    SCOPED_MEMORY char *content =
+        object_get_small(repository, name, OBJECT_REFS, &size, digest, err);
     if (content == NULL)
         return NULL;
     if (memcmp(digest, fate->refs_sha256, sizeof digest) != 0) {
-        cairn_error(err, CAIRN_CORRUPT, "object '%s' is not the one that the backup's fate names", name);
+        cairn_error(err, CAIRN_CORRUPT, "object '%s' is not the one that the backup's fate names",
+                    name);
         return NULL;
     }
     SCOPED(Refs) refs = calloc(1, sizeof *refs);

@@ -14,7 +14,7 @@
 
 typedef struct {
     BackupId creator;
-    bool is_map;        /* map packs, else data packs */
+    bool is_map; /* map packs, else data packs */
     uint32_t first_pack;
     uint32_t pack_count;
     uint64_t live_units;

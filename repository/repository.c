@@ -37,8 +37,9 @@ static bool
 check_config(const RepositoryConfig *config, CodecId *codec_out, CairnError *err)
 {
     if (config->type != NULL && strcmp(config->type, "posix") != 0) {
-        cairn_error(err, CAIRN_UNSUPPORTED, "repository '%s': type '%s' is not supported by this version",
-                    config->name, config->type);
+        cairn_error(err, CAIRN_UNSUPPORTED,
+                    "repository '%s': type '%s' is not supported by this version", config->name,
+                    config->type);
         return cairn_error_hint(err, "use type = posix and a path");
     }
     if (config->path == NULL || config->path[0] != '/') {
@@ -48,21 +49,25 @@ check_config(const RepositoryConfig *config, CodecId *codec_out, CairnError *err
     }
     if (config->encryption == NULL) {
         cairn_error(err, CAIRN_USAGE, "repository '%s': encryption is not decided", config->name);
-        return cairn_error_hint(
-            err, "set encryption = none in section [repository %s]; whoever can read the repository can then "
-                 "read the database", config->name);
+        return cairn_error_hint(err,
+                                "set encryption = none in section [repository %s]; whoever can "
+                                "read the repository can then "
+                                "read the database",
+                                config->name);
     }
     if (strcmp(config->encryption, "none") != 0) {
         return cairn_error(err, CAIRN_UNSUPPORTED,
                            "repository '%s': encryption '%s' is not supported by this version",
                            config->name, config->encryption);
     }
-    return codec_id_of_name(config->compression != NULL ? config->compression : "lz4", codec_out, err);
+    return codec_id_of_name(config->compression != NULL ? config->compression : "lz4", codec_out,
+                            err);
 }
 
 /* storage is taken, even on failure. */
 static Repository *
-repository_new(const World *world, const RepositoryConfig *config, Storage *storage, CairnError *err)
+repository_new(const World *world, const RepositoryConfig *config, Storage *storage,
+               CairnError *err)
 {
     Repository *repository = calloc(1, sizeof *repository);
     if (repository == NULL) {
@@ -131,7 +136,8 @@ write_descriptor(Repository *repository, CairnError *err)
     SCOPED_JSON json_t *descriptor =
         json_pack("{s:s, s:i, s:s, s:s, s:s}", "repository_id", id, "format", REPOSITORY_FORMAT,
                   "created_at", now, "encryption", "none", "root_key", key);
-    bool written = json_put(repository, DESCRIPTOR_NAME, OBJECT_REPOSITORY, 0, descriptor, NULL, err);
+    bool written =
+        json_put(repository, DESCRIPTOR_NAME, OBJECT_REPOSITORY, 0, descriptor, NULL, err);
     OPENSSL_cleanse(key, sizeof key);
     return written;
 }
@@ -178,8 +184,8 @@ read_descriptor(Repository *repository, CairnError *err)
     if (fields.failed)
         return false;
     if (memcmp(id, repository->id, sizeof id) != 0) {
-        return cairn_error(err, CAIRN_CORRUPT, "'%s': header and content name different repositories",
-                           DESCRIPTOR_NAME);
+        return cairn_error(err, CAIRN_CORRUPT,
+                           "'%s': header and content name different repositories", DESCRIPTOR_NAME);
     }
     return true;
 }
@@ -192,8 +198,8 @@ read_identity(Repository *repository, CairnError *err)
 }
 
 Repository *
-repository_open_storage(const World *world, const RepositoryConfig *config, Storage *storage, bool create,
-                        CairnError *err)
+repository_open_storage(const World *world, const RepositoryConfig *config, Storage *storage,
+                        bool create, CairnError *err)
 {
     SCOPED(Repository) repository = repository_new(world, config, storage, err);
     if (repository == NULL || !check_config(config, &repository->codec, err) ||
@@ -213,8 +219,10 @@ repository_open(const World *world, const RepositoryConfig *config, CairnError *
     }
     if (!read_identity(repository, err)) {
         if (err->kind == CAIRN_NOT_FOUND) {
-            cairn_error_hint(err, "'%s' is not a pgcairn repository; is the path right and mounted? "
-                                  "`pgcairn init` makes a new one", config->path);
+            cairn_error_hint(err,
+                             "'%s' is not a pgcairn repository; is the path right and mounted? "
+                             "`pgcairn init` makes a new one",
+                             config->path);
         }
         cairn_error_wrap(err, "unable to open repository '%s'", config->name);
         return NULL;

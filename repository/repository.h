@@ -1,9 +1,9 @@
 /*
  * A repository: one storage prefix with one identity (descriptor `pgcairn.repo`).
  *
- * Ownership: a Repository owns its Storage. Threads: may be shared; keyed digests are made per thread.
- * Errors of opening: NOT_FOUND (no descriptor: wrong path or not initialised), UNSUPPORTED (newer
- * format), CORRUPT, MISMATCH, and storage errors.
+ * Ownership: a Repository owns its Storage. Threads: may be shared; keyed digests are made per
+ * thread. Errors of opening: NOT_FOUND (no descriptor: wrong path or not initialised), UNSUPPORTED
+ * (newer format), CORRUPT, MISMATCH, and storage errors.
  */
 #ifndef PGCAIRN_REPOSITORY_REPOSITORY_H
 #define PGCAIRN_REPOSITORY_REPOSITORY_H
@@ -23,15 +23,17 @@ enum { REPOSITORY_ID_SIZE = 16, REPOSITORY_FORMAT = 1, CLUSTER_NAME_LIMIT = 64 }
 
 typedef struct Repository Repository;
 
-/* Create the descriptor where none is. CONFLICT when there is one (it is then a repository already). */
-bool repository_init(const World *world, const RepositoryConfig *config, CairnError *err) MUST_CHECK;
+/* Create the descriptor where none is. CONFLICT when there is one (it is then a repository
+ * already). */
+bool repository_init(const World *world, const RepositoryConfig *config,
+                     CairnError *err) MUST_CHECK;
 
 Repository *repository_open(const World *world, const RepositoryConfig *config,
                             CairnError *err) MUST_CHECK;
-/* The same in any storage (taken, even on failure): for drivers other than posix, and for tests. create: write a
-   descriptor first, CONFLICT when there is one. */
-Repository *repository_open_storage(const World *world, const RepositoryConfig *config, Storage *storage,
-                                    bool create, CairnError *err) MUST_CHECK;
+/* The same in any storage (taken, even on failure): for drivers other than posix, and for tests.
+   create: write a descriptor first, CONFLICT when there is one. */
+Repository *repository_open_storage(const World *world, const RepositoryConfig *config,
+                                    Storage *storage, bool create, CairnError *err) MUST_CHECK;
 void repository_close(Repository *repository);
 SCOPED_TYPE(Repository, repository_close);
 

@@ -15,7 +15,8 @@ verify_report_free(VerifyReport *report)
 }
 
 bool
-verify_note(Verify *verify, const char *object, const char *backups, const char *files, CairnError *err)
+verify_note(Verify *verify, const char *object, const char *backups, const char *files,
+            CairnError *err)
 {
     FindingKind kind;
     switch (err->kind) {
@@ -82,7 +83,7 @@ small_kind(const char *name, ObjectKind *kind_out)
     static const struct {
         const char *prefix;
         ObjectKind kind;
-    } kinds[] = {{"intent", OBJECT_INTENT}, {"fate", OBJECT_FATE},   {"refs", OBJECT_REFS},
+    } kinds[] = {{"intent", OBJECT_INTENT}, {"fate", OBJECT_FATE},    {"refs", OBJECT_REFS},
                  {"mark.", OBJECT_MARK},    {"ev.", OBJECT_EVIDENCE}, {"doomed.", OBJECT_DOOMED}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (strncmp(name, kinds[i].prefix, strlen(kinds[i].prefix)) == 0) {
@@ -114,10 +115,14 @@ verify_small(void *context, const StorageEntry *entry, CairnError *err)
 static bool
 verify_small_objects(Verify *verify, const CatalogBackup *backup, bool *good_out, CairnError *err)
 {
-    SmallWalk walk = {.verify = verify, .good = true,
-                      .backups = backup->fate != NULL && backup->fate->committed ? backup->fate->label : ""};
-    snprintf(walk.prefix, sizeof walk.prefix, "c/%s/b/%s", verify->options->cluster, backup->bid.text);
-    if (!storage_list(repository_storage(verify->repository), walk.prefix, verify_small, &walk, err))
+    SmallWalk walk = {
+        .verify = verify,
+        .good = true,
+        .backups = backup->fate != NULL && backup->fate->committed ? backup->fate->label : ""};
+    snprintf(walk.prefix, sizeof walk.prefix, "c/%s/b/%s", verify->options->cluster,
+             backup->bid.text);
+    if (!storage_list(repository_storage(verify->repository), walk.prefix, verify_small, &walk,
+                      err))
         return false;
     *good_out = walk.good;
     return true;
@@ -135,9 +140,9 @@ add_evidence(Verify *verify, const CatalogBackup *backup, bool good, uint64_t un
         return true; /* nothing is proven either way */
     if (!good && backup->damaged)
         return true; /* known already */
-    return catalog_add_evidence(verify->repository, verify->options->cluster, &backup->bid,
-                                good ? "verified" : "damaged",
-                                verify->options->scope == VERIFY_FULL ? "full" : "quick", NULL, err);
+    return catalog_add_evidence(
+        verify->repository, verify->options->cluster, &backup->bid, good ? "verified" : "damaged",
+        verify->options->scope == VERIFY_FULL ? "full" : "quick", NULL, err);
 }
 
 static bool
@@ -156,7 +161,8 @@ verify_one(Verify *verify, const CatalogBackup *backup, CairnError *err)
         return false;
     good = good && small_good;
     verify->report->good_backup_count += good && wal_good;
-    /* WAL is shared and may come from elsewhere yet: without it nothing is proven, nor is the backup damaged. */
+    /* WAL is shared and may come from elsewhere yet: without it nothing is proven, nor is the
+     * backup damaged. */
     if (good && !wal_good)
         return true;
     return add_evidence(verify, backup, good, listed_before, err);
@@ -210,7 +216,8 @@ verify_run(Repository *repository, const VerifyOptions *options, CairnError *err
     SCOPED(VerifyReport) report = calloc(1, sizeof *report);
     CAIRN_ASSERT(report != NULL);
     report->arena = arena_new();
-    report->findings = arena_alloc(report->arena, VERIFY_FINDINGS_LISTED * sizeof *report->findings);
+    report->findings =
+        arena_alloc(report->arena, VERIFY_FINDINGS_LISTED * sizeof *report->findings);
 
     __attribute__((cleanup(close_tools))) Verify verify = {
         .repository = repository, .options = options, .catalog = catalog, .report = report};

@@ -2,11 +2,10 @@
  * Reads what is stored and says what is missing, damaged or out of reach, and what that touches.
  *
  * quick: every object of the backups is there and its header, trailer and index are right.
- * full: every byte of every object is read; every frame decoded, every page compared with its fingerprint, every WAL file
- * with its digest, every map walked.
- * Evidence is added to each backup that was read in full: verified, or damaged.
- * Memory: one pack's directory; findings are listed up to VERIFY_FINDINGS_LISTED.
- * Threads: one thread.
+ * full: every byte of every object is read; every frame decoded, every page compared with its
+ * fingerprint, every WAL file with its digest, every map walked. Evidence is added to each backup
+ * that was read in full: verified, or damaged. Memory: one pack's directory; findings are listed up
+ * to VERIFY_FINDINGS_LISTED. Threads: one thread.
  */
 #ifndef PGCAIRN_REPOSITORY_VERIFY_H
 #define PGCAIRN_REPOSITORY_VERIFY_H
@@ -48,11 +47,12 @@ typedef struct {
     const char *cluster;
     const char *selector; /* one backup and its WAL; NULL: everything of the cluster */
     VerifyScope scope;
-    Progress *progress;   /* may be NULL */
+    Progress *progress; /* may be NULL */
 } VerifyOptions;
 
 /* Returned owned; NULL only when the repository as a whole cannot be read. */
-VerifyReport *verify_run(Repository *repository, const VerifyOptions *options, CairnError *err) MUST_CHECK;
+VerifyReport *verify_run(Repository *repository, const VerifyOptions *options,
+                         CairnError *err) MUST_CHECK;
 void verify_report_free(VerifyReport *report);
 SCOPED_TYPE(VerifyReport, verify_report_free);
 

@@ -29,8 +29,8 @@ note_touched(void *context, const PackRun *run, CairnError *err)
     uint32_t to = end < touched->end_slot ? end : touched->end_slot;
     uint64_t block = run->first_unit + (from - run->first_slot);
     int written = snprintf(touched->text + touched->used, touched->size - touched->used,
-                           "%s%s blocks %" PRIu64 "..%" PRIu64, touched->listed > 0 ? ", " : "", run->path,
-                           block, block + (to - from) - 1);
+                           "%s%s blocks %" PRIu64 "..%" PRIu64, touched->listed > 0 ? ", " : "",
+                           run->path, block, block + (to - from) - 1);
     if (written > 0 && touched->used + (size_t)written < touched->size)
         touched->used += (size_t)written;
     touched->listed++;
@@ -43,7 +43,9 @@ note_damaged_frame(Verify *verify, const PackReader *pack, const char *name, uin
 {
     char text[4096] = "";
     CairnError ignored = {0}; /* a directory that is damaged too names no files, nothing more */
-    Touched touched = {.first_slot = first_slot, .end_slot = first_slot + slot_count, .text = text,
+    Touched touched = {.first_slot = first_slot,
+                       .end_slot = first_slot + slot_count,
+                       .text = text,
                        .size = sizeof text};
     if (!pack_runs(pack, note_touched, &touched, &ignored) && touched.listed == 0)
         snprintf(text, sizeof text, "unknown: the pack's directory is damaged too");
@@ -78,17 +80,18 @@ check_frame(Verify *verify, const PackReader *pack, uint32_t frame, uint32_t fir
                              tail > 0 ? tail : UNIT_SIZE, digest, err))
             return false;
         if (memcmp(digest, pack_fingerprint(pack, first_slot + i), FINGERPRINT_SIZE) != 0)
-            return cairn_error(err, CAIRN_CORRUPT, "frame %u: slot %u differs from its fingerprint", frame,
-                               first_slot + i);
+            return cairn_error(err, CAIRN_CORRUPT, "frame %u: slot %u differs from its fingerprint",
+                               frame, first_slot + i);
     }
     return true;
 }
 
 static bool
-check_frames(Verify *verify, const PackReader *pack, const char *name, const char *backups, bool *ok,
-             CairnError *err)
+check_frames(Verify *verify, const PackReader *pack, const char *name, const char *backups,
+             bool *ok, CairnError *err)
 {
-    SCOPED_MEMORY uint16_t *tail_bytes = calloc((size_t)pack_slot_count(pack) + 1, sizeof *tail_bytes);
+    SCOPED_MEMORY uint16_t *tail_bytes =
+        calloc((size_t)pack_slot_count(pack) + 1, sizeof *tail_bytes);
     if (tail_bytes == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
     Tails tails = {tail_bytes};
@@ -124,7 +127,8 @@ verify_pack(Verify *verify, const BackupId *creator, uint32_t pack_number, const
     pack_name(name, verify->options->cluster, creator, pack_number);
     *ok_out = false;
     verify->report->object_count++;
-    SCOPED(PackReader) pack = pack_open(verify->repository, verify->options->cluster, creator, pack_number, err);
+    SCOPED(PackReader)
+    pack = pack_open(verify->repository, verify->options->cluster, creator, pack_number, err);
     if (pack == NULL)
         return verify_note(verify, name, backups, "", err);
     verify->report->byte_count += pack_stored_size(pack);
@@ -142,7 +146,8 @@ verify_pack(Verify *verify, const BackupId *creator, uint32_t pack_number, const
 }
 
 static bool
-verify_refs(Verify *verify, const CatalogBackup *backup, const Refs *refs, bool *good, CairnError *err)
+verify_refs(Verify *verify, const CatalogBackup *backup, const Refs *refs, bool *good,
+            CairnError *err)
 {
     const char *label = backup->fate->label;
     for (size_t i = 0; i < refs->count; i++) {
@@ -179,14 +184,15 @@ check_run(Verify *verify, MapReader *map, const MapRun *run, KnownPack *known, C
         return true;
     const BackupId *creator = map_reader_creator(map, run->creator);
     if (!known->known || known->pack != run->pack || !backup_id_equal(&known->creator, creator)) {
-        SCOPED(PackReader) pack =
-            pack_open(verify->repository, verify->options->cluster, creator, run->pack, err);
+        SCOPED(PackReader)
+        pack = pack_open(verify->repository, verify->options->cluster, creator, run->pack, err);
         if (pack == NULL)
             return false;
         *known = (KnownPack){*creator, run->pack, pack_slot_count(pack), true};
     }
     if (run->slot + run->units > known->slot_count) {
-        return cairn_error(err, CAIRN_CORRUPT, "the map asks for slot %" PRIu64 " of pack %u, which has %u",
+        return cairn_error(err, CAIRN_CORRUPT,
+                           "the map asks for slot %" PRIu64 " of pack %u, which has %u",
                            run->slot + run->units - 1, run->pack, known->slot_count);
     }
     return true;
@@ -196,8 +202,8 @@ check_run(Verify *verify, MapReader *map, const MapRun *run, KnownPack *known, C
 static bool
 walk_map(Verify *verify, const Fate *fate, CairnError *err)
 {
-    SCOPED(MapReader) map =
-        map_reader_open(verify->repository, verify->options->cluster, &fate->map_root, err);
+    SCOPED(MapReader)
+    map = map_reader_open(verify->repository, verify->options->cluster, &fate->map_root, err);
     if (map == NULL)
         return false;
     KnownPack known = {0};
@@ -223,7 +229,8 @@ walk_map(Verify *verify, const Fate *fate, CairnError *err)
         } while (count > 0);
     }
     if (files != fate->file_count)
-        return cairn_error(err, CAIRN_CORRUPT, "the map holds %" PRIu64 " files, the backup has %" PRIu64, files,
+        return cairn_error(err, CAIRN_CORRUPT,
+                           "the map holds %" PRIu64 " files, the backup has %" PRIu64, files,
                            fate->file_count);
     return true;
 }

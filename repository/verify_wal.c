@@ -18,8 +18,8 @@ typedef struct {
 } WalWalk;
 
 static bool
-check_file(Verify *verify, WalStore *store, const char *object, const char *file, const char *backups,
-           CairnError *err)
+check_file(Verify *verify, WalStore *store, const char *object, const char *file,
+           const char *backups, CairnError *err)
 {
     verify->report->wal_file_count++;
     if (verify->options->scope != VERIFY_FULL) {
@@ -48,8 +48,8 @@ walk_entry(void *context, const StorageEntry *entry, CairnError *err)
         unsigned timeline;
         if (walk->timeline == 0 && sscanf(entry->name, "%8X", &timeline) == 1)
             below.timeline = timeline;
-        return storage_list(repository_storage(walk->verify->repository), below.prefix, walk_entry, &below,
-                            err)
+        return storage_list(repository_storage(walk->verify->repository), below.prefix, walk_entry,
+                            &below, err)
                    ? STORAGE_LIST_GO_ON
                    : STORAGE_LIST_FAILED;
     }
@@ -65,7 +65,8 @@ walk_entry(void *context, const StorageEntry *entry, CairnError *err)
                                                                       : STORAGE_LIST_FAILED;
 }
 
-/* Without its history file nobody knows where a timeline comes from; only the oldest one has none. */
+/* Without its history file nobody knows where a timeline comes from; only the oldest one has none.
+ */
 static bool
 verify_histories(Verify *verify, WalStore *store, CairnError *err)
 {
@@ -81,8 +82,8 @@ verify_histories(Verify *verify, WalStore *store, CairnError *err)
             return false;
         if (present)
             continue;
-        cairn_error(err, CAIRN_NOT_FOUND, "'%s' is missing; nothing on timeline %u can be restored", file,
-                    timelines[i]);
+        cairn_error(err, CAIRN_NOT_FOUND, "'%s' is missing; nothing on timeline %u can be restored",
+                    file, timelines[i]);
         if (!verify_note(verify, file, "", "", err))
             return false;
     }
@@ -92,14 +93,16 @@ verify_histories(Verify *verify, WalStore *store, CairnError *err)
 static bool
 verify_incarnation_wal(Verify *verify, const Incarnation *incarnation, CairnError *err)
 {
-    SCOPED(WalStore) store = wal_store_open(verify->repository, verify->options->cluster, incarnation, err);
+    SCOPED(WalStore)
+    store = wal_store_open(verify->repository, verify->options->cluster, incarnation, err);
     if (store == NULL)
         return false;
     WalWalk walk = {.verify = verify, .store = store};
     char name[INCARNATION_NAME_SIZE];
     incarnation_name(name, incarnation->system_id, incarnation->major);
     snprintf(walk.prefix, sizeof walk.prefix, "c/%s/w/%s", verify->options->cluster, name);
-    return storage_list(repository_storage(verify->repository), walk.prefix, walk_entry, &walk, err) &&
+    return storage_list(repository_storage(verify->repository), walk.prefix, walk_entry, &walk,
+                        err) &&
            verify_histories(verify, store, err);
 }
 
@@ -119,12 +122,14 @@ verify_incarnation(void *context, const StorageEntry *entry, CairnError *err)
         return STORAGE_LIST_GO_ON;
 
     verify->report->object_count++;
-    if (!incarnation_get(verify->repository, verify->options->cluster, system_id, major, &incarnation, err)) {
+    if (!incarnation_get(verify->repository, verify->options->cluster, system_id, major,
+                         &incarnation, err)) {
         char object[STORAGE_NAME_LIMIT];
         snprintf(object, sizeof object, "c/%s/i/%s", verify->options->cluster, expected);
         return verify_note(verify, object, "", "", err) ? STORAGE_LIST_GO_ON : STORAGE_LIST_FAILED;
     }
-    return verify_incarnation_wal(verify, &incarnation, err) ? STORAGE_LIST_GO_ON : STORAGE_LIST_FAILED;
+    return verify_incarnation_wal(verify, &incarnation, err) ? STORAGE_LIST_GO_ON
+                                                             : STORAGE_LIST_FAILED;
 }
 
 bool
@@ -132,15 +137,17 @@ verify_all_wal(Verify *verify, CairnError *err)
 {
     char prefix[STORAGE_NAME_LIMIT];
     snprintf(prefix, sizeof prefix, "c/%s/i", verify->options->cluster);
-    return storage_list(repository_storage(verify->repository), prefix, verify_incarnation, verify, err);
+    return storage_list(repository_storage(verify->repository), prefix, verify_incarnation, verify,
+                        err);
 }
 
 /* A segment that a backup needs: read, unless a quick look has to do. */
 static bool
-verify_needed_segment(Verify *verify, WalStore *store, const char *file, const Fate *fate, bool *good,
-                      CairnError *err)
+verify_needed_segment(Verify *verify, WalStore *store, const char *file, const Fate *fate,
+                      bool *good, CairnError *err)
 {
-    const bool alone = verify->options->selector != NULL; /* else verify_all_wal counts what is there */
+    const bool alone =
+        verify->options->selector != NULL; /* else verify_all_wal counts what is there */
     bool present = true;
     verify->report->wal_file_count += alone;
     verify->report->object_count += alone;
@@ -154,13 +161,14 @@ verify_needed_segment(Verify *verify, WalStore *store, const char *file, const F
         return false;
     if (known || err->kind == CAIRN_NOT_FOUND) {
         cairn_error_clear(err);
-        cairn_error(err, CAIRN_NOT_FOUND, "WAL segment '%s' is missing; without it the backup is of no use",
-                    file);
+        cairn_error(err, CAIRN_NOT_FOUND,
+                    "WAL segment '%s' is missing; without it the backup is of no use", file);
     }
     return verify_note(verify, file, fate->label, "", err);
 }
 
-/* The path on which the backup's segments lie: a standby's may begin on one timeline and end on the next. */
+/* The path on which the backup's segments lie: a standby's may begin on one timeline and end on the
+ * next. */
 static bool
 find_path(WalStore *store, const Fate *fate, TimelineHistory *path, CairnError *err)
 {
@@ -189,7 +197,8 @@ verify_backup_wal(Verify *verify, const Fate *fate, bool *good_out, CairnError *
         snprintf(object, sizeof object, "c/%s/i/%s", verify->options->cluster, name);
         return verify_note(verify, object, fate->label, "", err);
     }
-    SCOPED(WalStore) store = wal_store_open(verify->repository, verify->options->cluster, &incarnation, err);
+    SCOPED(WalStore)
+    store = wal_store_open(verify->repository, verify->options->cluster, &incarnation, err);
     if (store == NULL)
         return false;
     SCOPED_MEMORY TimelineHistory *path = malloc(sizeof *path);
@@ -203,7 +212,8 @@ verify_backup_wal(Verify *verify, const Fate *fate, bool *good_out, CairnError *
     *good_out = true;
     const uint32_t segment_size = fate->wal_segment_size;
     const uint64_t last = wal_segment_before(fate->stop_lsn, segment_size);
-    for (uint64_t segment = wal_segment_of(fate->start_lsn, segment_size); segment <= last; segment++) {
+    for (uint64_t segment = wal_segment_of(fate->start_lsn, segment_size); segment <= last;
+         segment++) {
         const uint64_t end = (segment + 1) * segment_size;
         const uint64_t last_lsn = (end < fate->stop_lsn ? end : fate->stop_lsn) - 1;
         char file[WAL_NAME_SIZE];

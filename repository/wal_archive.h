@@ -1,7 +1,7 @@
 /*
- * Everything that the repository holds of one incarnation's WAL, as a tree of timelines: what is covered,
- * what is missing, and records read along a path. Used by restore's plan, info, check, and by
- * backup to tell `copied` from `wal-complete`.
+ * Everything that the repository holds of one incarnation's WAL, as a tree of timelines: what is
+ * covered, what is missing, and records read along a path. Used by restore's plan, info, check, and
+ * by backup to tell `copied` from `wal-complete`.
  *
  * Units: half-open LSN ranges; coverage has the grain of whole segments.
  * Memory: one TimelineHistory a timeline and the runs of coverage.
@@ -24,7 +24,7 @@ typedef struct {
                                  though the timeline is not the oldest one */
     WalRun *runs;
     size_t run_count;
-    bool is_leaf;             /* no other timeline forked from it, or it has WAL beyond every fork */
+    bool is_leaf; /* no other timeline forked from it, or it has WAL beyond every fork */
 } WalTimeline;
 
 typedef struct WalArchive WalArchive;
@@ -35,28 +35,29 @@ void wal_archive_free(WalArchive *archive);
 SCOPED_TYPE(WalArchive, wal_archive_free);
 
 size_t wal_archive_timeline_count(const WalArchive *archive);
-const WalTimeline *wal_archive_timeline(const WalArchive *archive, size_t index); /* ascending */
+const WalTimeline *wal_archive_timeline(const WalArchive *archive, size_t index);  /* ascending */
 const WalTimeline *wal_archive_find(const WalArchive *archive, uint32_t timeline); /* or NULL */
 const Incarnation *wal_archive_incarnation(const WalArchive *archive);
 WalStore *wal_archive_store(WalArchive *archive);
 
 /*
- * Names of segments that [start_lsn, end_lsn) of a path needs and the repository lacks: count, and the first
- * `capacity` of them. A segment that holds a fork is needed under the newer timeline's name once the range passes the
- * fork. Memory and time do not grow with segments that are there.
+ * Names of segments that [start_lsn, end_lsn) of a path needs and the repository lacks: count, and
+ * the first `capacity` of them. A segment that holds a fork is needed under the newer timeline's
+ * name once the range passes the fork. Memory and time do not grow with segments that are there.
  */
-size_t wal_archive_missing(const WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn,
-                           uint64_t end_lsn, char (*names_out)[WAL_NAME_SIZE], size_t capacity);
+size_t wal_archive_missing(const WalArchive *archive, const TimelineHistory *path,
+                           uint64_t start_lsn, uint64_t end_lsn, char (*names_out)[WAL_NAME_SIZE],
+                           size_t capacity);
 
-/* End of the unbroken WAL of a path from start_lsn on: the end of the last segment before the first hole
-   (start_lsn's own segment missing: start_lsn). */
+/* End of the unbroken WAL of a path from start_lsn on: the end of the last segment before the first
+   hole (start_lsn's own segment missing: start_lsn). */
 uint64_t wal_archive_unbroken_end(const WalArchive *archive, const TimelineHistory *path,
                                   uint64_t start_lsn);
 
 /* Records along a path. start_lsn as in wal_reader_new. The archive and path outlive the reader. */
 typedef struct WalArchiveReader WalArchiveReader;
-WalArchiveReader *wal_archive_read(WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn,
-                                   bool seek, CairnError *err) MUST_CHECK;
+WalArchiveReader *wal_archive_read(WalArchive *archive, const TimelineHistory *path,
+                                   uint64_t start_lsn, bool seek, CairnError *err) MUST_CHECK;
 void wal_archive_reader_free(WalArchiveReader *reader);
 WalReader *wal_archive_reader_records(WalArchiveReader *reader); /* borrowed */
 /* Timeline whose file the byte at lsn was read from. */
@@ -64,9 +65,10 @@ uint32_t wal_archive_reader_timeline(const WalArchiveReader *reader, uint64_t ls
 SCOPED_TYPE(WalArchiveReader, wal_archive_reader_free);
 
 /*
- * The last record of the unbroken WAL of a path from start_lsn on, and the newest time that any commit, abort,
- * restore point or checkpoint record in its last segments states (0 when none was found within
- * WAL_TAIL_SEGMENTS). record start and end are LSNs. *found_out false when no record is there.
+ * The last record of the unbroken WAL of a path from start_lsn on, and the newest time that any
+ * commit, abort, restore point or checkpoint record in its last segments states (0 when none was
+ * found within WAL_TAIL_SEGMENTS). record start and end are LSNs. *found_out false when no record
+ * is there.
  */
 enum { WAL_TAIL_SEGMENTS = 16 };
 bool wal_archive_tail(WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn,

@@ -2,20 +2,20 @@
  * Where objects are kept: an interface and its drivers. Knows names and bytes, nothing of what is
  * stored.
  *
- * Names: relative, slash-separated, components of [A-Za-z0-9._-] that do not start with a dot, at most
- * STORAGE_NAME_LIMIT bytes (storage_name_valid). Anything else is refused before the driver sees it.
- * Objects are created once, whole, and never change: storage_writer_commit publishes only when the
- * name was free. There is no overwrite.
+ * Names: relative, slash-separated, components of [A-Za-z0-9._-] that do not start with a dot, at
+ * most STORAGE_NAME_LIMIT bytes (storage_name_valid). Anything else is refused before the driver
+ * sees it. Objects are created once, whole, and never change: storage_writer_commit publishes only
+ * when the name was free. There is no overwrite.
  *
- * Errors: NOT_FOUND is proven absence; CONFLICT the name is taken; UNAVAILABLE, DENIED, NO_SPACE, IO
- * as everywhere.
- * Crash: before commit returns true the object is absent or whole; after, it is durable, directory
- * entries included. Leftovers have names `.*.tmp` that no listing returns; storage_sweep removes them.
- * Threads: a Storage may be shared; a writer or reader belongs to one thread at a time.
+ * Errors: NOT_FOUND is proven absence; CONFLICT the name is taken; UNAVAILABLE, DENIED, NO_SPACE,
+ * IO as everywhere. Crash: before commit returns true the object is absent or whole; after, it is
+ * durable, directory entries included. Leftovers have names `.*.tmp` that no listing returns;
+ * storage_sweep removes them. Threads: a Storage may be shared; a writer or reader belongs to one
+ * thread at a time.
  *
  *     SCOPED(StorageWriter) writer = storage_create(storage, name, &err);
- *     if (writer == NULL || !storage_write(writer, data, size, &err) || !storage_commit(writer, &err))
- *         return cairn_error_wrap(&err, "...");
+ *     if (writer == NULL || !storage_write(writer, data, size, &err) || !storage_commit(writer,
+ * &err)) return cairn_error_wrap(&err, "...");
  */
 #ifndef PGCAIRN_STORAGE_STORAGE_H
 #define PGCAIRN_STORAGE_STORAGE_H
@@ -34,14 +34,15 @@ typedef struct StorageWriter StorageWriter;
 typedef struct StorageReader StorageReader;
 
 typedef struct {
-    const char *name;     /* last component; borrowed for the call */
-    bool is_directory;    /* a prefix that holds more names */
-    uint64_t size_bytes;  /* of an object */
-    int64_t modified_us;  /* of an object */
+    const char *name;    /* last component; borrowed for the call */
+    bool is_directory;   /* a prefix that holds more names */
+    uint64_t size_bytes; /* of an object */
+    int64_t modified_us; /* of an object */
 } StorageEntry;
 
 typedef enum { STORAGE_LIST_GO_ON, STORAGE_LIST_STOP, STORAGE_LIST_FAILED } StorageListNext;
-typedef StorageListNext StorageListCallback(void *context, const StorageEntry *entry, CairnError *err);
+typedef StorageListNext StorageListCallback(void *context, const StorageEntry *entry,
+                                            CairnError *err);
 
 typedef struct {
     void (*close)(Storage *storage);
@@ -89,7 +90,8 @@ bool storage_name_valid(const char *name);
 
 /* Start an object; nothing is visible until storage_commit. Missing prefixes are made. */
 StorageWriter *storage_create(Storage *storage, const char *name, CairnError *err) MUST_CHECK;
-bool storage_write(StorageWriter *writer, const void *data, size_t size, CairnError *err) MUST_CHECK;
+bool storage_write(StorageWriter *writer, const void *data, size_t size,
+                   CairnError *err) MUST_CHECK;
 /* Durable and named, or CONFLICT (taken; nothing new is visible), NO_SPACE, IO, ... */
 bool storage_commit(StorageWriter *writer, CairnError *err) MUST_CHECK;
 void storage_writer_free(StorageWriter *writer); /* not committed: abandons, leaves nothing */
@@ -111,9 +113,10 @@ SCOPED_TYPE(StorageReader, storage_reader_free);
 uint8_t *storage_get(Storage *storage, const char *name, size_t limit, size_t *size_out,
                      CairnError *err) MUST_CHECK;
 
-/* Entries directly below prefix ("" for the root), in no order. A missing prefix is an empty one. */
-bool storage_list(Storage *storage, const char *prefix, StorageListCallback *callback, void *context,
-                  CairnError *err) MUST_CHECK;
+/* Entries directly below prefix ("" for the root), in no order. A missing prefix is an empty one.
+ */
+bool storage_list(Storage *storage, const char *prefix, StorageListCallback *callback,
+                  void *context, CairnError *err) MUST_CHECK;
 /* True and the size, or NOT_FOUND. */
 bool storage_exists(Storage *storage, const char *name, uint64_t *size_out,
                     CairnError *err) MUST_CHECK;
