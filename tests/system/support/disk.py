@@ -21,14 +21,20 @@ class SmallDisk:
     def __init__(self, directory, free_bytes):
         self.directory = pathlib.Path(directory)
         options = [] if is_root() else ["--user", "--map-root-user"]
-        self.holder = start("unshare", *options, "--mount", "--propagation=private", "sleep", "infinity",
-                            as_root=True)
+        self.holder = start("unshare", *options, "--mount", f"--propagation={self._propagation(options)}",
+                            "sleep", "infinity", as_root=True)
         wait_until("the namespace is there", self._is_apart)
         self._enter("mount", "-t", "tmpfs", "-o", f"size={GROWN_BYTES},mode=0750", "tmpfs", self.directory)
         if is_root():
             self._enter("chown", ":".join(map(str, owner())), self.directory)
         # Whoever is not root may not remount with another size.
         self._take("reserve", GROWN_BYTES - free_bytes)
+
+    @staticmethod
+    def _propagation(options):
+        """private: nothing is seen from outside. A chroot's root is no mount, and cannot be made so."""
+        can = run("unshare", *options, "--mount", "--propagation=private", "true", as_root=True)
+        return "private" if can.returncode == 0 else "unchanged"
 
     def _is_apart(self):
         assert self.holder.poll() is None, "unshare failed"
@@ -38,7 +44,7 @@ class SmallDisk:
 
     def _prefix(self):
         options = [] if is_root() else ["--user", "--preserve-credentials"]
-        return ["nsenter", "--target", self.holder.pid, *options, "--mount", "--wd=/"]
+        return ["nsenter", "--target", self.holder.pid, *options, "--mount", "--root", "--wd"]
 
     def _enter(self, *command):
         must(*self._prefix(), *command, as_root=True)
