@@ -395,10 +395,10 @@ test_only_what_will_be_removed_counts_as_free(void **state)
     place.oid = 16400;
     place.major = 15;
     assert_true(place_used_bytes(&fixture->disk.world, &place, &bytes, &err));
-    assert_in_range(bytes, 1 << 20, (1 << 20) + (64 << 10));
+    assert_true(bytes >= 1 << 20 && bytes <= (1 << 20) + (64 << 10));
     place.major = 14;
     assert_true(place_used_bytes(&fixture->disk.world, &place, &bytes, &err));
-    assert_in_range(bytes, 0, 64 << 10);
+    assert_true(bytes <= 64 << 10);
     place_close(&fixture->disk.world, &place);
 }
 
