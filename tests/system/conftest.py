@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -13,6 +14,12 @@ from support.process import must
 
 SHARED_MEMORY = "/dev/shm"
 SHARED_MEMORY_NEEDED_BYTES = 6 << 30
+
+
+def pytest_configure():
+    """SIGTERM, from timeout(1) or a CI that gives up, ends a run as Ctrl-C does: fixtures are taken down."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
 
 
 def scratch_parent():
