@@ -4,6 +4,7 @@
 #include "repository/frame_job.h"
 #include "repository/job_ring.h"
 #include "repository/pack.h"
+#include "repository/pack_finisher.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -34,9 +35,8 @@ struct PackPipeline {
     PackWriter *pack;
     uint32_t pack_slots;
     uint32_t pack_count;
-    uint64_t stored_bytes;
-    uint64_t *live_units;
-    uint8_t (*digests)[SHA256_SIZE];
+    PackFinisher *finisher;
+    pthread_mutex_t map_mutex; /* the writer adds files to the map, the finisher frame tables */
 };
 
 /* Keeps the first error and makes everybody stop. */
@@ -50,6 +50,13 @@ fail(PackPipeline *pipeline, const CairnError *err)
     }
     pthread_mutex_unlock(&pipeline->mutex);
     job_ring_cancel(pipeline->ring);
+    pack_finisher_cancel(pipeline->finisher);
+}
+
+static void
+finisher_failed(void *pipeline, const CairnError *err)
+{
+    fail(pipeline, err);
 }
 
 /* Gives the pipeline's failure to the feeding thread. */
@@ -69,30 +76,14 @@ typedef struct {
     FrameTools *tools;
 } WorkerStart;
 
+/* Hands the open pack over to be made durable. */
 static bool
 finish_pack(PackPipeline *pipeline, CairnError *err)
 {
     if (pipeline->pack == NULL)
         return true;
-    uint32_t number = pipeline->pack_count - 1;
-    uint64_t *live = realloc(pipeline->live_units, pipeline->pack_count * sizeof *live);
-    if (live != NULL)
-        pipeline->live_units = live;
-    void *digests = realloc(pipeline->digests, pipeline->pack_count * sizeof *pipeline->digests);
-    if (digests != NULL)
-        pipeline->digests = digests;
-    if (live == NULL || digests == NULL)
-        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-
-    SCOPED_BYTES ByteWriter frame_table = {0};
-    uint64_t stored;
-    if (!pack_finish(pipeline->pack, pipeline->digests[number], &pipeline->live_units[number],
-                     &stored, &frame_table, err) ||
-        !map_builder_add_frame_table(pipeline->options.map, number, frame_table.data,
-                                     frame_table.size, err))
-        return false;
-    pipeline->stored_bytes += stored;
-    pack_writer_free(pipeline->pack);
+    if (!pack_finisher_give(pipeline->finisher, pipeline->pack))
+        return report(pipeline, err);
     pipeline->pack = NULL;
     return true;
 }
@@ -123,8 +114,10 @@ write_event(PackPipeline *pipeline, FrameEvent *event, uint32_t *slot, CairnErro
 {
     PipelineFile *file = event->file;
     if (event->type == EVENT_END) {
+        pthread_mutex_lock(&pipeline->map_mutex);
         bool added =
             map_builder_add(pipeline->options.map, &file->entry, file->runs, file->run_count, err);
+        pthread_mutex_unlock(&pipeline->map_mutex);
         pipeline_file_free(file);
         event->type = EVENT_ZERO; /* its file is gone: the job must not free it again */
         return added;
@@ -278,7 +271,14 @@ pack_pipeline_start(const PackPipelineOptions *options, CairnError *err)
     CAIRN_ASSERT(options->jobs >= 1 && options->jobs_in_flight > (size_t)options->jobs);
     pipeline->options = *options;
     pthread_mutex_init(&pipeline->mutex, NULL);
-    if (!make_ring(pipeline, err) || !start_threads(pipeline, err))
+    pthread_mutex_init(&pipeline->map_mutex, NULL);
+    pipeline->finisher =
+        pack_finisher_start(&(PackFinisherOptions){.map = options->map,
+                                                   .map_mutex = &pipeline->map_mutex,
+                                                   .on_failure = finisher_failed,
+                                                   .context = pipeline},
+                            err);
+    if (pipeline->finisher == NULL || !make_ring(pipeline, err) || !start_threads(pipeline, err))
         return NULL;
     return take(&pipeline);
 }
@@ -302,6 +302,7 @@ pack_pipeline_free(PackPipeline *pipeline)
         fail(pipeline, &stopped);
         join_threads(pipeline);
     }
+    pack_finisher_free(pipeline->finisher); /* before the ring, which its failure would cancel */
     pack_writer_free(pipeline->pack);
     pipeline_file_free(pipeline->file);
     job_ring_free(pipeline->ring);
@@ -311,10 +312,9 @@ pack_pipeline_free(PackPipeline *pipeline)
         keyed_digest_free(pipeline->tools[i].digest);
     }
     pthread_mutex_destroy(&pipeline->mutex);
+    pthread_mutex_destroy(&pipeline->map_mutex);
     free(pipeline->tools);
     free(pipeline->workers);
-    free(pipeline->live_units);
-    free(pipeline->digests);
     free(pipeline);
 }
 
@@ -479,12 +479,16 @@ pack_pipeline_finish(PackPipeline *pipeline, Sha256 *digests, PackPipelineResult
         return report(pipeline, err);
     if (!finish_pack(pipeline, err))
         return false;
-    for (uint32_t i = 0; i < pipeline->pack_count; i++) {
-        if (!sha256_update(digests, pipeline->digests[i], SHA256_SIZE, err))
+    const PackFinisherResult *packs = pack_finisher_join(pipeline->finisher);
+    if (pipeline->failed)
+        return report(pipeline, err);
+    CAIRN_ASSERT(packs->pack_count == pipeline->pack_count);
+    for (uint32_t i = 0; i < packs->pack_count; i++) {
+        if (!sha256_update(digests, packs->digests[i], SHA256_SIZE, err))
             return false;
     }
-    *result_out = (PackPipelineResult){.pack_count = pipeline->pack_count,
-                                       .stored_bytes = pipeline->stored_bytes,
-                                       .live_units = pipeline->live_units};
+    *result_out = (PackPipelineResult){.pack_count = packs->pack_count,
+                                       .stored_bytes = packs->stored_bytes,
+                                       .live_units = packs->live_units};
     return true;
 }

@@ -64,39 +64,50 @@ wal_index_format(const WalIndex *index, const char *program, ByteWriter *bytes, 
     return format_pusher(index, program, bytes, err) && byte_writer_check(bytes, err);
 }
 
+/* One frame of the table; the last may be shorter than the others. */
+static bool
+read_frame(WalIndex *index, size_t number, uint64_t *raw_left, uint64_t *offset, ByteReader *bytes)
+{
+    WalFrame *frame = &index->frames[number];
+
+    frame->codec = (CodecId)byte_reader_u8(bytes);
+    frame->raw_size = (uint32_t)byte_reader_varint_max(bytes, WAL_FRAME_SIZE);
+    frame->stored_size = (uint32_t)byte_reader_varint_max(bytes, WAL_STORED_LIMIT);
+    frame->crc = byte_reader_u32(bytes);
+    frame->offset = *offset;
+    if (number == 0)
+        index->frame_size = frame->raw_size;
+    const uint64_t expected = *raw_left < index->frame_size ? *raw_left : index->frame_size;
+    if (bytes->failed || frame->raw_size == 0 || frame->raw_size != expected)
+        return false;
+    *offset += frame->stored_size;
+    *raw_left -= frame->raw_size;
+    return true;
+}
+
 /* Frames must fill the body without a gap and add up to the file. */
 static bool
 read_frames(WalObject *object, ByteReader *bytes)
 {
     WalIndex *index = &object->index;
-    const uint64_t expected = (index->data_size + WAL_FRAME_SIZE - 1) / WAL_FRAME_SIZE;
-    const uint64_t count = byte_reader_varint_max(bytes, expected);
+    /* Seven bytes a frame at least, so that a lie about their number allocates little. */
+    const uint64_t count = byte_reader_varint_max(bytes, byte_reader_left(bytes) / 7);
     uint64_t offset = object_body_start(object->object);
     uint64_t raw_left = index->data_size;
 
-    if (bytes->failed || count != expected || count != object_frame_count(object->object))
+    if (bytes->failed || count != object_frame_count(object->object))
         return false;
-    /* expected is bounded by the file's size, which was checked. */
     index->frames = calloc(count + 1, sizeof *index->frames);
     if (index->frames == NULL)
         return false;
     index->frame_count = count;
-
+    index->frame_size = WAL_FRAME_SIZE;
     for (size_t i = 0; i < count; i++) {
-        const uint64_t raw_expected = raw_left < WAL_FRAME_SIZE ? raw_left : WAL_FRAME_SIZE;
-        WalFrame *frame = &index->frames[i];
-
-        frame->codec = (CodecId)byte_reader_u8(bytes);
-        frame->raw_size = (uint32_t)byte_reader_varint_max(bytes, WAL_FRAME_SIZE);
-        frame->stored_size = (uint32_t)byte_reader_varint_max(bytes, WAL_STORED_LIMIT);
-        frame->crc = byte_reader_u32(bytes);
-        frame->offset = offset;
-        if (bytes->failed || frame->raw_size != raw_expected)
+        if (!read_frame(index, i, &raw_left, &offset, bytes))
             return false;
-        offset += frame->stored_size;
-        raw_left -= raw_expected;
     }
-    return offset == object_body_end(object->object);
+    return raw_left == 0 && offset == object_body_end(object->object) &&
+           (count < 2 || index->frame_size % WAL_FRAME_UNIT == 0);
 }
 
 static void

@@ -16,7 +16,8 @@
 #include "repository/wal_store.h"
 
 enum {
-    WAL_FRAME_SIZE = 128 << 10,
+    WAL_FRAME_SIZE = 128 << 10, /* at most */
+    WAL_FRAME_UNIT = 8192,      /* frames are made of whole WAL pages, but for the last */
     WAL_STORED_LIMIT = WAL_FRAME_SIZE + 4096, /* most that a codec makes of a frame */
     WAL_SMALL_FILE_LIMIT = 1 << 20,           /* history files and backup history files */
     WAL_PUSHER_TEXT_SIZE = 128,
@@ -65,6 +66,7 @@ typedef struct {
     uint32_t timeline;
     uint64_t start_lsn;
     size_t frame_count;
+    uint32_t frame_size; /* raw, of every frame but the last */
     WalFrame *frames;
     /* Section 2, "" when it is absent or unreadable: only messages use it. */
     char host[WAL_PUSHER_TEXT_SIZE];

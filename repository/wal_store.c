@@ -372,8 +372,8 @@ wal_segment_reader_pread(WalSegmentReader *reader, void *data, size_t size, uint
 
     CAIRN_ASSERT(offset <= index->size && size <= index->size - offset);
     while (size > 0 && offset < index->data_size) {
-        const size_t number = (size_t)(offset / WAL_FRAME_SIZE);
-        const size_t skip = (size_t)(offset % WAL_FRAME_SIZE);
+        const size_t number = (size_t)(offset / index->frame_size);
+        const size_t skip = (size_t)(offset % index->frame_size);
 
         if (reader->frame_number != number) {
             reader->frame_number = SIZE_MAX;

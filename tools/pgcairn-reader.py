@@ -890,8 +890,10 @@ class WalFile:
         parse.done()
         if offset != self.stored.trailer()[1] or len(self.frames) != self.stored.trailer()[5]:
             parse.fail("the frames do not fill the body")
-        if any(frame.raw != WAL_FRAME for frame in self.frames[:-1]):
-            parse.fail("a short frame before the last")
+        if any(frame.raw != self.frames[0].raw for frame in self.frames[:-1]) or (
+            self.frames and self.frames[-1].raw > self.frames[0].raw
+        ):
+            parse.fail("frames of different lengths before the last")
         if self.used != sum(frame.raw for frame in self.frames) or self.used > self.size:
             parse.fail("the frames do not add up to the file")
         if self.size > (WAL_FILE_LIMIT if self.kind < 2 else HISTORY_LIMIT):

@@ -1,0 +1,44 @@
+/*
+ * Makes full packs durable beside the pipeline: a sync takes as long as streaming a hundred
+ * megabytes, and nobody should wait for it but the commit. One thread; packs finish in the order in
+ * which they are given.
+ *
+ * Memory: the directories of at most two packs. Errors: the first failure is told through
+ * on_failure, from the finisher's thread. Threads: give and join from one thread at a time.
+ */
+#ifndef PGCAIRN_REPOSITORY_PACK_FINISHER_H
+#define PGCAIRN_REPOSITORY_PACK_FINISHER_H
+
+#include "repository/map.h"
+#include "repository/pack.h"
+
+#include <pthread.h>
+
+typedef struct {
+    MapBuilder *map;            /* gets each pack's frame table ... */
+    pthread_mutex_t *map_mutex; /* ... under this lock */
+    void (*on_failure)(void *context, const CairnError *err);
+    void *context;
+} PackFinisherOptions;
+
+/* What finished; arrays by pack number, borrowed from the finisher, valid after join. */
+typedef struct {
+    uint32_t pack_count;
+    uint64_t stored_bytes;
+    uint64_t *live_units;
+    uint8_t (*digests)[SHA256_SIZE];
+} PackFinisherResult;
+
+typedef struct PackFinisher PackFinisher;
+PackFinisher *pack_finisher_start(const PackFinisherOptions *options, CairnError *err) MUST_CHECK;
+/* Takes pack when true; false after a failure or cancel (the caller keeps it). Waits while two are
+ * waiting. */
+bool pack_finisher_give(PackFinisher *finisher, PackWriter *pack) MUST_CHECK;
+/* Waits until everything given is durable, or a failure was told. */
+const PackFinisherResult *pack_finisher_join(PackFinisher *finisher);
+/* Makes the thread stop after the pack at hand; every give answers false. */
+void pack_finisher_cancel(PackFinisher *finisher);
+void pack_finisher_free(PackFinisher *finisher); /* cancels and joins */
+SCOPED_TYPE(PackFinisher, pack_finisher_free);
+
+#endif
