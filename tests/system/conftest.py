@@ -16,10 +16,20 @@ SHARED_MEMORY = "/dev/shm"
 SHARED_MEMORY_NEEDED_BYTES = 6 << 30
 
 
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+def end_tidily(_number, _frame):
+    """Only once: timeout(1) signals the group too, and fixtures that are taken down want their time."""
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def pytest_configure():
     """SIGTERM, from timeout(1) or a CI that gives up, ends a run as Ctrl-C does: fixtures are taken down."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    for number in ENDING_SIGNALS:
+        signal.signal(number, end_tidily)
 
 
 def scratch_parent():

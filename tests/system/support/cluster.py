@@ -52,6 +52,8 @@ class Cluster:
         "wal_level": "replica", "max_wal_senders": "8", "track_commit_timestamp": "on",
         "log_line_prefix": "'%m [%p] %q%u@%d '", "max_prepared_transactions": "10",
         "wal_compression": "off",
+        # A server that is killed leaves POSIX segments in /dev/shm, files in its own directory do no harm.
+        "dynamic_shared_memory_type": "mmap",
     }
 
     def __init__(self, directory, data=None):
