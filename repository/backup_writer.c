@@ -12,7 +12,7 @@
 enum {
     REFS_LAYOUT = 1,
     JOB_MEMORY = 544 << 10,  /* raw and stored buffer of one job in flight */
-    FIXED_MEMORY = 24 << 20, /* libraries, libpq, map sort and nodes, one pack's directory twice */
+    FIXED_MEMORY = 24 << 20, /* libraries, libpq, map sort and nodes, directories of three packs */
     WORKER_MEMORY = 1 << 20, /* codec state and stack */
     DEFAULT_MEMORY = 64 << 20,
     JOBS_A_WORKER_MIN = 2,

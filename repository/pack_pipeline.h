@@ -3,7 +3,7 @@
  * frames, and one of them at a time appends them to packs in order and tells the map
  * (ARCHITECTURE.md, "The way of a page").
  *
- * Memory: jobs_in_flight * 0.5 MiB, one pack's directory (PACK_DIRECTORY_LIMIT and one frame's
+ * Memory: jobs_in_flight * 0.5 MiB, three packs' directories (each PACK_DIRECTORY_LIMIT and one frame's
  * events), and the runs of the files in flight. Errors: the first failure of any thread; sticky.
  * Threads: the feeding functions from one thread.
  */
