@@ -23,7 +23,7 @@ check_encryption(const RepositoryConfig *config, CairnError *err)
     }
     if (strcmp(config->encryption, "none") != 0) {
         cairn_error(err, CAIRN_UNSUPPORTED,
-                    "[repository %s]: encryption = %s is not implemented yet", config->name,
+                    "[repository %s]: encryption = %s is not supported by this version", config->name,
                     config->encryption);
         return cairn_error_hint(err, "%s", CHOICES);
     }

@@ -3,9 +3,9 @@
  * frames, and one of them at a time appends them to packs in order and tells the map
  * (ARCHITECTURE.md, "The way of a page").
  *
- * Memory: jobs_in_flight * 0.5 MiB, three packs' directories (each PACK_DIRECTORY_LIMIT and one frame's
- * events), and the runs of the files in flight. Errors: the first failure of any thread; sticky.
- * Threads: the feeding functions from one thread.
+ * Memory: jobs_in_flight * 0.5 MiB, three packs' directories (each PACK_DIRECTORY_LIMIT and one
+ * frame's events), and the runs of the files in flight. Errors: the first failure of any thread;
+ * sticky. Threads: the feeding functions from one thread.
  */
 #ifndef PGCAIRN_REPOSITORY_PACK_PIPELINE_H
 #define PGCAIRN_REPOSITORY_PACK_PIPELINE_H
