@@ -85,15 +85,19 @@ target_abandon(Target *target)
     target->temporary[0] = '\0';
 }
 
-/* The name is PostgreSQL's scratch name, which it removed before it asked: replacing it is right.
+/*
+ * The name is PostgreSQL's scratch name, which it removed before it asked: replacing it is right.
+ * No sync here: PostgreSQL itself syncs the file when it takes it over (durable_rename in
+ * KeepFileRestoredFromArchive), and after a crash before that it removes the scratch file and asks
+ * again.
  */
 static bool
 target_publish(Target *target, CairnError *err)
 {
     const Disk *disk = target->world->disk;
 
-    if (!file_sync_close(target->world, take_fd(&target->fd), target->temporary, err))
-        return false;
+    if (disk->close(disk, take_fd(&target->fd)) != 0)
+        return cairn_error_errno(err, "unable to close '%s'", target->temporary);
     if (disk->renameat(disk, target->directory_fd, target->temporary, target->directory_fd,
                        target->name) != 0)
         return cairn_error_errno(err, "unable to rename '%s' to '%s'", target->temporary,
