@@ -23,8 +23,8 @@ check_encryption(const RepositoryConfig *config, CairnError *err)
     }
     if (strcmp(config->encryption, "none") != 0) {
         cairn_error(err, CAIRN_UNSUPPORTED,
-                    "[repository %s]: encryption = %s is not supported by this version", config->name,
-                    config->encryption);
+                    "[repository %s]: encryption = %s is not supported by this version",
+                    config->name, config->encryption);
         return cairn_error_hint(err, "%s", CHOICES);
     }
     return true;

@@ -16,7 +16,7 @@ enum {
     RESTORE_FIXED_MEMORY = 16 << 20, /* libraries, map nodes, one batch of small files, the queue */
     RESTORE_WORKER_MEMORY = 1 << 20, /* decoded frame, read window, codec state, stack */
     RESTORE_DEFAULT_MEMORY = 64 << 20,
-    RESTORE_PACK_MEMORY = 4 << 20,   /* directory of an open pack at its largest */
+    RESTORE_PACK_MEMORY = 4 << 20, /* directory of an open pack at its largest */
 };
 
 typedef struct {
@@ -24,7 +24,8 @@ typedef struct {
     size_t packs_open; /* at most; always one more than jobs */
 } RestoreMemory;
 
-/* max_memory_bytes 0: RESTORE_DEFAULT_MEMORY, or what jobs need. jobs: as many as are wanted; fewer where more do not fit. */
+/* max_memory_bytes 0: RESTORE_DEFAULT_MEMORY, or what jobs need. jobs: as many as are wanted; fewer
+ * where more do not fit. */
 bool restore_memory_plan(uint64_t max_memory_bytes, int jobs, RestoreMemory *memory_out,
                          CairnError *err) MUST_CHECK;
 
