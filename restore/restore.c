@@ -161,7 +161,7 @@ open_backup(Restore *restore, CairnError *err)
     map_reader_totals(restore->map, &restore->result->file_count, &directory_count,
                       &restore->result->size_bytes);
     restore->frame_source =
-        frame_source_new(options->repository, options->cluster, restore->memory.packs_open, err);
+        frame_source_new(options->repository, options->cluster, restore->memory.cache_bytes, err);
     if (restore->frame_source == NULL)
         return false;
     restore->frames = frame_reader_new(restore->frame_source, err);
