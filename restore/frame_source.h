@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 enum {
-    RAW_BUFFER = 2 * FRAME_SIZE, /* so much is decoded, handed on and written in one piece */
+    RAW_BUFFER = 4 * FRAME_SIZE, /* so much is decoded, handed on and written in one piece */
     READ_WINDOW = 1 << 19,
     READ_GAP = 1 << 16, /* unwanted bytes between wanted ones are cheaper than one more read */
 };
