@@ -27,6 +27,7 @@ enum { MAP_SOURCE = SOURCES_LIMIT - 1, MANY = 64 };
 typedef struct {
     FaultDisk disk;
     Repository *repository;
+    char root[256]; /* this test's own; holds path and target */
     char path[256];
     char target[256];
     SourcePack packs[MANY];
@@ -43,14 +44,12 @@ static int
 setup(void **state)
 {
     static Fixture fixture;
-    static int number;
-    char name[32];
 
     fixture = (Fixture){.random = 4711};
     fault_disk_init(&fixture.disk);
     fixture.disk.pretend_sync = true;
-    snprintf(name, sizeof name, "repository-%d", number++);
-    snprintf(fixture.path, sizeof fixture.path, "%s", scratch_path(scratch_directory(), name));
+    snprintf(fixture.root, sizeof fixture.root, "%s", scratch_directory());
+    snprintf(fixture.path, sizeof fixture.path, "%s", scratch_path(fixture.root, "repository"));
     fixture.repository = scratch_repository(&fixture.disk.world, fixture.path);
     *state = &fixture;
     return 0;
@@ -119,8 +118,7 @@ restore_with(Fixture *fixture, const World *world, Repository *repository, MapNo
     CairnError *err = &fixture->err;
 
     snprintf(name, sizeof name, "target-%d", number++);
-    snprintf(fixture->target, sizeof fixture->target, "%s",
-             scratch_path(scratch_directory(), name));
+    snprintf(fixture->target, sizeof fixture->target, "%s", scratch_path(fixture->root, name));
     SCOPED(TargetDirectory) directory = target_directory_open(world, fixture->target, err);
     SCOPED(MapReader) map = map_reader_open(repository, "main", &root, err);
     SCOPED(FrameSource)
