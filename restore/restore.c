@@ -9,6 +9,7 @@
 #include "common/cancel.h"
 #include "repository/identity.h"
 #include "restore/materialise.h"
+#include "restore/sources.h"
 #include "restore/wal_files.h"
 
 #include <fcntl.h>
@@ -271,6 +272,7 @@ prepare(Restore *restore, CairnError *err)
            restore_open_directory(restore, err) && restore_rescue_wal(restore, err) &&
            make_plan(restore, err) && restore_check_replaced(restore, err) &&
            restore_find_tail(restore, err) && check_wal(restore, err) &&
+           sources_check(restore->options->repository, restore->backup, err) &&
            open_backup(restore, err) && restore_open_tablespaces(restore, err) &&
            restore_make_ours(restore, err) && restore_check_space(restore, err);
 }
