@@ -104,6 +104,15 @@ SUPPORT_PROGRAMS := $(patsubst tests/support/%.c,$(BUILD)/tests/%,$(wildcard tes
 $(SUPPORT_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/support/%.o $(ROOMS)
 	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
+# The simulator (tests/sim/README.md).  Its actors are processes of hosts that only it knows, so it answers host.h's
+# questions itself.
+SIMULATOR   := $(call objects,$(filter-out tests/sim/simulate.c,$(wildcard tests/sim/*.c)))
+SIM_WRAPPED := -Wl,--wrap=host_self,--wrap=host_is_dead
+SIM_SUPPORT := $(addprefix $(BUILD)/tests/unit/support/,memory_storage.o repository_fixture.o)
+
+$(BUILD)/tests/simulate: $(BUILD)/tests/sim/simulate.o $(SIMULATOR) $(SIM_SUPPORT) $(ROOMS)
+	$(call say,LD) $(CC) $(LDFLAGS) $(SIM_WRAPPED) -o $@ $^ $(LIBS)
+
 # Fuzzers, one a parser of foreign bytes: tests/fuzz/fuzz_<what>.c, only in FLAVOUR=fuzz.
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 
