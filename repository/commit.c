@@ -2,6 +2,7 @@
 
 #include "common/timestamp.h"
 #include "repository/attempts.h"
+#include "repository/claim.h"
 #include "repository/host.h"
 #include "repository/json.h"
 
@@ -12,6 +13,7 @@
  * What a crash right after each step leaves (R-3.4):
  *
  *  P1 intent durable            an unfinished attempt; collectors keep whatever it might name
+ *     claim                    each source may be referred to: the intent keeps it from now on
  *  P2 packs durable             some packs that nothing refers to
  *  P3 map packs, refs durable   the same
  *  P4 directories synced        storage_commit did it with each object
@@ -100,6 +102,17 @@ copy_options(Commit *commit, const CommitOptions *options, CairnError *err)
     return true;
 }
 
+/* After the intent is durable, on no account before: see claim.h. */
+static bool
+check_claim(const Commit *commit, CairnError *err)
+{
+    return claim_check(commit->repository, commit->options.cluster,
+                       &(ClaimSources){.parent = commit->options.parent,
+                                       .salvage = commit->options.salvage,
+                                       .salvage_count = commit->options.salvage_count},
+                       err);
+}
+
 Commit *
 commit_begin(Repository *repository, const CommitOptions *options, CairnError *err)
 {
@@ -113,7 +126,7 @@ commit_begin(Repository *repository, const CommitOptions *options, CairnError *e
         !attempts_revoke_dead(repository, options->cluster, err) ||
         !random_token(repository_world(repository), commit->token, err) ||
         !attempts_next_id(repository, options->cluster, &commit->bid, err) ||
-        !write_intent(commit, err))
+        !write_intent(commit, err) || !check_claim(commit, err))
         return NULL;
     return take(&commit);
 }
@@ -190,7 +203,7 @@ commit_publish(Commit *commit, Fate *fate, CairnError *err)
     memcpy(fate->token, commit->token, sizeof fate->token);
     if (!attempts_newest_committed(commit->repository, commit->options.cluster, &fate->previous_bid,
                                    fate->previous_sha256, err) ||
-        !last_look(commit, err))
+        !last_look(commit, err) || !check_claim(commit, err))
         return false;
     if (fate_commit(commit->repository, fate, err) ||
         (err->kind == CAIRN_CONFLICT && settle_conflict(commit, fate, err))) {
