@@ -107,7 +107,7 @@ $(SUPPORT_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/support/%.o $(ROOMS)
 # The simulator (tests/sim/README.md).  Its actors are processes of hosts that only it knows, so it answers host.h's
 # questions itself.
 SIMULATOR   := $(call objects,$(filter-out tests/sim/simulate.c,$(wildcard tests/sim/*.c)))
-SIM_WRAPPED := -Wl,--wrap=host_self,--wrap=host_is_dead
+SIM_WRAPPED := -Wl,--wrap=host_self,--wrap=host_put,--wrap=host_is_dead
 SIM_SUPPORT := $(addprefix $(BUILD)/tests/unit/support/,memory_storage.o repository_fixture.o)
 
 $(BUILD)/tests/simulate: $(BUILD)/tests/sim/simulate.o $(SIMULATOR) $(SIM_SUPPORT) $(ROOMS)

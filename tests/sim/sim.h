@@ -89,6 +89,7 @@ struct Actor {
     bool no_faults;       /* for the end of a run: everything works */
     bool crashed, done;
     bool met_fault;       /* an error was injected into a call of it */
+    bool hung;            /* it slept for long in between */
     unsigned calls_after_crash;
     int64_t stale_us;     /* of its own listings; 0 none */
 };
@@ -223,7 +224,6 @@ void sim_check_space(Sim *sim);
 
 /* --- sim_actors.c: what actors do --- */
 
-ActorMain actor_writer, actor_revoker;
 /* What may happen next in a story. */
 bool sim_director(Sim *sim, bool idle);
 /* The end of it: faults have stopped. */

@@ -420,7 +420,9 @@ make_directories(Actor *actor, const char *name, CairnError *err)
             return cairn_error(err, CAIRN_UNAVAILABLE, "the actor has crashed");
         sync_directory(sim, name, parent);
     }
-    return true;
+    /* Somebody may have pruned one meanwhile. */
+    return end == 0 || directory_of(sim, name, end) != NULL ||
+           cairn_error(err, CAIRN_NOT_FOUND, "the directory of '%s' is gone", name);
 }
 
 static StorageWriter *
@@ -665,6 +667,47 @@ sim_sweep(Storage *base, const char *prefix, int64_t older_than_us, CairnError *
     return true;
 }
 
+static bool
+is_empty(const Sim *sim, const char *prefix)
+{
+    for (size_t i = 0; i < sim->object_count; i++) {
+        if (sim->objects[i].seen && below(sim->objects[i].name, prefix) != NULL)
+            return false;
+    }
+    for (size_t i = 0; i < sim->directory_count; i++) {
+        if (below(sim->directories[i].path, prefix) != NULL)
+            return false;
+    }
+    for (const SimWriter *writer = sim->writers; writer != NULL; writer = writer->next) {
+        if (below(writer->name, prefix) != NULL)
+            return false; /* its temporary file */
+    }
+    return true;
+}
+
+static bool
+sim_prune(Storage *base, const char *prefix, CairnError *err)
+{
+    Actor *actor = ((SimHandle *)base)->actor;
+    Sim *sim = actor->sim;
+    if (sim->kind == SIM_S3)
+        return !actor->crashed || cairn_error(err, CAIRN_UNAVAILABLE, "the actor has crashed");
+    if (!enter(actor, "prune", prefix, err))
+        return false;
+    SimDirectory *directory = directory_of(sim, prefix, strlen(prefix));
+    if (directory == NULL || !is_empty(sim, prefix))
+        return true;
+    free(directory->path);
+    *directory = sim->directories[--sim->directory_count];
+    return true;
+}
+
+static bool
+sim_is_local(Storage *base)
+{
+    return ((SimHandle *)base)->actor->sim->kind == SIM_LOCAL;
+}
+
 static void
 sim_close(Storage *base)
 {
@@ -681,6 +724,8 @@ static const StorageOps SIM_OPS = {
     .remove = sim_remove,
     .free_space = sim_free_space,
     .sweep = sim_sweep,
+    .prune = sim_prune,
+    .is_local = sim_is_local,
 };
 
 Storage *
