@@ -78,14 +78,18 @@ actor_wall_us(const Clock *clock)
 static int64_t
 actor_monotonic_ns(const Clock *clock)
 {
-    return ((const ActorClock *)clock)->actor->sim->now_us * 1000;
+    const Actor *actor = ((const ActorClock *)clock)->actor;
+    return (actor->sim->now_us + actor->dead_sleep_us) * 1000;
 }
 
 static void
 actor_sleep_ms(const Clock *clock, int64_t duration_ms)
 {
     Actor *actor = ((const ActorClock *)clock)->actor;
-    actor->wake_at_us = actor->sim->now_us + duration_ms * 1000;
+    if (actor->crashed)
+        actor->dead_sleep_us += duration_ms * 1000; /* time goes on for the others only */
+    else
+        actor->wake_at_us = actor->sim->now_us + duration_ms * 1000;
     sim_step(actor);
 }
 

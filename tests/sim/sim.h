@@ -91,6 +91,7 @@ struct Actor {
     bool met_fault;       /* an error was injected into a call of it */
     bool hung;            /* it slept for long in between */
     unsigned calls_after_crash;
+    int64_t dead_sleep_us; /* what it slept after its crash */
     int64_t stale_us;     /* of its own listings; 0 none */
 };
 
