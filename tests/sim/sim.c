@@ -8,7 +8,7 @@
 enum {
     ACTOR_STACK = 512 << 10,
     STEP_US = 40000,
-    STEP_LIMIT = 400000,      /* a run that takes more goes in circles */
+    STEP_LIMIT = 400000,       /* a run that takes more goes in circles */
     CALLS_AFTER_CRASH = 20000, /* the same of a crashed actor */
 };
 
@@ -143,8 +143,7 @@ actor_new(Sim *sim, const char *name, unsigned host)
         .random = {{actor_fill}, actor},
         .weight = 1,
     };
-    actor->world =
-        (World){world_real()->disk, &actor->clock.clock, &actor->random.random};
+    actor->world = (World){world_real()->disk, &actor->clock.clock, &actor->random.random};
     draw_identity(actor);
     sem_init(&actor->wake, 0, 0);
     sim->actors[sim->actor_count++] = actor;

@@ -84,15 +84,15 @@ struct Actor {
     pthread_t thread;
     sem_t wake;
     int64_t wake_at_us;
-    uint32_t weight;      /* how eager it is to be the next */
-    bool is_oracle;       /* sees the storage as it is, takes no step, meets no fault */
-    bool no_faults;       /* for the end of a run: everything works */
+    uint32_t weight; /* how eager it is to be the next */
+    bool is_oracle;  /* sees the storage as it is, takes no step, meets no fault */
+    bool no_faults;  /* for the end of a run: everything works */
     bool crashed, done;
-    bool met_fault;       /* an error was injected into a call of it */
-    bool hung;            /* it slept for long in between */
+    bool met_fault; /* an error was injected into a call of it */
+    bool hung;      /* it slept for long in between */
     unsigned calls_after_crash;
     int64_t dead_sleep_us; /* what it slept after its crash */
-    int64_t stale_us;     /* of its own listings; 0 none */
+    int64_t stale_us;      /* of its own listings; 0 none */
 };
 
 typedef struct {
@@ -128,11 +128,11 @@ typedef struct {
     uint8_t digests[SIM_NEED_LIMIT][SHA256_SIZE];
     size_t need_count;
     unsigned host;
-    bool reported;         /* commit_publish said true to a living actor */
-    bool expire_reported;  /* mark_add said true, and no un-expire was begun since */
+    bool reported;        /* commit_publish said true to a living actor */
+    bool expire_reported; /* mark_add said true, and no un-expire was begun since */
     bool unexpire_begun;
-    bool committed;        /* by the fate that is seen */
-    bool expired;          /* by the marks that are seen: readers leave it alone */
+    bool committed; /* by the fate that is seen */
+    bool expired;   /* by the marks that are seen: readers leave it alone */
 } SimBackup;
 
 struct Sim {
@@ -233,7 +233,7 @@ void sim_epilogue(Sim *sim);
 /* --- sim_backup.c: a backup of tiny packs, by the real commit --- */
 
 typedef struct {
-    const BackupId *parent; /* NULL: full */
+    const BackupId *parent;  /* NULL: full */
     const BackupId *salvage; /* NULL: none */
 } SimBackupOptions;
 

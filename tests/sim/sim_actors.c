@@ -18,8 +18,7 @@ pick_backup(Actor *actor, BackupPresence presence, BackupId *bid_out, CairnError
         return false;
     bool found = false;
     for (size_t i = 0; i < catalog->count; i++) {
-        if (catalog->backups[i].presence == presence &&
-            (!found || sim_below(actor->sim, 3) != 0)) {
+        if (catalog->backups[i].presence == presence && (!found || sim_below(actor->sim, 3) != 0)) {
             *bid_out = catalog->backups[i].bid;
             found = true;
         }
@@ -43,11 +42,11 @@ actor_writer(Actor *actor)
 {
     CairnError err = {0};
     BackupId parent, salvage;
-    const bool has_parent = sim_below(actor->sim, 4) != 0 &&
-                            pick_backup(actor, BACKUP_COMMITTED, &parent, &err);
+    const bool has_parent =
+        sim_below(actor->sim, 4) != 0 && pick_backup(actor, BACKUP_COMMITTED, &parent, &err);
     cairn_error_clear(&err);
-    const bool has_salvage = sim_below(actor->sim, 3) != 0 &&
-                             pick_backup(actor, BACKUP_REVOKED, &salvage, &err);
+    const bool has_salvage =
+        sim_below(actor->sim, 3) != 0 && pick_backup(actor, BACKUP_REVOKED, &salvage, &err);
     cairn_error_clear(&err);
     const SimBackupOptions options = {.parent = has_parent ? &parent : NULL,
                                       .salvage = has_salvage ? &salvage : NULL};
@@ -127,8 +126,7 @@ collect(Actor *actor, int64_t grace_s)
     CairnError err = {0};
     CollectReport report;
     if (!collect_run(actor->repository,
-                     &(CollectOptions){.cluster = SIM_CLUSTER, .grace_s = grace_s}, &report,
-                     &err))
+                     &(CollectOptions){.cluster = SIM_CLUSTER, .grace_s = grace_s}, &report, &err))
         judge(actor, &err, "collect");
     else
         actor->sim->collections++;
@@ -174,8 +172,8 @@ static void
 pass_time(Sim *sim)
 {
     static const int64_t most[] = {60 * SIM_SECOND, 2 * SIM_HOUR, 2 * SIM_HOUR, 30 * SIM_HOUR};
-    sim->now_us += (int64_t)sim_below(
-        sim, (uint64_t)most[sim_below(sim, sizeof most / sizeof *most)]);
+    sim->now_us +=
+        (int64_t)sim_below(sim, (uint64_t)most[sim_below(sim, sizeof most / sizeof *most)]);
     sim_storage_arrivals(sim);
 }
 

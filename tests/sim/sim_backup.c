@@ -87,14 +87,14 @@ append_frame(Writing *writing, PackWriter *pack, uint32_t number, uint32_t slots
     }
     return codec_compress(codec, raw, slots * UNIT_SIZE, stored, sizeof stored, &stored_size,
                           &codec_id, err) &&
-           pack_append(pack,
-                       &(PackFrame){.stored = stored,
-                                    .stored_size = (uint32_t)stored_size,
-                                    .codec = (uint8_t)codec_id,
-                                    .slot_count = (uint8_t)slots,
-                                    .fingerprints =
-                                        (const uint8_t(*)[FINGERPRINT_SIZE])fingerprints},
-                       &first_slot, err);
+           pack_append(
+               pack,
+               &(PackFrame){.stored = stored,
+                            .stored_size = (uint32_t)stored_size,
+                            .codec = (uint8_t)codec_id,
+                            .slot_count = (uint8_t)slots,
+                            .fingerprints = (const uint8_t(*)[FINGERPRINT_SIZE])fingerprints},
+               &first_slot, err);
 }
 
 static bool
@@ -185,8 +185,8 @@ need_inherited(Writing *writing, CairnError *err)
         char name[STORAGE_NAME_LIMIT];
         (one->is_map ? map_pack_name : pack_name)(name, SIM_CLUSTER, &one->creator, one->pack);
         SCOPED(ObjectReader)
-        reader = object_open(sim->oracle->repository, name, one->is_map ? OBJECT_MAP : OBJECT_PACK,
-                             err);
+        reader =
+            object_open(sim->oracle->repository, name, one->is_map ? OBJECT_MAP : OBJECT_PACK, err);
         if (reader == NULL) {
             /* Gone already: a real backup might not read it, so this one will need it as well. */
             static const uint8_t unknown[SHA256_SIZE];
@@ -238,8 +238,7 @@ write_refs(Writing *writing, uint32_t map_pack_count, uint8_t digest_out[SHA256_
     size_t creator_count = 0;
     for (size_t i = writing->inherited_count; i-- > 0;) {
         size_t k = 0;
-        while (k < creator_count &&
-               !backup_id_equal(&creators[k], &writing->inherited[i].creator))
+        while (k < creator_count && !backup_id_equal(&creators[k], &writing->inherited[i].creator))
             k++;
         if (k == creator_count) {
             CAIRN_ASSERT(creator_count < CREATORS_MAX);
@@ -258,8 +257,8 @@ write_refs(Writing *writing, uint32_t map_pack_count, uint8_t digest_out[SHA256_
     char name[STORAGE_NAME_LIMIT];
     snprintf(name, sizeof name, "c/%s/b/%s/refs", SIM_CLUSTER, bid->text);
     return byte_writer_check(&refs, err) &&
-           object_put_small(writing->actor->repository, name, OBJECT_REFS,
-                            backup_id_sequence(bid), refs.data, refs.size, digest_out, err);
+           object_put_small(writing->actor->repository, name, OBJECT_REFS, backup_id_sequence(bid),
+                            refs.data, refs.size, digest_out, err);
 }
 
 /* --- the whole --- */

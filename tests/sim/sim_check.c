@@ -71,8 +71,7 @@ look_at_marks(Sim *sim, SimBackup *backup)
         if (!sim_object_is_seen(sim, name))
             continue;
         CairnError err = {0};
-        SCOPED_JSON json_t *json =
-            json_get(sim->oracle->repository, name, OBJECT_MARK, NULL, &err);
+        SCOPED_JSON json_t *json = json_get(sim->oracle->repository, name, OBJECT_MARK, NULL, &err);
         JsonReader fields = json_reader(json, name, &err);
         const char *mark = json != NULL ? json_read_text(&fields, "mark") : "";
         if (strcmp(mark, "expire") == 0 || strcmp(mark, "unexpire-pending") == 0)

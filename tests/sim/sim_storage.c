@@ -530,15 +530,13 @@ list_add(Listing *listing, const char *rest, bool is_directory, uint64_t size_by
     }
     if (listing->count == listing->capacity) {
         listing->capacity = listing->capacity == 0 ? 32 : 2 * listing->capacity;
-        listing->names =
-            need(realloc(listing->names, listing->capacity * sizeof *listing->names));
+        listing->names = need(realloc(listing->names, listing->capacity * sizeof *listing->names));
         listing->entries =
             need(realloc(listing->entries, listing->capacity * sizeof *listing->entries));
     }
     snprintf(listing->names[listing->count], sizeof *listing->names, "%.*s", size, rest);
-    listing->entries[listing->count++] = (StorageEntry){.is_directory = is_directory,
-                                                        .size_bytes = size_bytes,
-                                                        .modified_us = modified_us};
+    listing->entries[listing->count++] = (StorageEntry){
+        .is_directory = is_directory, .size_bytes = size_bytes, .modified_us = modified_us};
 }
 
 /* Below the prefix, the part of the name after it; else NULL. */

@@ -1,6 +1,6 @@
 /*
- * simulate [--seed N | --seeds COUNT] [--from N] [--trace]: runs stories of the simulator; see
- * tests/sim/README.md. Exit 1 when an invariant broke in any.
+ * simulate [--seed N | --seeds COUNT] [--from N] [--trace] [--stop]: runs stories of the simulator;
+ * see tests/sim/README.md. Exit 1 when an invariant broke in any.
  */
 #include "tests/sim/sim.h"
 
@@ -27,11 +27,13 @@ int
 main(int argc, char **argv)
 {
     uint64_t from = 1, count = 1000, failed = 0;
-    bool trace = false, one = false;
+    bool trace = false, one = false, stop = false;
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(argv[i], "--trace") == 0) {
             trace = true;
+        } else if (strcmp(argv[i], "--stop") == 0) {
+            stop = true;
         } else if (strcmp(argv[i], "--seed") == 0) {
             from = strtoull(value, NULL, 10);
             count = 1;
@@ -44,7 +46,8 @@ main(int argc, char **argv)
             from = strtoull(value, NULL, 10);
             i++;
         } else {
-            fprintf(stderr, "usage: simulate [--seed N | --seeds COUNT] [--from N] [--trace]\n");
+            fprintf(stderr,
+                    "usage: simulate [--seed N | --seeds COUNT] [--from N] [--trace] [--stop]\n");
             return 2;
         }
     }
@@ -52,7 +55,7 @@ main(int argc, char **argv)
     Sim *sim = malloc(sizeof *sim);
     if (sim == NULL)
         return 1;
-    for (uint64_t seed = from; seed < from + count; seed++) {
+    for (uint64_t seed = from; seed < from + count && !(stop && failed > 0); seed++) {
         if (!sim_run(sim, seed, trace) || one)
             say(sim);
         failed += sim->failed;
