@@ -144,7 +144,13 @@ simulate: $(BUILD)/tests/simulate
 
 # Drops each check, sync and ordering of commit and collect in turn; each must be noticed.  One: MUTANT=name
 mutants: unit-tests $(BUILD)/tests/simulate
-	BUILD='$(BUILD)' CC='$(CC)' CFLAGS='$(CFLAGS)' LDFLAGS='$(LDFLAGS)' LIBS='$(LIBS)' tests/sim/mutants $(MUTANT)
+	tests/sim/mutants $(MUTANT)
+
+mutants: export BUILD := $(BUILD)
+mutants: export CC := $(CC)
+mutants: export CFLAGS := $(CFLAGS)
+mutants: export LDFLAGS := $(LDFLAGS)
+mutants: export LIBS := $(LIBS)
 
 check-matrix:
 	tests/matrix

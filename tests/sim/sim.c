@@ -414,7 +414,9 @@ draw_story(Sim *sim)
         .stale_us = sim->kind == SIM_NFS ? 60 * SIM_SECOND : 0,
     };
     sim->actions_left = 8 + (unsigned)sim_below(sim, 24);
-    sim->most_live = 1 + (unsigned)sim_below(sim, 5);
+    sim->is_tight = sim_below(sim, 2) == 0;
+    sim->most_live =
+        sim->is_tight ? 3 + (unsigned)sim_below(sim, 4) : 1 + (unsigned)sim_below(sim, 5);
 }
 
 static void

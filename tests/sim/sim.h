@@ -164,6 +164,7 @@ struct Sim {
     SimBackup backups[SIM_BACKUP_LIMIT];
     size_t backup_count;
     unsigned actions_left, most_live;
+    bool is_tight; /* much at once, and no grace */
     const char *phase;
 
     bool trace;

@@ -117,7 +117,9 @@ static int64_t
 draw_grace_s(Sim *sim)
 {
     static const int64_t graces[] = {-1, 0, 600, 3600};
-    return sim->kind == SIM_NFS ? -1 : graces[sim_below(sim, sizeof graces / sizeof *graces)];
+    if (sim->kind == SIM_NFS)
+        return -1;
+    return sim->is_tight ? 0 : graces[sim_below(sim, sizeof graces / sizeof *graces)];
 }
 
 static void
@@ -183,9 +185,10 @@ sim_director(Sim *sim, bool idle)
     if (sim->actions_left == 0 || sim->actor_count + 16 >= SIM_ACTOR_LIMIT ||
         sim->backup_count + 8 >= SIM_BACKUP_LIMIT)
         return false;
-    if (!idle && (sim->live_count >= sim->most_live || sim_below(sim, 30) != 0))
+    if (!idle &&
+        (sim->live_count >= sim->most_live || sim_below(sim, sim->is_tight ? 10 : 30) != 0))
         return false;
-    if (idle || sim_below(sim, 8) == 0)
+    if (sim->is_tight ? sim_below(sim, 8) == 0 : idle || sim_below(sim, 8) == 0)
         pass_time(sim);
     unsigned total = 0;
     for (size_t i = 0; i < sizeof CAST / sizeof *CAST; i++)
