@@ -289,11 +289,19 @@ collect_look(Collect *collect, bool doomed_only, CairnError *err)
     return true;
 }
 
-/* What is left of a sweep, or claimed by somebody who will find that out: nothing to protect. */
+/*
+ * What is left of a sweep, or claimed by somebody who will find that out: nothing to protect. A
+ * backup that was alive when we looked may have been expired and swept since, by another run.
+ */
 static bool
-may_lack_refs(const CollectBackup *backup)
+may_lack_refs(const Collect *collect, const CollectBackup *backup, bool *may_out, CairnError *err)
 {
-    return backup->fate != FATE_COMMITTED || backup->expired || backup->pending;
+    MarkState marks = {.expired = backup->expired, .pending = backup->pending};
+    if (!marks.expired && !marks.pending &&
+        !mark_read(collect->repository, collect->cluster, &backup->bid, &marks, err))
+        return stop(err, "a mark");
+    *may_out = marks.expired || marks.pending;
+    return true;
 }
 
 bool
@@ -310,7 +318,10 @@ collect_add_refs(const Collect *collect, const CollectBackup *backup, PackSet *p
     if (err->kind != CAIRN_NOT_FOUND)
         return stop(err, "a reference summary");
     cairn_error_clear(err);
-    if (may_lack_refs(backup))
+    bool may = false;
+    if (!may_lack_refs(collect, backup, &may, err))
+        return false;
+    if (may)
         return true;
     cairn_error(err, CAIRN_CORRUPT, "the reference summary of backup %s is missing",
                 backup->bid.text);

@@ -418,11 +418,11 @@ make_directories(Actor *actor, const char *name, CairnError *err)
         add_directory(sim, name, size, actor->serial);
         if (!sim_step(actor))
             return cairn_error(err, CAIRN_UNAVAILABLE, "the actor has crashed");
+        if (directory_of(sim, name, size) == NULL) /* somebody pruned it meanwhile */
+            return cairn_error(err, CAIRN_NOT_FOUND, "the directory of '%s' is gone", name);
         sync_directory(sim, name, parent);
     }
-    /* Somebody may have pruned one meanwhile. */
-    return end == 0 || directory_of(sim, name, end) != NULL ||
-           cairn_error(err, CAIRN_NOT_FOUND, "the directory of '%s' is gone", name);
+    return true;
 }
 
 static StorageWriter *
