@@ -44,13 +44,30 @@ lab_sleep(const Clock *clock, int64_t duration_ms)
     lab_pass(lab_of(clock), (duration_ms + 999) / 1000);
 }
 
+static int
+lab_fill(const Random *random, void *data, size_t size)
+{
+    Lab *lab = (Lab *)((uintptr_t)random - offsetof(Lab, random));
+    uint8_t *at = data;
+    while (size > 0) {
+        const uint64_t value = test_random(&lab->random_state);
+        const size_t piece = size < sizeof value ? size : sizeof value;
+        memcpy(at, &value, piece);
+        at += piece;
+        size -= piece;
+    }
+    return 0;
+}
+
 static void
 lab_init(Lab *lab, const Disk *disk)
 {
     *lab = (Lab){.clock = {lab_wall, lab_monotonic, lab_sleep},
+                 .random = {lab_fill},
+                 .random_state = 88172645463325252u,
                  .wall_us = INT64_C(1700000000000000),
                  .monotonic_ns = 1000};
-    lab->world = (World){.disk = disk, .clock = &lab->clock, .random = world_real()->random};
+    lab->world = (World){.disk = disk, .clock = &lab->clock, .random = &lab->random};
 }
 
 void

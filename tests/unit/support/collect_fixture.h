@@ -13,7 +13,9 @@
 #include "repository/repository.h"
 
 typedef struct {
-    Clock clock; /* first */
+    Clock clock;   /* first */
+    Random random; /* quick, and the same every time */
+    uint64_t random_state;
     World world;
     int64_t wall_us;
     int64_t monotonic_ns;
