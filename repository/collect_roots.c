@@ -290,18 +290,22 @@ collect_look(Collect *collect, bool doomed_only, CairnError *err)
 }
 
 /*
- * What is left of a sweep, or claimed by somebody who will find that out: nothing to protect. A
- * backup that was alive when we looked may have been expired and swept since, by another run.
+ * What is left of a sweep, or claimed by somebody who will find that out, has nothing to protect.
+ * It may have been expired and swept by another run since we read its marks: they are read again.
  */
 static bool
-may_lack_refs(const Collect *collect, const CollectBackup *backup, bool *may_out, CairnError *err)
+check_may_lack_refs(const Collect *collect, const CollectBackup *backup, CairnError *err)
 {
-    MarkState marks = {.expired = backup->expired, .pending = backup->pending};
-    if (!marks.expired && !marks.pending &&
-        !mark_read(collect->repository, collect->cluster, &backup->bid, &marks, err))
+    MarkState marks;
+    if (backup->expired || backup->pending)
+        return true;
+    if (!mark_read(collect->repository, collect->cluster, &backup->bid, &marks, err))
         return stop(err, "a mark");
-    *may_out = marks.expired || marks.pending;
-    return true;
+    if (marks.expired || marks.pending)
+        return true;
+    cairn_error(err, CAIRN_CORRUPT, "object 'c/%s/b/%s/refs' is missing", collect->cluster,
+                backup->bid.text);
+    return stop(err, "the reference summary of a backup");
 }
 
 bool
@@ -318,14 +322,7 @@ collect_add_refs(const Collect *collect, const CollectBackup *backup, PackSet *p
     if (err->kind != CAIRN_NOT_FOUND)
         return stop(err, "a reference summary");
     cairn_error_clear(err);
-    bool may = false;
-    if (!may_lack_refs(collect, backup, &may, err))
-        return false;
-    if (may)
-        return true;
-    cairn_error(err, CAIRN_CORRUPT, "the reference summary of backup %s is missing",
-                backup->bid.text);
-    return stop(err, "a reference summary");
+    return check_may_lack_refs(collect, backup, err);
 }
 
 /* Takes a backup's own packs and those named out of a set. */
