@@ -148,17 +148,16 @@ sim_check_removed(Sim *sim, const char *name)
 void
 sim_check_reported(Sim *sim, SimBackup *backup)
 {
-    static const char *const own[] = {"fate", "refs", "intent"};
+    char name[STORAGE_NAME_LIMIT];
     look_at_fate(sim, backup);
+    object_name(backup, "fate", name);
     if (!backup->committed)
         sim_fail(sim, "backup %s is reported good and has no commit record", backup->bid.text);
-    for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
-        char name[STORAGE_NAME_LIMIT];
-        object_name(backup, own[i], name);
-        if (strcmp(own[i], "intent") != 0 && !sim_object_is_durable(sim, name))
-            sim_fail(sim, "backup %s is reported good, and '%s' is not durable", backup->bid.text,
-                     name);
-    }
+    if (!sim_object_is_durable(sim, name))
+        sim_fail(sim, "backup %s is reported good, and its fate is not durable", backup->bid.text);
+    object_name(backup, "refs", name);
+    if (is_live(backup) && !sim_object_is_durable(sim, name))
+        sim_fail(sim, "backup %s is reported good, and its refs are not durable", backup->bid.text);
     /* Expired meanwhile, it may lose its packs. */
     for (size_t i = 0; i < backup->need_count && is_live(backup); i++) {
         if (!sim_object_is_durable(sim, backup->needs[i]))
