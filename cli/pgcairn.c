@@ -20,6 +20,7 @@ static const Command COMMANDS[] = {
     {"backup", command_backup, "take a backup"},
     {"info", command_info, "what can be recovered: backups, WAL, holes (also: list)"},
     {"verify", command_verify, "prove by reading that backups and WAL are whole"},
+    {"collect", command_collect, "delete packs and WAL that no backup needs any more"},
     {"restore", command_restore,
      "put a backup into a directory, ready to recover to a point in time"},
     {"adopt", command_adopt, "let a restored clone archive under its own or the original's name"},
