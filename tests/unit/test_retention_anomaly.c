@@ -210,7 +210,7 @@ an_unusual_size_freezes_until_a_person_releases_it(void **state)
     /* Growing is fine. */
     test = good_case();
     for (size_t i = 0; i < 20; i++)
-        test->backups[i].size_bytes = usual << i;
+        test->backups[i].size_bytes = usual * (i + 1);
     expect_none(test);
     free(test);
 }
