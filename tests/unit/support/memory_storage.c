@@ -198,14 +198,19 @@ memory_list(Storage *base, const char *prefix, StorageListCallback *callback, vo
 {
     const MemoryStorage *storage = (const MemoryStorage *)base;
     const size_t prefix_size = prefix[0] == '\0' ? 0 : strlen(prefix) + 1;
-    char(*names)[STORAGE_NAME_LIMIT] = need(malloc((storage->count + 1) * sizeof *names));
-    StorageEntry *entries = need(calloc(storage->count + 1, sizeof *entries));
+    char below[STORAGE_NAME_LIMIT + 2];
+    bool found;
+    snprintf(below, sizeof below, "%s%s", prefix, prefix_size > 0 ? "/" : "");
+    /* What lies below a prefix stands together, since names are sorted. */
+    const size_t first = place_of(storage, below, &found);
+    size_t last = first;
+    while (last < storage->count && strncmp(storage->objects[last].name, below, prefix_size) == 0)
+        last++;
+    char(*names)[STORAGE_NAME_LIMIT] = need(malloc((last - first + 1) * sizeof *names));
+    StorageEntry *entries = need(calloc(last - first + 1, sizeof *entries));
     size_t count = 0;
-    for (size_t i = 0; i < storage->count; i++) {
+    for (size_t i = first; i < last; i++) {
         const char *name = storage->objects[i].name;
-        if (prefix_size > 0 &&
-            (strncmp(name, prefix, prefix_size - 1) != 0 || name[prefix_size - 1] != '/'))
-            continue;
         const char *rest = name + prefix_size;
         const size_t size = strcspn(rest, "/");
         if (count > 0 && strlen(names[count - 1]) == size &&
