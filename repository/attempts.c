@@ -3,8 +3,7 @@
 #include "common/bytes.h"
 #include "common/log.h"
 #include "repository/fate.h"
-#include "repository/host.h"
-#include "repository/json.h"
+#include "repository/intent.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -200,10 +199,8 @@ static bool
 is_dead(Repository *repository, const char *cluster, const BackupId *bid, char token[17],
         bool *dead_out, CairnError *err)
 {
-    char name[STORAGE_NAME_LIMIT];
-    snprintf(name, sizeof name, "c/%s/b/%s/intent", cluster, bid->text);
     *dead_out = false;
-    SCOPED_JSON json_t *intent = json_get(repository, name, OBJECT_INTENT, NULL, err);
+    SCOPED(Intent) intent = intent_read(repository, cluster, bid, err);
     if (intent == NULL) {
         /* Without a readable intent nobody can say whose it is: it is left alone. */
         if (!is_about_the_object(err->kind))
@@ -211,16 +208,8 @@ is_dead(Repository *repository, const char *cluster, const BackupId *bid, char t
         cairn_error_clear(err);
         return true;
     }
-    CairnError unreadable = {0};
-    JsonReader fields = json_reader(intent, name, &unreadable);
-    Host host = {0};
-    snprintf(host.host, sizeof host.host, "%s", json_read_text(&fields, "host"));
-    snprintf(host.machine_id, sizeof host.machine_id, "%s", json_read_text(&fields, "machine_id"));
-    snprintf(host.boot_id, sizeof host.boot_id, "%s", json_read_text(&fields, "boot_id"));
-    host.pid = (int)json_read_integer(&fields, "pid", 1, INT32_MAX);
-    host.process_start = json_read_u64_text(&fields, "process_start");
-    snprintf(token, 17, "%s", json_read_text(&fields, "token"));
-    *dead_out = !fields.failed && host_is_dead(&host);
+    memcpy(token, intent->token, sizeof intent->token);
+    *dead_out = host_is_dead(&intent->host);
     return true;
 }
 
@@ -305,6 +294,43 @@ attempts_revoke_dead(Repository *repository, const char *cluster, CairnError *er
         if (state == ATTEMPT_REVOKED &&
             !remove_packs(repository, cluster, &ids[i], false, &ignored))
             log_debug("packs of the revoked attempt %s stay: %s", ids[i].text, ignored.message);
+    }
+    return true;
+}
+
+/* Somebody else may have taken it meanwhile: then it is decided as well. */
+static bool
+fence_if_dead(Repository *repository, const char *cluster, const BackupId *bid, CairnError *err)
+{
+    bool dead = false;
+    char token[17] = "";
+    if (!is_dead(repository, cluster, bid, token, &dead, err))
+        return false;
+    if (!dead)
+        return true;
+    log_info("revoking the dead attempt %s of this host", bid->text);
+    if (!fate_revoke(repository, cluster, bid, token, "its process is gone", err)) {
+        /* On a full disk it stays undecided, which keeps what it may need: a collector that is to
+           make room must not fail for that. */
+        if (err->kind != CAIRN_CONFLICT && err->kind != CAIRN_NO_SPACE)
+            return false;
+        cairn_error_clear(err);
+    }
+    return true;
+}
+
+bool
+attempts_fence_dead(Repository *repository, const char *cluster, CairnError *err)
+{
+    SCOPED_MEMORY BackupId *ids = NULL;
+    size_t count;
+    if (!attempts_list(repository, cluster, &ids, &count, err))
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        bool named;
+        if (!fate_is_named(repository, cluster, &ids[i], &named, err) ||
+            (!named && !fence_if_dead(repository, cluster, &ids[i], err)))
+            return false;
     }
     return true;
 }

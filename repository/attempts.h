@@ -27,6 +27,12 @@ bool attempts_next_id(Repository *repository, const char *cluster, BackupId *id_
 bool attempts_revoke_dead(Repository *repository, const char *cluster, CairnError *err) MUST_CHECK;
 
 /*
+ * The fate alone: an attempt that is taken so can never become a backup; its packs stay for salvage
+ * and for the collector.
+ */
+bool attempts_fence_dead(Repository *repository, const char *cluster, CairnError *err) MUST_CHECK;
+
+/*
  * Gives up our own attempt: revoke, then remove its packs, so that a full disk is not full for the
  * next run as well. Never fails: what cannot be done now (the disk may be full or gone) the next
  * run on this host does.

@@ -1,9 +1,7 @@
 #include "repository/backup_writer.h"
 
-#include "common/timestamp.h"
-#include "repository/attempts.h"
-#include "repository/host.h"
-#include "repository/json.h"
+#include "repository/commit.h"
+#include "repository/object.h"
 #include "repository/pack_pipeline.h"
 
 #include <stdio.h>
@@ -19,63 +17,13 @@ enum {
     JOBS_A_WORKER_MAX = 3,
 };
 
-/*
- * The commit protocol (R-3.4), and what a crash right after each step leaves:
- *
- *  P1 intent durable            an unfinished attempt; collectors keep whatever it might name
- *  P2 packs durable             some packs that nothing refers to
- *  P3 map packs, refs durable   the same
- *  P4 directories synced        storage_commit did it with each object
- *  P5 last look                 our intent still stands; the directories above it are synced again,
- * whoever made them P6 fate created once         no fate: no backup. A fate: everything it names is
- * durable already, so both outcomes of a power cut before P7 are consistent P7 directory synced
- * only now success is reported
- *
- * P6 answers CONFLICT when somebody revoked us meanwhile: the slot is single-use, so a writer that
- * slept through its own revocation can never publish a backup whose packs may be gone.
- */
 struct BackupWriter {
     Repository *repository;
     BackupWriterOptions options;
-    BackupId bid;
-    char token[17];
+    Commit *commit;
     MapBuilder *map;
     PackPipeline *pipeline;
-    bool intent_written;
-    bool decided; /* a commit record exists, or may exist: nothing is to be revoked or removed any
-                     more */
 };
-
-static void
-object_name(const BackupWriter *writer, const char *last, char *name)
-{
-    snprintf(name, STORAGE_NAME_LIMIT, "c/%s/b/%s/%s", writer->options.cluster, writer->bid.text,
-             last);
-}
-
-static bool
-write_intent(BackupWriter *writer, CairnError *err)
-{
-    const World *world = repository_world(writer->repository);
-    const BackupWriterOptions *options = &writer->options;
-    Host self;
-    host_self(&self);
-    SCOPED_JSON json_t *intent = json_pack(
-        "{s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:s, s:o, s:i, s:s, s:n, s:[], s:o}", "token",
-        writer->token, "host", self.host, "machine_id", self.machine_id, "boot_id", self.boot_id,
-        "pid", self.pid, "process_start", json_u64_text(self.process_start), "started_at",
-        json_time(world->clock->wall_us(world->clock)), "program", "pgcairn " PGCAIRN_VERSION,
-        "system_id", json_u64_text(options->system_id), "major", options->major, "type", "full",
-        "parent", "salvage", "wal_floor",
-        options->wal_floor_lsn != 0 ? json_lsn(options->wal_floor_lsn) : json_null());
-    char name[STORAGE_NAME_LIMIT];
-    object_name(writer, "intent", name);
-    if (!json_put(writer->repository, name, OBJECT_INTENT, backup_id_sequence(&writer->bid), intent,
-                  NULL, err))
-        return cairn_error_wrap(err, "unable to write the intent of backup %s", writer->bid.text);
-    writer->intent_written = true;
-    return true;
-}
 
 /* As many jobs in flight as the memory allows, within what is useful. */
 static bool
@@ -101,7 +49,7 @@ static bool
 start_pipeline(BackupWriter *writer, size_t in_flight, CairnError *err)
 {
     const BackupWriterOptions *options = &writer->options;
-    writer->map = map_builder_new(writer->repository, options->cluster, &writer->bid,
+    writer->map = map_builder_new(writer->repository, options->cluster, commit_id(writer->commit),
                                   options->scratch_directory, err);
     if (writer->map == NULL)
         return false;
@@ -109,7 +57,7 @@ start_pipeline(BackupWriter *writer, size_t in_flight, CairnError *err)
         &(PackPipelineOptions){
             .repository = writer->repository,
             .cluster = options->cluster,
-            .bid = &writer->bid,
+            .bid = commit_id(writer->commit),
             .map = writer->map,
             .jobs = options->jobs,
             .jobs_in_flight = in_flight,
@@ -133,10 +81,16 @@ backup_writer_begin(Repository *repository, const BackupWriterOptions *options, 
     }
     writer->repository = repository;
     writer->options = *options;
-    if (!attempts_revoke_dead(repository, options->cluster, err) ||
-        !random_token(repository_world(repository), writer->token, err) ||
-        !attempts_next_id(repository, options->cluster, &writer->bid, err) ||
-        !write_intent(writer, err) || !start_pipeline(writer, in_flight, err))
+    writer->commit = commit_begin(repository,
+                                  &(CommitOptions){
+                                      .cluster = options->cluster,
+                                      .system_id = options->system_id,
+                                      .major = options->major,
+                                      .type = "full",
+                                      .wal_floor_lsn = options->wal_floor_lsn,
+                                  },
+                                  err);
+    if (writer->commit == NULL || !start_pipeline(writer, in_flight, err))
         return NULL;
     return take(&writer);
 }
@@ -148,17 +102,14 @@ backup_writer_free(BackupWriter *writer)
         return;
     pack_pipeline_free(writer->pipeline);
     map_builder_free(writer->map);
-    if (writer->intent_written && !writer->decided) {
-        attempts_abandon(writer->repository, writer->options.cluster, &writer->bid, writer->token,
-                         "the backup failed");
-    }
+    commit_free(writer->commit); /* the last: its packs are removed when nobody writes any more */
     free(writer);
 }
 
 const BackupId *
 backup_writer_id(const BackupWriter *writer)
 {
-    return &writer->bid;
+    return commit_id(writer->commit);
 }
 
 bool
@@ -193,11 +144,12 @@ static bool
 write_refs(BackupWriter *writer, const PackPipelineResult *packs, uint32_t map_pack_count,
            uint8_t digest_out[SHA256_SIZE], CairnError *err)
 {
+    const BackupId *bid = commit_id(writer->commit);
     SCOPED_BYTES ByteWriter refs = {0};
     byte_writer_u16(&refs, REFS_LAYOUT);
     byte_writer_u16(&refs, 0);
     byte_writer_varint(&refs, 1);
-    byte_writer_bytes(&refs, writer->bid.text, BACKUP_ID_LENGTH);
+    byte_writer_bytes(&refs, bid->text, BACKUP_ID_LENGTH);
     byte_writer_varint(&refs, packs->pack_count);
     for (uint32_t i = 0; i < packs->pack_count; i++) {
         byte_writer_varint(&refs, 0);
@@ -210,9 +162,9 @@ write_refs(BackupWriter *writer, const PackPipelineResult *packs, uint32_t map_p
     byte_writer_varint(&refs, 0);
 
     char name[STORAGE_NAME_LIMIT];
-    object_name(writer, "refs", name);
+    snprintf(name, sizeof name, "c/%s/b/%s/refs", writer->options.cluster, bid->text);
     return byte_writer_check(&refs, err) &&
-           object_put_small(writer->repository, name, OBJECT_REFS, backup_id_sequence(&writer->bid),
+           object_put_small(writer->repository, name, OBJECT_REFS, backup_id_sequence(bid),
                             refs.data, refs.size, digest_out, err);
 }
 
@@ -235,8 +187,8 @@ backup_writer_finish_data(BackupWriter *writer, Fate *fate, CairnError *err)
         !sha256_finish(digests, fate->packs_sha256, err) ||
         !write_refs(writer, &packs, map.map_pack_count, fate->refs_sha256, err))
         return false;
-    fate->bid = writer->bid;
-    memcpy(fate->token, writer->token, sizeof fate->token);
+    fate->bid = *commit_id(writer->commit);
+    memcpy(fate->token, commit_token(writer->commit), sizeof fate->token);
     fate->map_root = map.root;
     fate->pack_count = packs.pack_count;
     fate->map_pack_count = map.map_pack_count;
@@ -247,64 +199,8 @@ backup_writer_finish_data(BackupWriter *writer, Fate *fate, CairnError *err)
     return true;
 }
 
-/* P5. An intent that vanished or changed means that somebody works on this attempt outside the
- * protocol. */
-static bool
-last_look(BackupWriter *writer, CairnError *err)
-{
-    char name[STORAGE_NAME_LIMIT];
-    object_name(writer, "intent", name);
-    SCOPED_JSON json_t *intent = json_get(writer->repository, name, OBJECT_INTENT, NULL, err);
-    if (intent == NULL)
-        return cairn_error_wrap(err, "last look before the commit of backup %s", writer->bid.text);
-    JsonReader fields = json_reader(intent, name, err);
-    const char *token = json_read_text(&fields, "token");
-    if (fields.failed)
-        return false;
-    if (strcmp(token, writer->token) != 0)
-        return cairn_error(err, CAIRN_REFUSED, "the intent of backup %s is not ours any more",
-                           writer->bid.text);
-    /* `c/<cluster>/b` may be the work of a process that died before it synced what it made. */
-    return storage_make_durable(repository_storage(writer->repository), name, err);
-}
-
-/* The slot is taken: by our own commit whose answer was lost, or by somebody who revoked us. */
-static bool
-settle_conflict(BackupWriter *writer, const Fate *fate, CairnError *err)
-{
-    cairn_error_clear(err);
-    SCOPED(Fate)
-    found = fate_read(writer->repository, writer->options.cluster, &writer->bid, NULL, err);
-    if (found == NULL)
-        return false;
-    if (found->committed && strcmp(found->token, fate->token) == 0) {
-        char name[STORAGE_NAME_LIMIT];
-        object_name(writer, "fate", name);
-        return storage_make_durable(repository_storage(writer->repository), name, err);
-    }
-    cairn_error(err, CAIRN_REFUSED, "backup %s was revoked by another process", writer->bid.text);
-    return cairn_error_hint(err, "run the backup again");
-}
-
 bool
 backup_writer_commit(BackupWriter *writer, Fate *fate, CairnError *err)
 {
-    CAIRN_ASSERT(strcmp(fate->cluster, writer->options.cluster) == 0);
-    if (!attempts_newest_committed(writer->repository, writer->options.cluster, &fate->previous_bid,
-                                   fate->previous_sha256, err) ||
-        !last_look(writer, err))
-        return false;
-    if (fate_commit(writer->repository, fate, err) ||
-        (err->kind == CAIRN_CONFLICT && settle_conflict(writer, fate, err))) {
-        writer->decided = true;
-        return true;
-    }
-    /* A failure between link and directory sync leaves a fate that may survive: reading tells. When
-       it is there it is a whole backup, so nothing of it may be removed. */
-    CairnError ignored = {0};
-    SCOPED(Fate)
-    found = fate_read(writer->repository, writer->options.cluster, &writer->bid, NULL, &ignored);
-    bool revoked = found != NULL && !found->committed;
-    writer->decided = !revoked && ignored.kind != CAIRN_NOT_FOUND;
-    return cairn_error_wrap(err, "unable to commit backup %s", writer->bid.text);
+    return commit_publish(writer->commit, fate, err);
 }

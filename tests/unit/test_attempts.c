@@ -28,10 +28,12 @@ put_intent(Repository *repository, const BackupId *bid, const Host *host)
     CairnError err = {0};
     char name[STORAGE_NAME_LIMIT];
     snprintf(name, sizeof name, "c/main/b/%s/intent", bid->text);
-    SCOPED_JSON json_t *intent =
-        json_pack("{s:s, s:s, s:s, s:s, s:i, s:o}", "token", "0011223344556677", "host", host->host,
-                  "machine_id", host->machine_id, "boot_id", host->boot_id, "pid", host->pid,
-                  "process_start", json_u64_text(host->process_start));
+    SCOPED_JSON json_t *intent = json_pack(
+        "{s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:s, s:s, s:i, s:s, s:n, s:[], s:n}", "token",
+        "0011223344556677", "host", host->host, "machine_id", host->machine_id, "boot_id",
+        host->boot_id, "pid", host->pid, "process_start", json_u64_text(host->process_start),
+        "started_at", json_time(1700000000000000), "program", "test", "system_id", "1", "major", 17,
+        "type", "full", "parent", "salvage", "wal_floor");
     assert_true(json_put(repository, name, OBJECT_INTENT, 1, intent, NULL, &err));
 }
 
