@@ -64,6 +64,8 @@ fill_timeline(Arena *arena, const WalTimeline *stored, uint32_t segment_size,
         InfoWindow *window = &timeline->windows[timeline->window_count++];
         fill_window(window, stored->timeline, segment_size, run->first_segment, run->last_segment);
         window->stored_bytes = run->stored_bytes;
+        if (run->newest_us > timeline->newest_us)
+            timeline->newest_us = run->newest_us;
     }
 }
 
@@ -144,6 +146,20 @@ path_of(ClusterReader *reader, const WalArchive *archive, const Fate *fate)
     return alone;
 }
 
+/* The newest leaf that a backup leads to: where a server that lives on is writing. */
+static const TimelineHistory *
+newest_path(ClusterReader *reader, const WalArchive *archive, const Fate *fate)
+{
+    for (size_t i = wal_archive_timeline_count(archive); i > 0; i--) {
+        const WalTimeline *timeline = wal_archive_timeline(archive, i - 1);
+        if (timeline->is_leaf && timeline->history != NULL &&
+            timeline_history_contains(timeline->history, fate->stop_timeline, fate->stop_lsn)) {
+            return timeline->history;
+        }
+    }
+    return path_of(reader, archive, fate);
+}
+
 static InfoState
 state_of_committed(const CatalogBackup *backup, const InfoBackup *entry)
 {
@@ -168,6 +184,8 @@ fill_committed(ClusterReader *reader, const CatalogBackup *backup, InfoBackup *e
             wal_archive_missing(archive, path, fate->start_lsn, fate->stop_lsn, first, 1);
         if (entry->missing_segments > 0)
             memcpy(entry->first_missing, first[0], WAL_NAME_SIZE);
+        entry->reach_lsn =
+            wal_archive_unbroken_end(archive, newest_path(reader, archive, fate), fate->start_lsn);
     } else {
         entry->missing_segments = 1; /* not proven complete */
         snprintf(entry->first_missing, sizeof entry->first_missing, "%08" PRIX32 ".history",
@@ -217,8 +235,8 @@ read_backups(ClusterReader *reader)
     }
 }
 
-static bool
-is_usable(const InfoBackup *entry)
+bool
+info_is_usable(const InfoBackup *entry)
 {
     return entry->state == INFO_WAL_COMPLETE || entry->state == INFO_VERIFIED ||
            entry->state == INFO_DRILLED;
@@ -228,24 +246,10 @@ static const Fate *
 newest_usable(const InfoCluster *cluster)
 {
     for (size_t i = cluster->backup_count; i > 0; i--) {
-        if (is_usable(&cluster->backups[i - 1]))
+        if (info_is_usable(&cluster->backups[i - 1]))
             return cluster->backups[i - 1].backup->fate;
     }
     return NULL;
-}
-
-/* The newest leaf that a backup leads to: where a server that lives on is writing. */
-static const TimelineHistory *
-newest_path(ClusterReader *reader, const WalArchive *archive, const Fate *fate)
-{
-    for (size_t i = wal_archive_timeline_count(archive); i > 0; i--) {
-        const WalTimeline *timeline = wal_archive_timeline(archive, i - 1);
-        if (timeline->is_leaf && timeline->history != NULL &&
-            timeline_history_contains(timeline->history, fate->stop_timeline, fate->stop_lsn)) {
-            return timeline->history;
-        }
-    }
-    return path_of(reader, archive, fate);
 }
 
 static uint64_t
@@ -309,7 +313,7 @@ fill_recoverable(ClusterReader *reader, CairnError *err)
     const Fate *oldest = newest;
     for (size_t i = 0; i < cluster->backup_count; i++) {
         const Fate *fate = cluster->backups[i].backup->fate;
-        if (is_usable(&cluster->backups[i]) && archive_of(reader, fate) == archive &&
+        if (info_is_usable(&cluster->backups[i]) && archive_of(reader, fate) == archive &&
             timeline_history_contains(path, fate->stop_timeline, fate->stop_lsn)) {
             oldest = fate;
             break;
@@ -423,6 +427,13 @@ info_free(Info *info)
         catalog_free(info->clusters[i].catalog);
     arena_free(info->arena);
     free(info);
+}
+
+void
+info_set_retention(Info *info, size_t cluster_index, const char *policy)
+{
+    CAIRN_ASSERT(cluster_index < info->cluster_count);
+    info->clusters[cluster_index].retention = arena_strdup(info->arena, policy);
 }
 
 const char *

@@ -36,6 +36,7 @@ typedef struct {
     InfoState state;
     size_t missing_segments;           /* of start..stop */
     char first_missing[WAL_NAME_SIZE]; /* "" when none */
+    uint64_t reach_lsn;                /* end of the unbroken WAL from start on; 0: not known */
 } InfoBackup;
 
 /* A run of WAL, or a hole between two runs. */
@@ -58,6 +59,7 @@ typedef struct {
     InfoWindow *windows; /* ascending, runs and holes in turn */
     size_t window_count;
     size_t hole_count;
+    int64_t newest_us; /* when its youngest segments were stored, as the storage says */
 } InfoTimeline;
 
 typedef struct {
@@ -91,6 +93,7 @@ typedef struct {
     InfoRecoverable recoverable;
     const char **warnings;
     size_t warning_count;
+    const char *retention; /* policy as configured here; NULL: not known here */
 } InfoCluster;
 
 typedef struct {
@@ -108,6 +111,11 @@ Info *info_read(Repository *repository, const char *cluster, CairnError *err) MU
 void info_free(Info *info);
 SCOPED_TYPE(Info, info_free);
 
+/* What this host's configuration says of a cluster, for people to see. Copied. */
+void info_set_retention(Info *info, size_t cluster_index, const char *policy);
+
+/* wal-complete or better, and not damaged. */
+bool info_is_usable(const InfoBackup *entry);
 /* "copied", "wal-complete", ... */
 const char *info_state_name(InfoState state);
 

@@ -141,10 +141,11 @@ info_format_backup_json(const InfoBackup *entry)
 {
     const CatalogBackup *backup = entry->backup;
     json_t *json = json_pack(
-        "{s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:o, s:o, s:I, s:o}", "id", backup->bid.text, "state",
-        info_state_name(entry->state), "kept", backup->kept, "scrubbed", backup->scrubbed,
-        "verified", backup->verified, "drilled", backup->drilled, "failed", backup->failed,
-        "verified_at", time_or_null(backup->verified ? backup->verified_us : 0), "drilled_at",
+        "{s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:b, s:o, s:o, s:I, s:o}", "id", backup->bid.text,
+        "state", info_state_name(entry->state), "kept", backup->kept, "released", backup->released,
+        "scrubbed", backup->scrubbed, "verified", backup->verified, "drilled", backup->drilled,
+        "failed", backup->failed, "verified_at",
+        time_or_null(backup->verified ? backup->verified_us : 0), "drilled_at",
         time_or_null(backup->drilled ? backup->drilled_us : 0), "missing_segments",
         (json_int_t)entry->missing_segments, "first_missing",
         entry->first_missing[0] != '\0' ? json_string(entry->first_missing) : json_null());
@@ -164,10 +165,10 @@ cluster_json(const InfoCluster *cluster)
     json_t *backups = json_array();
     for (size_t i = 0; i < cluster->backup_count; i++)
         json_array_append_new(backups, info_format_backup_json(&cluster->backups[i]));
-    return json_pack("{s:s, s:o, s:o, s:o, s:o}", "name", cluster->name, "recoverable",
-                     recoverable_json(&cluster->recoverable), "warnings",
-                     texts_json(cluster->warnings, cluster->warning_count), "incarnations",
-                     incarnations_json(cluster), "backups", backups);
+    return json_pack("{s:s, s:s?, s:o, s:o, s:o, s:o}", "name", cluster->name, "retention",
+                     cluster->retention, "recoverable", recoverable_json(&cluster->recoverable),
+                     "warnings", texts_json(cluster->warnings, cluster->warning_count),
+                     "incarnations", incarnations_json(cluster), "backups", backups);
 }
 
 json_t *

@@ -169,6 +169,9 @@ static void
 print_cluster(const InfoCluster *cluster, ByteWriter *text)
 {
     print(text, "\ncluster %s\n", cluster->name);
+    if (cluster->retention != NULL)
+        print(text, "  retention: %s%s\n", cluster->retention,
+              strcmp(cluster->retention, "none") == 0 ? ": nothing is ever deleted" : "");
     for (size_t i = 0; i < cluster->warning_count; i++)
         print(text, "  WARNING: %s\n", cluster->warnings[i]);
     for (size_t i = 0; i < cluster->incarnation_count; i++)
@@ -254,6 +257,8 @@ info_format_backup(const InfoBackup *entry, ByteWriter *text)
           fate->pack_count, fate->pack_count == 1 ? "" : "s");
     print(text, "%-16s %s\n%-16s %s\n", "data checksums", fate->data_checksums ? "on" : "off",
           "kept", entry->backup->kept ? "yes" : "no");
+    if (entry->backup->released)
+        print(text, "%-16s %s\n", "released", "yes: the policy decides");
     if (entry->backup->verified)
         print_time(text, "verified", entry->backup->verified_us);
     if (entry->backup->drilled)
