@@ -24,6 +24,7 @@ static const Command COMMANDS[] = {
      "let go of what the retention policy does not keep; --plan shows it"},
     {"keep", command_keep, "hold a backup, whatever the policy says"},
     {"release", command_release, "hand a backup back to the policy"},
+    {"collect", command_collect, "delete packs and WAL that no backup needs any more"},
     {"restore", command_restore,
      "put a backup into a directory, ready to recover to a point in time"},
     {"adopt", command_adopt, "let a restored clone archive under its own or the original's name"},

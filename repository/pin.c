@@ -224,3 +224,18 @@ pin_take_or_warn(Repository *repository, const char *cluster, const char *purpos
     *pin_out = take(&pin);
     return true;
 }
+
+bool
+pin_catalog_or_warn(Repository *repository, const char *cluster, const char *purpose,
+                    const Catalog *catalog, Pin **pin_out, CairnError *err)
+{
+    SCOPED_MEMORY BackupId *backups = calloc(catalog->count + 1, sizeof *backups);
+    size_t count = 0;
+    if (backups == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    for (size_t i = 0; i < catalog->count; i++) {
+        if (catalog->backups[i].presence == BACKUP_COMMITTED)
+            backups[count++] = catalog->backups[i].bid;
+    }
+    return pin_take_or_warn(repository, cluster, purpose, backups, count, pin_out, err);
+}

@@ -16,6 +16,7 @@
 #define PGCAIRN_REPOSITORY_PIN_H
 
 #include "repository/backup_id.h"
+#include "repository/catalog.h"
 #include "repository/host.h"
 #include "repository/repository.h"
 
@@ -51,6 +52,10 @@ SCOPED_TYPE(Pin, pin_release);
 bool pin_take_or_warn(Repository *repository, const char *cluster, const char *purpose,
                       const BackupId *backups, size_t count, Pin **pin_out,
                       CairnError *err) MUST_CHECK;
+
+/* The same for every backup of a catalog that readers may use. */
+bool pin_catalog_or_warn(Repository *repository, const char *cluster, const char *purpose,
+                         const Catalog *catalog, Pin **pin_out, CairnError *err) MUST_CHECK;
 
 /* A pin as a collector finds it. */
 typedef struct {

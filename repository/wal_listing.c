@@ -75,10 +75,9 @@ compare_u32(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-/* Names below `below`, ascending. values is malloc'ed (returned owned), never NULL on success. */
-static bool
-list_groups(const WalStore *store, const char *below, uint32_t **values_out, size_t *count_out,
-            CairnError *err)
+bool
+wal_store_groups(const WalStore *store, const char *below, uint32_t **values_out, size_t *count_out,
+                 CairnError *err)
 {
     GroupList list = {.values = malloc(sizeof *list.values), .capacity = 1};
 
@@ -97,7 +96,7 @@ list_groups(const WalStore *store, const char *below, uint32_t **values_out, siz
 bool
 wal_store_timelines(WalStore *store, uint32_t **timelines_out, size_t *count_out, CairnError *err)
 {
-    return list_groups(store, "", timelines_out, count_out, err);
+    return wal_store_groups(store, "", timelines_out, count_out, err);
 }
 
 /* Segments of one log, as a bitmap: a constant amount of memory, whatever is stored. */
@@ -197,7 +196,7 @@ wal_store_coverage(WalStore *store, uint32_t timeline, WalRun **runs_out, size_t
 
     snprintf(below, sizeof below, "/%08" PRIX32, timeline);
     bool done = segments != NULL && list.runs != NULL
-                    ? list_groups(store, below, &logs, &log_count, err)
+                    ? wal_store_groups(store, below, &logs, &log_count, err)
                     : cairn_error(err, CAIRN_INTERNAL, "out of memory");
     for (size_t i = 0; done && i < log_count; i++) {
         segments->store = store;
@@ -258,7 +257,7 @@ find_later_segment(WalStore *store, uint32_t timeline, uint64_t after, LaterSear
 
     *search = (LaterSearch){.store = store, .timeline = timeline, .after = after};
     snprintf(below, sizeof below, "/%08" PRIX32, timeline);
-    if (!list_groups(store, below, &logs, &count, err))
+    if (!wal_store_groups(store, below, &logs, &count, err))
         return false;
     while (count > 0 && !search->found && logs[count - 1] >= after / per_log) {
         count--;

@@ -19,6 +19,7 @@
 static void
 restore_free(Restore *restore)
 {
+    pin_release(restore->pin);
     if (restore->frames != NULL)
         frame_reader_free(restore->frames);
     if (restore->frame_source != NULL)
@@ -65,6 +66,14 @@ make_plan(Restore *restore, CairnError *err)
     restore->plan = restore->result->plan;
     restore->backup = restore->plan->backup->fate;
     return true;
+}
+
+static bool
+pin_backup(Restore *restore, CairnError *err)
+{
+    const RestoreOptions *options = restore->options;
+    return options->dry_run || pin_take_or_warn(options->repository, options->cluster, "restore",
+                                                &restore->backup->bid, 1, &restore->pin, err);
 }
 
 /* Both lead to the same directory; where one is missing, to the same name. */
@@ -269,10 +278,11 @@ prepare(Restore *restore, CairnError *err)
 {
     return plan_memory(restore, err) && choose_role(restore, err) &&
            restore_open_directory(restore, err) && restore_rescue_wal(restore, err) &&
-           make_plan(restore, err) && restore_check_replaced(restore, err) &&
-           restore_find_tail(restore, err) && check_wal(restore, err) &&
-           open_backup(restore, err) && restore_open_tablespaces(restore, err) &&
-           restore_make_ours(restore, err) && restore_check_space(restore, err);
+           make_plan(restore, err) && pin_backup(restore, err) &&
+           restore_check_replaced(restore, err) && restore_find_tail(restore, err) &&
+           check_wal(restore, err) && open_backup(restore, err) &&
+           restore_open_tablespaces(restore, err) && restore_make_ours(restore, err) &&
+           restore_check_space(restore, err);
 }
 
 static bool
