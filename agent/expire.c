@@ -42,13 +42,20 @@ describe_backup(const InfoBackup *entry)
     };
 }
 
+/* Backups that have a fate worth planning with; info's others are attempts. */
+static bool
+is_planned(const CatalogBackup *stored)
+{
+    return stored->presence != BACKUP_UNFINISHED && stored->presence != BACKUP_REVOKED;
+}
+
 static void
 describe_backups(Arena *arena, const InfoCluster *cluster, RetentionInput *input)
 {
     RetentionBackup *backups = arena_alloc(arena, (cluster->backup_count + 1) * sizeof *backups);
     for (size_t i = 0; i < cluster->backup_count; i++) {
         const CatalogBackup *stored = cluster->backups[i].backup;
-        if (stored->presence == BACKUP_UNFINISHED || stored->presence == BACKUP_REVOKED)
+        if (!is_planned(stored))
             continue;
         backups[input->backup_count++] = describe_backup(&cluster->backups[i]);
         if (stored->stored_us > input->newest_object_us)
@@ -88,6 +95,15 @@ describe_timelines(Arena *arena, const InfoCluster *cluster, RetentionInput *inp
     input->timelines = timelines;
 }
 
+static void
+describe_input(Info *info, size_t cluster_index, const RetentionPolicy *policy,
+               RetentionInput *input)
+{
+    *input = (RetentionInput){.policy = policy, .now_us = info->now_us};
+    describe_backups(info->arena, &info->clusters[cluster_index], input);
+    describe_timelines(info->arena, &info->clusters[cluster_index], input);
+}
+
 ExpirePlan *
 expire_plan(Repository *repository, const char *cluster, const RetentionPolicy *policy,
             unsigned accepted, CairnError *err)
@@ -98,12 +114,27 @@ expire_plan(Repository *repository, const char *cluster, const RetentionPolicy *
     if (plan->info == NULL)
         return NULL;
     plan->policy = *policy;
-    plan->input.policy = &plan->policy;
-    plan->input.now_us = plan->info->now_us;
-    describe_backups(plan->info->arena, &plan->info->clusters[0], &plan->input);
-    describe_timelines(plan->info->arena, &plan->info->clusters[0], &plan->input);
+    describe_input(plan->info, 0, &plan->policy, &plan->input);
     plan->plan = retention_plan_make(&plan->input, accepted);
     return take(&plan);
+}
+
+void
+expire_explain(Info *info, size_t cluster_index, const RetentionPolicy *policy)
+{
+    RetentionInput input = {0};
+    const InfoCluster *cluster = &info->clusters[cluster_index];
+    char text[RETENTION_TEXT_SIZE];
+    retention_policy_format(policy, text);
+    info_set_retention(info, cluster_index, text);
+    describe_input(info, cluster_index, policy, &input);
+    SCOPED(RetentionPlan) plan = retention_plan_make(&input, 0);
+    size_t planned = 0;
+    for (size_t i = 0; i < cluster->backup_count; i++) {
+        if (is_planned(cluster->backups[i].backup))
+            cluster->backups[i].own_moment_only = plan->decisions[planned++].isolated;
+    }
+    info_apply_retention(info, cluster_index);
 }
 
 void

@@ -20,7 +20,6 @@ typedef struct {
     Info *info; /* owned; of one cluster */
     RetentionPolicy policy;
     RetentionInput input;
-    const RetentionBackup *backups;
     RetentionPlan *plan; /* owned */
 } ExpirePlan;
 
@@ -30,6 +29,9 @@ const char *expire_policy_text(const ClusterConfig *cluster, const RepositoryCon
 /* accepted: as in retention_plan_make. */
 ExpirePlan *expire_plan(Repository *repository, const char *cluster, const RetentionPolicy *policy,
                         unsigned accepted, CairnError *err) MUST_CHECK;
+/* Lets info say what a policy means for what it shows: which backups are kept for their own moment
+ * alone, which WAL is missing because of that. The repository must be open still. */
+void expire_explain(Info *info, size_t cluster_index, const RetentionPolicy *policy);
 void expire_plan_free(ExpirePlan *plan);
 SCOPED_TYPE(ExpirePlan, expire_plan_free);
 

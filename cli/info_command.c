@@ -60,14 +60,12 @@ show_retention(Info *info, const CliSession *session)
         if (cluster == NULL)
             continue;
         RetentionPolicy policy;
-        char text[RETENTION_TEXT_SIZE];
         if (!retention_policy_parse(expire_policy_text(cluster, session->repository), &policy,
                                     &err)) {
             info_set_retention(info, i, err.message);
             continue;
         }
-        retention_policy_format(&policy, text);
-        info_set_retention(info, i, text);
+        expire_explain(info, i, &policy);
     }
 }
 
