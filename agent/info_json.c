@@ -40,7 +40,7 @@ timelines_json(const InfoIncarnation *incarnation)
         const InfoTimeline *timeline = &incarnation->timelines[i];
         const bool forked = timeline->parent != 0;
         json_array_append_new(
-            array, json_pack("{s:I, s:o, s:o, s:b, s:b, s:o, s:o}", "timeline",
+            array, json_pack("{s:I, s:o, s:o, s:b, s:b, s:o, s:o, s:o}", "timeline",
                              (json_int_t)timeline->timeline, "parent",
                              forked ? json_integer(timeline->parent) : json_null(), "fork_lsn",
                              forked ? json_lsn(timeline->fork_lsn) : json_null(), "is_leaf",
