@@ -145,6 +145,15 @@ def test_kept_backups_stay_for_their_own_moment_and_info_does_not_cry_wolf(sampl
     assert "retention: last 1" in text
 
     restored = workshop.restore(pgcairn, "--set", sample.bids[1], "--type=immediate")
+    # PostgreSQL reads ahead of what it replays, into what retention let go.
+    (gone,) = timeline["gone_by_retention"]
+    missing, path = gone["first_segment"], restored.data / "pg_wal" / "scratch"
+    assert "--hole-after=" in (restored.data / "postgresql.auto.conf").read_text()
+    pgcairn.get(missing, path, "--retry-timeout=0", expect=126)
+    pgcairn.get(missing, path, "--retry-timeout=0", f"--hole-after={missing}", expect=126)
+    (before,) = timeline["windows"][:1]
+    pgcairn.get(missing, path, "--retry-timeout=0", f"--hole-after={before['last_segment']}",
+                expect=1)
     restored.start_restored()
     assert restored.value("SELECT array_agg(n) FROM t") == [0]
 
