@@ -482,6 +482,21 @@ make_plan(const Planner *planner, const Choice *choice, CairnError *err)
     return take(&plan);
 }
 
+/* PostgreSQL reads ahead of what it replays, into a hole right behind the target too; it must be
+ * told that nothing is missing there. */
+static void
+note_hole(const WalArchive *archive, RestorePlan *plan)
+{
+    const uint32_t segment_size = plan->incarnation.wal_segment_size;
+    const uint64_t end_lsn = plan->unbroken_end_lsn;
+    if (plan->setting == NULL || plan->stop.end_lsn > end_lsn || end_lsn < segment_size)
+        return;
+    if (plan_stored_end(archive, plan->path, segment_size) <= end_lsn)
+        return;
+    wal_segment_name(plan->hole_after, timeline_history_at(plan->path, end_lsn - 1),
+                     wal_segment_before(end_lsn, segment_size), segment_size);
+}
+
 RestorePlan *
 plan_make(Repository *repository, const Catalog *catalog, const Target *target,
           const PlanOptions *options, CairnError *err)
@@ -522,6 +537,7 @@ plan_make(Repository *repository, const Catalog *catalog, const Target *target,
         plan->closed_by = closed_by;
         plan->unbroken_end_lsn =
             wal_archive_unbroken_end(archive, plan->path, plan->backup->fate->start_lsn);
+        note_hole(archive, plan);
     }
     return plan;
 }
