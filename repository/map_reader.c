@@ -304,9 +304,13 @@ descend(MapReader *reader, size_t depth, CairnError *err)
 {
     for (; depth < reader->depth; depth++) {
         MapNodeRef ref;
-        if (!next_child(&reader->steps[depth], &ref, err) ||
-            !load_step(reader, depth + 1, &ref, err))
+        Step *step = &reader->steps[depth];
+        if (!next_child(step, &ref, err))
             return false;
+        if (!load_step(reader, depth + 1, &ref, err))
+            return cairn_error_wrap(err, "files from '%.*s' on",
+                                    step->key_size > 0 ? (int)step->key_size - 1 : 0,
+                                    (const char *)step->key + 1);
     }
     reader->at_leaf_start = true;
     return true;

@@ -23,7 +23,7 @@ typedef struct {
     bool bounded;
 
     Range *ranges;
-    size_t count, capacity;
+    size_t count, capacity, most;
 
     /* Ranges that cover the pack in hand, and the backups behind them. */
     Range *active;
@@ -139,6 +139,8 @@ add_range(Pass *pass, const RefsRange *from, uint32_t backup, CairnError *err)
     if (pass->count == pass->capacity && !grow(pass, err))
         return false;
     pass->ranges[pass->count++] = range;
+    if (pass->count > pass->most)
+        pass->most = pass->count;
     return true;
 }
 
@@ -261,7 +263,7 @@ free_pass(Pass *pass)
 }
 
 bool
-refs_sweep(const RefsSweep *sweep, uint32_t *passes_out, CairnError *err)
+refs_sweep(const RefsSweep *sweep, RefsSweepFigures *figures_out, CairnError *err)
 {
     __attribute__((cleanup(free_pass))) Pass pass = {.sweep = sweep};
     uint32_t passes = 0;
@@ -273,7 +275,7 @@ refs_sweep(const RefsSweep *sweep, uint32_t *passes_out, CairnError *err)
             return false;
         pass.from = pass.until;
     } while (pass.bounded);
-    if (passes_out != NULL)
-        *passes_out = passes;
+    if (figures_out != NULL)
+        *figures_out = (RefsSweepFigures){passes, pass.most};
     return true;
 }

@@ -34,7 +34,13 @@ typedef struct {
 
 enum { REFS_SWEEP_RANGES = 65536 };
 
-/* passes_out (may be NULL): how often the summaries were read. */
-bool refs_sweep(const RefsSweep *sweep, uint32_t *passes_out, CairnError *err) MUST_CHECK;
+/* For tests and figures. */
+typedef struct {
+    uint32_t passes;    /* how often the summaries were read */
+    size_t most_ranges; /* in memory at a time */
+} RefsSweepFigures;
+
+/* figures_out may be NULL. */
+bool refs_sweep(const RefsSweep *sweep, RefsSweepFigures *figures_out, CairnError *err) MUST_CHECK;
 
 #endif

@@ -110,6 +110,22 @@ report_damaged(VerifyReport *report, const CatalogBackup *backup)
         arena_strdup(report->arena, backup->fate->label);
 }
 
+/* Nothing is wrong with it in what this run has read; but it read not all, and damage that was
+ * found before may stand. */
+static bool
+count_good(Verify *verify, const CatalogBackup *backup, CairnError *err)
+{
+    SCOPED_DAMAGED_PACKS DamagedPacks known = {0};
+    if (backup->damage_count > 0 &&
+        !damage_read(verify->repository, verify->options->cluster, &backup->bid, &known, err))
+        return false;
+    if (known.standing)
+        report_damaged(verify->report, backup);
+    else
+        verify->report->good_backup_count++;
+    return true;
+}
+
 /* *added_out: evidence was written that carries the number of a sampled run. */
 static bool
 conclude_backup(Verify *verify, uint32_t index, bool *added_out, CairnError *err)
@@ -129,11 +145,12 @@ conclude_backup(Verify *verify, uint32_t index, bool *added_out, CairnError *err
     }
     if (check->unproven)
         return true; /* nothing is proven either way */
-    verify->report->good_backup_count++;
-    if (verify->options->scope == VERIFY_QUICK)
-        return true;
-    *added_out = true;
-    return record_proof(verify, index, err);
+    if (verify->options->scope != VERIFY_QUICK) {
+        *added_out = true;
+        if (!record_proof(verify, index, err))
+            return false;
+    }
+    return count_good(verify, backup, err);
 }
 
 /* Where no backup got evidence of a sampled run, a note says that it took place: else an unreadable

@@ -22,6 +22,7 @@ struct WalArchiveReader {
     WalReader *records;
     WalSegmentReader *segment;
     uint64_t segment_number; /* of segment; meaningless when it is NULL */
+    uint64_t end_lsn;        /* nothing from here on is looked at */
 };
 
 static uint32_t
@@ -306,6 +307,10 @@ archive_page(void *context, uint64_t lsn, uint8_t page[8192], bool *present_out,
     const uint32_t segment_size = segment_size_of(reader->archive);
     const uint64_t number = wal_segment_of(lsn, segment_size);
 
+    if (lsn >= reader->end_lsn) {
+        *present_out = false;
+        return true;
+    }
     if (reader->segment == NULL || reader->segment_number != number) {
         const uint32_t timeline = wal_archive_reader_timeline(reader, lsn);
         wal_segment_reader_free(take(&reader->segment));
@@ -337,6 +342,7 @@ wal_archive_read(WalArchive *archive, const TimelineHistory *path, uint64_t star
     }
     reader->archive = archive;
     reader->path = path;
+    reader->end_lsn = UINT64_MAX;
     reader->records =
         wal_reader_new(archive_page, reader, incarnation->major, incarnation->wal_segment_size,
                        incarnation->system_id, start_lsn, seek, err);
@@ -383,6 +389,7 @@ read_tail(WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn, 
 
     if (reader == NULL)
         return false;
+    reader->end_lsn = end_lsn; /* what lies behind it may be damaged */
     while (found) {
         if (!wal_reader_next(reader->records, &record, &found, err))
             return false;
