@@ -130,17 +130,16 @@ typedef struct {
     const char *below;
     uint64_t segment;
     const char *labels; /* who needs it */
-    bool quick_sees_absence;
 } Victim;
 
 static const Victim victims[] = {
-    {"data pack", FIRST, "p/000/00000000", 0, "first, second, third", true},
-    {"map pack of the first", FIRST, "m/00000000", 0, "first", true},
-    {"map pack with a shared leaf", SECOND, "m/00000000", 0, "second, third", true},
-    {"map pack of the third", THIRD, "m/00000000", 0, "third", true},
-    {"reference summary", SECOND, "refs", 0, "second", true},
-    {"WAL of a backup", -1, NULL, 3, "second", true},
-    {"WAL between backups", -1, NULL, 4, "", true},
+    {"data pack", FIRST, "p/000/00000000", 0, "first, second, third"},
+    {"map pack of the first", FIRST, "m/00000000", 0, "first"},
+    {"map pack with a shared leaf", SECOND, "m/00000000", 0, "second, third"},
+    {"map pack of the third", THIRD, "m/00000000", 0, "third"},
+    {"reference summary", SECOND, "refs", 0, "second"},
+    {"WAL of a backup", -1, NULL, 3, "second"},
+    {"WAL between backups", -1, NULL, 4, ""},
 };
 
 static const struct {
@@ -151,6 +150,7 @@ static const struct {
     {"header flipped", mutilate_header, FINDING_DAMAGED},
     {"middle flipped", mutilate_middle, FINDING_DAMAGED},
     {"trailer flipped", mutilate_trailer, FINDING_DAMAGED},
+    {"digest flipped", mutilate_digest, FINDING_DAMAGED},
     {"cut", mutilate_cut, FINDING_DAMAGED},
     {"emptied", mutilate_empty, FINDING_DAMAGED},
     {"appended to", mutilate_append, FINDING_DAMAGED},
@@ -194,12 +194,8 @@ test_each_damage_to_each_object_is_named_with_all_who_need_it(void **state)
             assert_non_null(fixture);
             verify_fixture_open(fixture);
             const char *name = name_of(fixture, &victims[v]);
-            const char *other = victims[v].backup < 0
-                                    ? verify_fixture_segment(fixture, 6)
-                                    : verify_fixture_name(&fixture->bids[FIRST], "fate");
-            /* A backup whose fate is gone needs nothing: swap with what nobody rests on. */
-            if (victims[v].backup >= 0)
-                other = verify_fixture_segment(fixture, 6);
+            /* Swapped with what no backup rests on. */
+            const char *other = verify_fixture_segment(fixture, 6);
             damages[d].mutilate(fixture, name, other);
             SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_FULL, 0);
             expect_found(report, name, &victims[v], d);
@@ -295,7 +291,6 @@ test_damaged_wal_of_a_backup_ends_its_proof(void **state)
     assert_true(is_verified(fixture, SECOND));
 }
 
-/* What a run of samples found, and when. */
 static void
 test_samples_read_everything_in_exactly_n_runs(void **state)
 {
@@ -564,7 +559,6 @@ test_a_backup_made_meanwhile_on_a_damaged_pack_learns_of_it(void **state)
 {
     VerifyFixture *fixture = *state;
     Writer writer = {.fixture = fixture};
-    /* Made before the damage: the fixture reads the pack's map. */
     verify_fixture_on_open(fixture, commit_on_open, &writer);
     mutilate_middle(fixture, pack_of_first(fixture), NULL);
     SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_FULL, 0);
@@ -585,6 +579,25 @@ test_a_map_that_leads_beyond_its_reference_summary_is_damaged(void **state)
     assert_string_equal(report->findings[0].backups, "careless");
     assert_non_null(strstr(report->findings[0].text, "does not name"));
     assert_true(look_up(fixture, &bid).damaged);
+}
+
+static void
+test_a_damaged_history_file_touches_who_ends_on_its_timeline(void **state)
+{
+    VerifyFixture *fixture = *state;
+    static const char history[] = "1\t0/680000\tno recovery target specified\n";
+    char name[STORAGE_NAME_LIMIT], *end;
+    wal_fixture_store(&fixture->wal, "00000002.history", history, sizeof history - 1);
+    snprintf(name, sizeof name, "%s", verify_fixture_segment(fixture, 1));
+    end = strstr(name, "/00000001/");
+    assert_non_null(end);
+    memcpy(end, "/00000002/history", sizeof "/00000002/history");
+    mutilate_body(fixture, name, NULL);
+    SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_FULL, 0);
+    const VerifyFinding *finding = verify_find(report, name);
+    assert_non_null(finding);
+    assert_string_equal(finding->backups, ""); /* all of ours end on timeline 1 */
+    assert_int_equal(report->good_backup_count, 3);
 }
 
 static void
@@ -662,6 +675,7 @@ main(void)
         VERIFY_TEST(test_what_is_lost_while_one_of_several_expires_is_a_finding),
         VERIFY_TEST(test_a_backup_made_meanwhile_on_a_damaged_pack_learns_of_it),
         VERIFY_TEST(test_a_map_that_leads_beyond_its_reference_summary_is_damaged),
+        VERIFY_TEST(test_a_damaged_history_file_touches_who_ends_on_its_timeline),
         VERIFY_TEST(test_one_backup_is_read_with_its_wal_and_nothing_else),
         VERIFY_TEST(test_findings_beyond_the_list_are_counted_and_keep_their_kind),
     };

@@ -354,6 +354,13 @@ mutilate_trailer(const VerifyFixture *fixture, const char *name, const char *oth
     flip(fixture, name, true, 40);
 }
 
+void
+mutilate_digest(const VerifyFixture *fixture, const char *name, const char *other)
+{
+    (void)other;
+    flip(fixture, name, true, 1);
+}
+
 static void
 resize(const VerifyFixture *fixture, const char *name, size_t of, int more)
 {

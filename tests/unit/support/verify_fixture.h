@@ -44,8 +44,8 @@ const char *verify_fixture_name(const BackupId *bid, const char *below);
 const char *verify_fixture_segment(const VerifyFixture *fixture, uint64_t segment);
 
 typedef void Mutilate(const VerifyFixture *fixture, const char *name, const char *other);
-Mutilate mutilate_header, mutilate_body, mutilate_middle, mutilate_trailer, mutilate_cut,
-    mutilate_empty, mutilate_append, mutilate_swap, mutilate_remove;
+Mutilate mutilate_header, mutilate_body, mutilate_middle, mutilate_trailer, mutilate_digest,
+    mutilate_cut, mutilate_empty, mutilate_append, mutilate_swap, mutilate_remove;
 
 /* Objects in the repository. */
 size_t verify_fixture_count(const VerifyFixture *fixture);
