@@ -1,6 +1,5 @@
 #include "repository/verify_intern.h"
 
-#include "common/cancel.h"
 #include "repository/evidence.h"
 
 #include <inttypes.h>
