@@ -245,12 +245,31 @@ apply_claims(Collect *collect, const Pins *pins, const OpenIntents *intents)
     }
 }
 
+static bool
+read_all_marks(Collect *collect, bool doomed_only, CairnError *err)
+{
+    for (size_t i = 0; i < collect->count; i++) {
+        CollectBackup *backup = &collect->backups[i];
+        if (backup->fate != FATE_OPEN && (!doomed_only || backup->doomed) &&
+            (!cancel_check(err) || !read_marks(collect, backup, err)))
+            return false;
+    }
+    return true;
+}
+
+/*
+ * With doomed_only (look 3) the marks come first: a backup whose marks say expire after it is
+ * doomed stays so, and from then on the doomed object keeps readers away. In the other order an
+ * un-expire that had looked before we doomed could let a reader in after we read the pins, and an
+ * expire hide that from us.
+ */
 bool
 collect_look(Collect *collect, bool doomed_only, CairnError *err)
 {
     SCOPED_PINS pins = {0};
     SCOPED_INTENTS intents = {0};
-    if (!pins_read(collect->repository, collect->cluster, &pins, err))
+    if ((doomed_only && !read_all_marks(collect, true, err)) ||
+        !pins_read(collect->repository, collect->cluster, &pins, err))
         return stop(err, "a pin");
     if (!list_backups(collect, err))
         return false;
@@ -264,12 +283,8 @@ collect_look(Collect *collect, bool doomed_only, CairnError *err)
             (!cancel_check(err) || !read_fate(collect, &collect->backups[i], err)))
             return false;
     }
-    for (size_t i = 0; i < collect->count; i++) {
-        CollectBackup *backup = &collect->backups[i];
-        if (backup->fate != FATE_OPEN && (!doomed_only || backup->doomed) &&
-            (!cancel_check(err) || !read_marks(collect, backup, err)))
-            return false;
-    }
+    if (!doomed_only && !read_all_marks(collect, false, err))
+        return false;
     apply_claims(collect, &pins, &intents);
     return true;
 }
