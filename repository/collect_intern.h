@@ -98,6 +98,7 @@ bool collect_spare(Collect *collect, CollectBackup *backup, CairnError *err) MUS
 bool collect_condemn_new(Collect *collect, CairnError *err) MUST_CHECK;
 /* This run's own list of what it is to sweep. */
 bool collect_condemn_ripe(Collect *collect, CairnError *err) MUST_CHECK;
+/* Those that say nothing any more, and what dead runs left beside them. */
 bool collect_remove_lists(Collect *collect, CairnError *err) MUST_CHECK;
 /* What is condemned and not deleted, and when that will be. */
 bool collect_report_waiting(Collect *collect, CairnError *err) MUST_CHECK;

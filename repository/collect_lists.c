@@ -4,9 +4,11 @@
  */
 #include "repository/collect_intern.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const int64_t CLOCK_SKEW_US = INT64_C(300) * 1000000;
+static const int64_t LEFTOVER_AGE_US = INT64_C(86400) * 1000000;
 
 static int64_t
 now_us(const Collect *collect)
@@ -206,20 +208,49 @@ says_nothing(const Collect *collect, const CondemnedList *list)
     return true;
 }
 
+/* Where a run died before its list was there, or left a temporary file. */
+static StorageListNext
+tidy_run(void *context, const StorageEntry *entry, CairnError *err)
+{
+    const Collect *collect = context;
+    Storage *storage = repository_storage(collect->repository);
+    char prefix[STORAGE_NAME_LIMIT + 256];
+    if (!entry->is_directory)
+        return STORAGE_LIST_GO_ON;
+    const int size = snprintf(prefix, sizeof prefix, "c/%s/gc/%s", collect->cluster, entry->name);
+    if (size < 0 || size >= STORAGE_NAME_LIMIT)
+        return STORAGE_LIST_GO_ON; /* no name of ours is so long */
+    return storage_sweep(storage, prefix, now_us(collect) - LEFTOVER_AGE_US, err) &&
+                   storage_prune(storage, prefix, err)
+               ? STORAGE_LIST_GO_ON
+               : STORAGE_LIST_FAILED;
+}
+
+/* Leftovers of others are a day old before they go: their writer may be alive, and would fail. */
+static bool
+tidy_runs(Collect *collect, CairnError *err)
+{
+    char prefix[STORAGE_NAME_LIMIT];
+    Storage *storage = repository_storage(collect->repository);
+    const int64_t before_us = now_us(collect) - LEFTOVER_AGE_US;
+    snprintf(prefix, sizeof prefix, "c/%s/pin", collect->cluster);
+    if (!storage_sweep(storage, prefix, before_us, err))
+        return false;
+    snprintf(prefix, sizeof prefix, "c/%s/gc", collect->cluster);
+    return storage_sweep(storage, prefix, before_us, err) &&
+           storage_list(storage, prefix, tidy_run, collect, err);
+}
+
 bool
 collect_remove_lists(Collect *collect, CairnError *err)
 {
-    char prefix[STORAGE_NAME_LIMIT];
     for (size_t i = 0; i < collect->lists.count; i++) {
         const CondemnedList *list = &collect->lists.lists[i];
-        if (!says_nothing(collect, list))
-            continue;
-        snprintf(prefix, sizeof prefix, "c/%s/gc/%s", collect->cluster, list->run);
-        if (!condemned_remove(collect->repository, collect->cluster, list, err) ||
-            !storage_prune(repository_storage(collect->repository), prefix, err))
+        if (says_nothing(collect, list) &&
+            !condemned_remove(collect->repository, collect->cluster, list, err))
             return cairn_error_wrap(err, "unable to remove a condemn list");
     }
-    return true;
+    return tidy_runs(collect, err);
 }
 
 bool

@@ -1,5 +1,6 @@
 #include "repository/collect.h"
 
+#include "common/log.h"
 #include "repository/fate.h"
 #include "repository/incarnation.h"
 #include "repository/pin.h"
@@ -365,5 +366,6 @@ main(void)
         cmocka_unit_test(test_a_dry_run_counts_wal),
         cmocka_unit_test(test_segments_that_come_during_the_run_stay),
     };
+    log_set_level(LOG_LEVEL_ERROR);
     return cmocka_run_group_tests_name("collect_wal", tests, NULL, NULL);
 }
