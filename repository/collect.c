@@ -225,7 +225,8 @@ round_once(Collect *collect, bool *freed_out, CairnError *err)
     collect->short_of_space = false;
     const bool works = has_work(collect);
     if ((works && !retry_with_reserve(collect, collect_condemn_ripe, err)) ||
-        !collect_look(collect, false, err) || !collect_protect_roots(collect, err))
+        !collect_look(collect, false, err) || !collect_protect_roots(collect, err) ||
+        !collect_spare_new(collect, err))
         return false;
     if (works && (!doom(collect, err) || !collect_look(collect, true, err) ||
                   !give_back(collect, err) || !collect_protect_roots(collect, err)))

@@ -31,6 +31,7 @@ typedef struct {
     bool protects;  /* its packs and what its summary names are out of `sweep` */
     bool ripe;      /* dead, and condemned long enough ago */
     bool doomed;    /* by this run */
+    bool chosen;    /* it was known when `sweep` was chosen */
     bool has_floor; /* OPEN: floor_lsn is known. COMMITTED: floor_lsn is where it starts */
     uint64_t floor_lsn, stop_lsn;
     uint64_t system_id; /* of COMMITTED, and of OPEN with an intent */
@@ -94,6 +95,9 @@ bool collect_choose_sweep(Collect *collect, CairnError *err) MUST_CHECK;
 /* Out of `sweep`: a dead backup that does not go in this round may still come back, whole. One
    whose summary is damaged never comes back (collect_unexpire.c): it spares its own packs only. */
 bool collect_spare(Collect *collect, CollectBackup *backup, CairnError *err) MUST_CHECK;
+/* The same for backups that were made and expired since `sweep` was chosen: this run does not doom
+   them, so they may be un-expired, with packs of a dead attempt that they salvaged. */
+bool collect_spare_new(Collect *collect, CairnError *err) MUST_CHECK;
 /* What no list names yet gets one, and its grace begins. */
 bool collect_condemn_new(Collect *collect, CairnError *err) MUST_CHECK;
 /* This run's own list of what it is to sweep. */

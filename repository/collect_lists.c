@@ -107,8 +107,21 @@ collect_choose_sweep(Collect *collect, CairnError *err)
     for (size_t i = 0; i < collect->count; i++) {
         CollectBackup *backup = &collect->backups[i];
         const bool condemnable = collect_is_condemnable(backup);
+        backup->chosen = true;
         backup->ripe = condemnable && (at_once || is_listed(collect, &backup->bid, true));
         if (condemnable && !backup->ripe && backup->fate != FATE_OPEN &&
+            !collect_spare(collect, backup, err))
+            return false;
+    }
+    return true;
+}
+
+bool
+collect_spare_new(Collect *collect, CairnError *err)
+{
+    for (size_t i = 0; i < collect->count; i++) {
+        CollectBackup *backup = &collect->backups[i];
+        if (!backup->chosen && backup->fate == FATE_COMMITTED && !collect_is_root(backup) &&
             !collect_spare(collect, backup, err))
             return false;
     }
