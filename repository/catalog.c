@@ -73,11 +73,12 @@ static StorageListNext
 list_backup(void *context, const StorageEntry *entry, CairnError *err)
 {
     BackupListing *listing = context;
-    if (strcmp(entry->name, "fate") == 0)
+    if (strcmp(entry->name, "fate") == 0) {
         listing->has_fate = true;
-    else if (strncmp(entry->name, "ev.", 3) == 0)
+        listing->backup->stored_us = entry->modified_us;
+    } else if (strncmp(entry->name, "ev.", 3) == 0) {
         note_evidence(listing, entry);
-    else if (!mark_names_add(&listing->marks, entry->name, err)) {
+    } else if (!mark_names_add(&listing->marks, entry->name, err)) {
         cairn_error_wrap(err, "backup %s", listing->backup->bid.text);
         return STORAGE_LIST_FAILED;
     }
@@ -141,6 +142,8 @@ read_backup(Repository *repository, const char *cluster, Catalog *catalog, Catal
         return true;
     }
     backup->kept = marks.kept;
+    backup->released = marks.released;
+    backup->pending = marks.pending;
     if (!backup->fate->committed)
         backup->presence = BACKUP_REVOKED;
     else

@@ -97,7 +97,10 @@ mark_state(Repository *repository, const char *cluster, const BackupId *bid, Mar
         if (!read_kind(repository, cluster, bid, names->numbers[i], &kind, err))
             return false;
         if (kind == MARK_KEEP || kind == MARK_RELEASE) {
-            state.kept = hold_decided ? state.kept : kind == MARK_KEEP;
+            if (!hold_decided) {
+                state.kept = kind == MARK_KEEP;
+                state.released = kind == MARK_RELEASE;
+            }
             hold_decided = true;
         } else if (!life_decided) {
             state.expired = kind == MARK_EXPIRE;

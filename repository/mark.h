@@ -42,6 +42,7 @@ typedef struct {
     bool expired; /* the highest of its kind is expire: for collectors the backup is gone */
     bool pending; /* it is unexpire-pending: expired for readers, alive for collectors */
     bool kept;
+    bool released; /* looked at by a person, and handed to the policy like any other */
     uint32_t next; /* the number after the highest listed mark */
 } MarkState;
 
