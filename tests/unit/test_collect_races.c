@@ -1,4 +1,5 @@
 /* Somebody else acts in the middle of a run, at every storage call. */
+#include "common/log.h"
 #include "repository/claim.h"
 #include "repository/collect.h"
 #include "repository/fate.h"
@@ -260,5 +261,6 @@ main(void)
         cmocka_unit_test(test_promises_hold_whoever_acts_in_the_middle_of_a_run),
         cmocka_unit_test(test_unexpire_keeps_it_whole_or_refuses_whatever_comes_in_between),
     };
+    log_set_level(LOG_LEVEL_ERROR);
     return cmocka_run_group_tests_name("collect_races", tests, NULL, NULL);
 }
