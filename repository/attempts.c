@@ -143,55 +143,60 @@ remove_packs(Repository *repository, const char *cluster, const BackupId *bid, b
     return sweep(repository, prefix, err);
 }
 
+/*
+ * May the packs go? Yes where the fate says that its own writer removes them; such an attempt is
+ * nobody's salvage source. What anybody else revoked may be one by now, and what has no fate may
+ * still get one.
+ */
 static bool
-is_revoked(Repository *repository, const char *cluster, const BackupId *bid)
+packs_may_go(Repository *repository, const char *cluster, const BackupId *bid)
 {
     CairnError ignored = {0};
     SCOPED(Fate) fate = fate_read(repository, cluster, bid, NULL, &ignored);
-    return fate != NULL && !fate->committed;
+    return fate != NULL && !fate->committed && fate->packs_go;
 }
 
-/* The fate first; packs go only when it says REVOKED, by us or by somebody else. */
+/* The fate first; packs go only when it says so. Taken already and not by us: left as it is. */
 static bool
-revoke_and_remove(Repository *repository, const char *cluster, const BackupId *bid,
-                  const char *token, const char *reason, CairnError *err)
+abandon_and_remove(Repository *repository, const char *cluster, const BackupId *bid,
+                   const char *token, const char *reason, CairnError *err)
 {
-    if (!fate_revoke(repository, cluster, bid, token, reason, err)) {
-        if (err->kind != CAIRN_CONFLICT || !is_revoked(repository, cluster, bid))
+    if (!fate_abandon(repository, cluster, bid, token, reason, err)) {
+        if (err->kind != CAIRN_CONFLICT || !packs_may_go(repository, cluster, bid))
             return false;
         cairn_error_clear(err);
     }
     return remove_packs(repository, cluster, bid, false, err);
 }
 
-/*
- * On a full disk something must go before the revocation finds room. Of our own attempt that is
- * everything: only this process could have committed it, and it is giving up. Of another's only
- * temporary files: its process seems to be gone, but containers may share a host name and machines
- * an id, and a writer that lives after all could still commit.
- */
-static void
-give_up(Repository *repository, const char *cluster, const BackupId *bid, const char *token,
-        const char *reason, bool is_ours)
+static bool
+has_no_fate(Repository *repository, const char *cluster, const BackupId *bid)
 {
     CairnError err = {0};
-    bool done = revoke_and_remove(repository, cluster, bid, token, reason, &err);
-    if (!done && err.kind == CAIRN_NO_SPACE) {
-        CairnError second = {0};
-        if (remove_packs(repository, cluster, bid, !is_ours, &second)) {
-            cairn_error_clear(&err);
-            done = revoke_and_remove(repository, cluster, bid, token, reason, &err);
-        }
-    }
-    if (!done)
-        log_debug("attempt %s is left as it is: %s", bid->text, err.message);
+    SCOPED(Fate) fate = fate_read(repository, cluster, bid, NULL, &err);
+    return fate == NULL && err.kind == CAIRN_NOT_FOUND;
 }
 
+/*
+ * On a full disk something must go before the revocation finds room. Of our own attempt that is
+ * everything: only this process could commit it, and it is giving up; and without a fate it is
+ * nobody's salvage source.
+ */
 void
 attempts_abandon(Repository *repository, const char *cluster, const BackupId *bid,
                  const char *token, const char *reason)
 {
-    give_up(repository, cluster, bid, token, reason, true);
+    CairnError err = {0};
+    bool done = abandon_and_remove(repository, cluster, bid, token, reason, &err);
+    if (!done && err.kind == CAIRN_NO_SPACE && has_no_fate(repository, cluster, bid)) {
+        CairnError second = {0};
+        if (remove_packs(repository, cluster, bid, false, &second)) {
+            cairn_error_clear(&err);
+            done = abandon_and_remove(repository, cluster, bid, token, reason, &err);
+        }
+    }
+    if (!done)
+        log_debug("attempt %s is left as it is: %s", bid->text, err.message);
 }
 
 /* True when the intent says that its process was one of this host and is gone. */
@@ -213,6 +218,12 @@ is_dead(Repository *repository, const char *cluster, const BackupId *bid, char t
     return true;
 }
 
+/*
+ * The fate and the temporary files: its packs are salvage from now on, and a collector's business.
+ * Its process seems to be gone, but containers may share a host name and machines an id, and a
+ * writer that lives after all finds its slot taken. On a full disk it stays undecided, which keeps
+ * what it may need.
+ */
 static bool
 revoke_if_dead(Repository *repository, const char *cluster, const BackupId *bid, CairnError *err)
 {
@@ -220,15 +231,26 @@ revoke_if_dead(Repository *repository, const char *cluster, const BackupId *bid,
     char token[17] = "";
     if (!is_dead(repository, cluster, bid, token, &dead, err))
         return false;
-    if (dead) {
-        log_info("revoking the dead attempt %s of this host", bid->text);
-        give_up(repository, cluster, bid, token, "its process is gone", false);
-    }
+    if (!dead)
+        return true;
+    log_info("revoking the dead attempt %s of this host", bid->text);
+    CairnError ignored = {0};
+    if (!fate_revoke(repository, cluster, bid, token, "its process is gone", &ignored))
+        log_debug("attempt %s is left as it is: %s", bid->text, ignored.message);
+    cairn_error_clear(&ignored);
+    if (!remove_packs(repository, cluster, bid, true, &ignored))
+        log_debug("temporary files of attempt %s stay: %s", bid->text, ignored.message);
     return true;
 }
 
 /* What can be told of an attempt from its fate alone. */
-typedef enum { ATTEMPT_OPEN, ATTEMPT_REVOKED, ATTEMPT_COMMITTED, ATTEMPT_UNREADABLE } AttemptState;
+typedef enum {
+    ATTEMPT_OPEN,
+    ATTEMPT_REVOKED,   /* by somebody else: its packs may be salvage */
+    ATTEMPT_ABANDONED, /* by its own writer */
+    ATTEMPT_COMMITTED,
+    ATTEMPT_UNREADABLE
+} AttemptState;
 
 /* Only a storage that does not answer is a failure. */
 static bool
@@ -237,7 +259,9 @@ attempt_state(Repository *repository, const char *cluster, const BackupId *bid,
 {
     SCOPED(Fate) fate = fate_read(repository, cluster, bid, fate_sha256_out, err);
     if (fate != NULL) {
-        *state_out = fate->committed ? ATTEMPT_COMMITTED : ATTEMPT_REVOKED;
+        *state_out = fate->committed  ? ATTEMPT_COMMITTED
+                     : fate->packs_go ? ATTEMPT_ABANDONED
+                                      : ATTEMPT_REVOKED;
         return true;
     }
     *state_out = err->kind == CAIRN_NOT_FOUND ? ATTEMPT_OPEN : ATTEMPT_UNREADABLE;
@@ -281,7 +305,7 @@ attempts_revoke_dead(Repository *repository, const char *cluster, CairnError *er
                 return false;
             continue;
         }
-        /* Who revoked an attempt may have died before its packs were gone. Backups come in between
+        /* A writer that gave up may have died before its packs were gone. Backups come in between
            sooner or later, so it is enough to look at those after the newest one, and a long
            history costs nothing. */
         AttemptState state;
@@ -291,30 +315,9 @@ attempts_revoke_dead(Repository *repository, const char *cluster, CairnError *er
             return false;
         committed_seen = state == ATTEMPT_COMMITTED;
         CairnError ignored = {0};
-        if (state == ATTEMPT_REVOKED &&
+        if (state == ATTEMPT_ABANDONED &&
             !remove_packs(repository, cluster, &ids[i], false, &ignored))
-            log_debug("packs of the revoked attempt %s stay: %s", ids[i].text, ignored.message);
-    }
-    return true;
-}
-
-/* Somebody else may have taken it meanwhile: then it is decided as well. */
-static bool
-fence_if_dead(Repository *repository, const char *cluster, const BackupId *bid, CairnError *err)
-{
-    bool dead = false;
-    char token[17] = "";
-    if (!is_dead(repository, cluster, bid, token, &dead, err))
-        return false;
-    if (!dead)
-        return true;
-    log_info("revoking the dead attempt %s of this host", bid->text);
-    if (!fate_revoke(repository, cluster, bid, token, "its process is gone", err)) {
-        /* On a full disk it stays undecided, which keeps what it may need: a collector that is to
-           make room must not fail for that. */
-        if (err->kind != CAIRN_CONFLICT && err->kind != CAIRN_NO_SPACE)
-            return false;
-        cairn_error_clear(err);
+            log_debug("packs of the abandoned attempt %s stay: %s", ids[i].text, ignored.message);
     }
     return true;
 }
@@ -329,7 +332,7 @@ attempts_fence_dead(Repository *repository, const char *cluster, CairnError *err
     for (size_t i = 0; i < count; i++) {
         bool named;
         if (!fate_is_named(repository, cluster, &ids[i], &named, err) ||
-            (!named && !fence_if_dead(repository, cluster, &ids[i], err)))
+            (!named && !revoke_if_dead(repository, cluster, &ids[i], err)))
             return false;
     }
     return true;

@@ -2,7 +2,9 @@
  * Attempts at backups: their ids, dead ones of this host, and giving one up.
  *
  * Safety rests on the single-use fate: an attempt whose fate says REVOKED can never become a
- * backup, so its own packs may go. Attempts of other hosts are never touched and never waited for.
+ * backup. Its packs may belong to other backups by then (salvage), so only its own writer removes
+ * them, under a fate that says so, and else a collector. Attempts of other hosts are never touched
+ * and never waited for.
  */
 #ifndef PGCAIRN_REPOSITORY_ATTEMPTS_H
 #define PGCAIRN_REPOSITORY_ATTEMPTS_H
@@ -20,22 +22,19 @@ bool attempts_next_id(Repository *repository, const char *cluster, BackupId *id_
                       CairnError *err) MUST_CHECK;
 
 /*
- * Takes the fate of every unfinished attempt whose process on this very host is gone, and removes
- * its packs; and the packs of attempts that were revoked since the newest backup, where whoever
- * revoked them died before that.
+ * Takes the fate of every unfinished attempt whose process on this very host is gone: it can never
+ * become a backup then; its packs stay, for salvage and for the collector. And removes the packs of
+ * attempts that were abandoned since the newest backup, where their writer died before that.
  */
 bool attempts_revoke_dead(Repository *repository, const char *cluster, CairnError *err) MUST_CHECK;
 
-/*
- * The fate alone: an attempt that is taken so can never become a backup; its packs stay for salvage
- * and for the collector.
- */
+/* The fates alone. */
 bool attempts_fence_dead(Repository *repository, const char *cluster, CairnError *err) MUST_CHECK;
 
 /*
- * Gives up our own attempt: revoke, then remove its packs, so that a full disk is not full for the
- * next run as well. Never fails: what cannot be done now (the disk may be full or gone) the next
- * run on this host does.
+ * Gives up our own attempt: take its fate, then remove its packs, so that a full disk is not full
+ * for the next run as well. Never fails: what cannot be done now (the disk may be full or gone) the
+ * next run on this host does. Where somebody else took the fate the packs stay.
  */
 void attempts_abandon(Repository *repository, const char *cluster, const BackupId *bid,
                       const char *token, const char *reason);

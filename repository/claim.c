@@ -64,6 +64,8 @@ check_salvage(Repository *repository, const char *cluster, const BackupId *bid, 
     }
     if (fate->committed)
         return refuse(bid, "is a backup, not a dead attempt", err);
+    if (fate->packs_go)
+        return refuse(bid, "was given up by its own writer, which removes its packs", err);
     return check_not_doomed(repository, cluster, bid, err);
 }
 

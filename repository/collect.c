@@ -10,7 +10,7 @@
  *   look 2    all again, freshly; what is alive now goes off    writers who came before our list
  *   doom      doomed.<run> below every dead backup that goes    the point of no return: readers and
  *                                                               un-expire refuse
- *   look 3    pins, intents, fates, and marks of the doomed;    who came before doom keeps it
+ *   look 3    marks of the doomed, pins, intents, fates;        who came before doom keeps it
  * whole, what is alive now is given back                   only our own doomed object goes sweep
  * WAL, packs, then summary, intent, doomed of the dead, then lists that say nothing any more
  *

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { RESERVE_SIZE = 256 << 10, RESERVE_PIECE = 4096 };
+enum { RESERVE_SIZE = 64 << 10, RESERVE_PIECE = 4096 };
 
 /* Numbers of packs in one directory, with their sizes. */
 typedef struct {

@@ -245,12 +245,31 @@ apply_claims(Collect *collect, const Pins *pins, const OpenIntents *intents)
     }
 }
 
+static bool
+read_all_marks(Collect *collect, bool doomed_only, CairnError *err)
+{
+    for (size_t i = 0; i < collect->count; i++) {
+        CollectBackup *backup = &collect->backups[i];
+        if (backup->fate != FATE_OPEN && (!doomed_only || backup->doomed) &&
+            (!cancel_check(err) || !read_marks(collect, backup, err)))
+            return false;
+    }
+    return true;
+}
+
+/*
+ * With doomed_only (look 3) the marks come first: a backup whose marks say expire after it is
+ * doomed stays so, and from then on the doomed object keeps readers away. In the other order an
+ * un-expire that had looked before we doomed could let a reader in after we read the pins, and an
+ * expire hide that from us.
+ */
 bool
 collect_look(Collect *collect, bool doomed_only, CairnError *err)
 {
     SCOPED_PINS pins = {0};
     SCOPED_INTENTS intents = {0};
-    if (!pins_read(collect->repository, collect->cluster, &pins, err))
+    if ((doomed_only && !read_all_marks(collect, true, err)) ||
+        !pins_read(collect->repository, collect->cluster, &pins, err))
         return stop(err, "a pin");
     if (!list_backups(collect, err))
         return false;
@@ -264,21 +283,29 @@ collect_look(Collect *collect, bool doomed_only, CairnError *err)
             (!cancel_check(err) || !read_fate(collect, &collect->backups[i], err)))
             return false;
     }
-    for (size_t i = 0; i < collect->count; i++) {
-        CollectBackup *backup = &collect->backups[i];
-        if (backup->fate != FATE_OPEN && (!doomed_only || backup->doomed) &&
-            (!cancel_check(err) || !read_marks(collect, backup, err)))
-            return false;
-    }
+    if (!doomed_only && !read_all_marks(collect, false, err))
+        return false;
     apply_claims(collect, &pins, &intents);
     return true;
 }
 
-/* What is left of a sweep, or claimed by somebody who will find that out: nothing to protect. */
+/*
+ * What is left of a sweep, or claimed by somebody who will find that out, has nothing to protect.
+ * It may have been expired and swept by another run since we read its marks: they are read again.
+ */
 static bool
-may_lack_refs(const CollectBackup *backup)
+check_may_lack_refs(const Collect *collect, const CollectBackup *backup, CairnError *err)
 {
-    return backup->fate != FATE_COMMITTED || backup->expired || backup->pending;
+    MarkState marks;
+    if (backup->expired || backup->pending)
+        return true;
+    if (!mark_read(collect->repository, collect->cluster, &backup->bid, &marks, err))
+        return stop(err, "a mark");
+    if (marks.expired || marks.pending)
+        return true;
+    cairn_error(err, CAIRN_CORRUPT, "object 'c/%s/b/%s/refs' is missing", collect->cluster,
+                backup->bid.text);
+    return stop(err, "the reference summary of a backup");
 }
 
 bool
@@ -295,11 +322,7 @@ collect_add_refs(const Collect *collect, const CollectBackup *backup, PackSet *p
     if (err->kind != CAIRN_NOT_FOUND)
         return stop(err, "a reference summary");
     cairn_error_clear(err);
-    if (may_lack_refs(backup))
-        return true;
-    cairn_error(err, CAIRN_CORRUPT, "the reference summary of backup %s is missing",
-                backup->bid.text);
-    return stop(err, "a reference summary");
+    return check_may_lack_refs(collect, backup, err);
 }
 
 /* Takes a backup's own packs and those named out of a set. */

@@ -10,16 +10,27 @@
  * expired the backup in between, a collector could have doomed it and read that expire, while we
  * would go on to report success. So we start again then.
  *
+ * Where a listing may be old (a network file system caches directories, for a minute by default),
+ * neither would see the other: the collector's last look may be that much behind our first mark,
+ * and ours behind its doomed object. So there we wait twice that time between mark and look: a
+ * collector that misses the mark doomed within the first half, and in the second we see it.
+ *
  * Crash: unexpire-pending stays, which keeps the data and shows the backup as expired; un-expiring
  * or expiring again settles it.
  */
+#include "common/cancel.h"
+#include "common/log.h"
 #include "repository/collect.h"
 #include "repository/condemned.h"
 #include "repository/fate.h"
 #include "repository/mark.h"
 #include "repository/refs.h"
 
-enum { ATTEMPT_LIMIT = 100 };
+enum {
+    ATTEMPT_LIMIT = 100,
+    LISTING_AGE_MS = 60 * 1000, /* acdirmax of nfs(5) */
+    SETTLE_MS = 2 * LISTING_AGE_MS + 5000,
+};
 
 static bool
 too_late(const BackupId *bid, CairnError *err)
@@ -54,7 +65,10 @@ look(Repository *repository, const char *cluster, const Fate *fate, bool *whole_
     return true;
 }
 
-/* The number that our pending mark took. */
+/*
+ * *number_out: the highest mark, while unexpire-pending stands. Somebody else's does as well as
+ * ours: two who each insisted on their own would keep each other from the next number.
+ */
 static bool
 add_pending(Repository *repository, const char *cluster, const BackupId *bid, const char *reason,
             uint32_t *number_out, CairnError *err)
@@ -64,8 +78,27 @@ add_pending(Repository *repository, const char *cluster, const BackupId *bid, co
         return false;
     if (!marks.expired && !marks.pending)
         return cairn_error(err, CAIRN_REFUSED, "backup %s is not expired", bid->text);
-    *number_out = marks.next;
-    return mark_add_at(repository, cluster, bid, marks.next, MARK_UNEXPIRE_PENDING, reason, err);
+    *number_out = marks.pending ? marks.next - 1 : marks.next;
+    return marks.pending ||
+           mark_add_at(repository, cluster, bid, marks.next, MARK_UNEXPIRE_PENDING, reason, err);
+}
+
+static bool
+let_listings_settle(Repository *repository, const BackupId *bid, CairnError *err)
+{
+    const Clock *clock = repository_world(repository)->clock;
+    if (storage_is_local(repository_storage(repository)))
+        return true;
+    log_info("waiting %d s for other hosts to see that the expiry of %s is taken back",
+             SETTLE_MS / 1000, bid->text);
+    const int64_t end_ns = clock->monotonic_ns(clock) + SETTLE_MS * INT64_C(1000000);
+    /* A signal cuts a sleep short. */
+    for (int64_t left_ns; (left_ns = end_ns - clock->monotonic_ns(clock)) > 0;) {
+        if (!cancel_check(err))
+            return false;
+        clock->sleep_ms(clock, left_ns / 1000000 + 1);
+    }
+    return true;
 }
 
 /* One attempt. *again_out: somebody else's mark came in between. */
@@ -77,6 +110,7 @@ try_once(Repository *repository, const Fate *fate, const char *reason, bool *aga
     bool whole;
     *again_out = false;
     if (add_pending(repository, fate->cluster, &fate->bid, reason, &number, err) &&
+        let_listings_settle(repository, &fate->bid, err) &&
         look(repository, fate->cluster, fate, &whole, err)) {
         if (mark_add_at(repository, fate->cluster, &fate->bid, number + 1,
                         whole ? MARK_UNEXPIRE : MARK_EXPIRE,

@@ -64,25 +64,45 @@ place(Pin *pin, const char *purpose, const BackupId *backups, size_t count, Cair
            cairn_error_wrap(err, "unable to pin what is read");
 }
 
+static bool
+has_summary(Repository *repository, const char *cluster, const BackupId *bid, bool *has_out,
+            CairnError *err)
+{
+    char name[STORAGE_NAME_LIMIT];
+    uint64_t size;
+    snprintf(name, sizeof name, "c/%s/b/%s/refs", cluster, bid->text);
+    *has_out = storage_exists(repository_storage(repository), name, &size, err);
+    if (*has_out)
+        return true;
+    if (err->kind != CAIRN_NOT_FOUND)
+        return false;
+    cairn_error_clear(err);
+    return true;
+}
+
 /*
- * After the pin is durable. A doomed object below a backup that is alive is left over from a
- * collector that gave way to an un-expire and died before it took it back: that one deletes
- * nothing.
+ * After the pin is durable; doomed objects before the summary, since a sweep removes them in the
+ * other order: neither of both means that it has begun and ended. Below a backup that is alive a
+ * doomed object is left over from a collector that gave way to an un-expire and died before it took
+ * it back, which deletes nothing; and a summary that is missing is damage, for the reader to
+ * report.
  */
 static bool
 check_backup(Repository *repository, const char *cluster, const BackupId *bid, CairnError *err)
 {
-    bool doomed;
+    bool doomed, whole = false;
     MarkState marks;
-    if (!doomed_any(repository, cluster, bid, &doomed, err))
+    if (!doomed_any(repository, cluster, bid, &doomed, err) ||
+        (!doomed && !has_summary(repository, cluster, bid, &whole, err)))
         return false;
-    if (!doomed)
+    if (whole)
         return true;
     if (!mark_read(repository, cluster, bid, &marks, err))
         return false;
     if (!marks.expired && !marks.pending)
         return true;
-    return cairn_error(err, CAIRN_REFUSED, "backup %s is expired and being deleted", bid->text);
+    return cairn_error(err, CAIRN_REFUSED, "backup %s is expired and %s", bid->text,
+                       doomed ? "being deleted" : "gone");
 }
 
 static Pin *

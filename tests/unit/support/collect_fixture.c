@@ -44,13 +44,30 @@ lab_sleep(const Clock *clock, int64_t duration_ms)
     lab_pass(lab_of(clock), (duration_ms + 999) / 1000);
 }
 
+static int
+lab_fill(const Random *random, void *data, size_t size)
+{
+    Lab *lab = (Lab *)((uintptr_t)random - offsetof(Lab, random));
+    uint8_t *at = data;
+    while (size > 0) {
+        const uint64_t value = test_random(&lab->random_state);
+        const size_t piece = size < sizeof value ? size : sizeof value;
+        memcpy(at, &value, piece);
+        at += piece;
+        size -= piece;
+    }
+    return 0;
+}
+
 static void
 lab_init(Lab *lab, const Disk *disk)
 {
     *lab = (Lab){.clock = {lab_wall, lab_monotonic, lab_sleep},
+                 .random = {lab_fill},
+                 .random_state = 88172645463325252u,
                  .wall_us = INT64_C(1700000000000000),
                  .monotonic_ns = 1000};
-    lab->world = (World){.disk = disk, .clock = &lab->clock, .random = world_real()->random};
+    lab->world = (World){.disk = disk, .clock = &lab->clock, .random = &lab->random};
 }
 
 void
@@ -156,18 +173,28 @@ put_refs(Lab *lab, const BackupId *bid, const LabBackup *backup, uint8_t *digest
                                  refs.data, refs.size, digest_out, &err));
 }
 
-BackupId
-lab_backup(Lab *lab, uint64_t sequence, const LabBackup *backup)
+bool
+lab_publish(Lab *lab, const BackupId *bid, const LabBackup *backup)
 {
     CairnError err = {0};
-    const BackupId bid = test_backup_id(sequence);
-    SCOPED(Fate) fate = test_fate(&bid, "label");
-    put_packs(lab, &bid, backup->packs, backup->map_packs);
-    put_refs(lab, &bid, backup, fate->refs_sha256);
+    const uint64_t sequence = backup_id_sequence(bid);
+    SCOPED(Fate) fate = test_fate(bid, "label");
+    put_refs(lab, bid, backup, fate->refs_sha256);
     fate->system_id = backup->system_id != 0 ? backup->system_id : 1;
     fate->start_lsn = backup->start_lsn != 0 ? backup->start_lsn : sequence << 24;
     fate->stop_lsn = backup->stop_lsn != 0 ? backup->stop_lsn : fate->start_lsn + 1000;
-    assert_true(fate_commit(lab->repository, fate, &err));
+    if (fate_commit(lab->repository, fate, &err))
+        return true;
+    assert_int_equal(err.kind, CAIRN_CONFLICT);
+    return false;
+}
+
+BackupId
+lab_backup(Lab *lab, uint64_t sequence, const LabBackup *backup)
+{
+    const BackupId bid = test_backup_id(sequence);
+    put_packs(lab, &bid, backup->packs, backup->map_packs);
+    assert_true(lab_publish(lab, &bid, backup));
     return bid;
 }
 

@@ -13,7 +13,9 @@
 #include "repository/repository.h"
 
 typedef struct {
-    Clock clock; /* first */
+    Clock clock;   /* first */
+    Random random; /* quick, and the same every time */
+    uint64_t random_state;
     World world;
     int64_t wall_us;
     int64_t monotonic_ns;
@@ -37,6 +39,8 @@ typedef struct {
 
 /* Packs, summary and a COMMITTED fate. */
 BackupId lab_backup(Lab *lab, uint64_t sequence, const LabBackup *backup);
+/* The same for an open attempt, when it is still open; packs that are there stay. */
+bool lab_publish(Lab *lab, const BackupId *bid, const LabBackup *backup);
 /* An intent of a foreign host, and packs data packs. has_floor false: no wal_floor. */
 BackupId lab_attempt(Lab *lab, uint64_t sequence, const BackupId *parent, const BackupId *salvage,
                      uint32_t packs);
