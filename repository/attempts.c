@@ -10,6 +10,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Attempts that fail one after another hold about the same. */
+enum { SALVAGE_LIMIT = 8 };
+
 typedef struct {
     BackupId *ids;
     size_t count, capacity;
@@ -145,29 +148,42 @@ remove_packs(Repository *repository, const char *cluster, const BackupId *bid, b
 }
 
 static bool
-is_revoked(Repository *repository, const char *cluster, const BackupId *bid)
+fate_is_named(Repository *repository, const char *cluster, const BackupId *bid, bool *named_out,
+              CairnError *err)
 {
-    CairnError ignored = {0};
-    SCOPED(Fate) fate = fate_read(repository, cluster, bid, NULL, &ignored);
-    return fate != NULL && !fate->committed;
+    char name[STORAGE_NAME_LIMIT];
+    uint64_t size;
+    snprintf(name, sizeof name, "c/%s/b/%s/fate", cluster, bid->text);
+    *named_out = storage_exists(repository_storage(repository), name, &size, err) ||
+                 err->kind != CAIRN_NOT_FOUND;
+    if (err->kind == CAIRN_OK)
+        return true;
+    if (!is_about_the_object(err->kind))
+        return false;
+    cairn_error_clear(err);
+    return true;
 }
 
-/* The fate first; packs go only when it says REVOKED, by us or by somebody else. */
+/* A fate that is taken already is as good, when it says REVOKED. */
 static bool
-revoke_and_remove(Repository *repository, const char *cluster, const BackupId *bid,
-                  const char *token, const char *reason, CairnError *err)
+revoke_attempt(Repository *repository, const char *cluster, const BackupId *bid, const char *token,
+               const char *reason, CairnError *err)
 {
-    if (!fate_revoke(repository, cluster, bid, token, reason, err)) {
-        if (err->kind != CAIRN_CONFLICT || !is_revoked(repository, cluster, bid))
-            return false;
-        cairn_error_clear(err);
-    }
-    return remove_packs(repository, cluster, bid, false, err);
+    if (fate_revoke(repository, cluster, bid, token, reason, err))
+        return true;
+    CairnError ignored = {0};
+    SCOPED(Fate)
+    fate = err->kind == CAIRN_CONFLICT ? fate_read(repository, cluster, bid, NULL, &ignored) : NULL;
+    if (fate == NULL || fate->committed)
+        return false;
+    cairn_error_clear(err);
+    return true;
 }
 
 /*
- * On a full disk something must go before the revocation finds room. Of our own attempt that is
- * everything: only this process could have committed it, and it is giving up. Of another's only
+ * What a revoked attempt left serves the next one as salvage, so it stays until a collector finds
+ * that nothing refers to it. A revocation that finds no room on a full disk gets some: of our own
+ * attempt, which nobody can draw on before it is revoked, everything goes; of another's only
  * temporary files: its process seems to be gone, but containers may share a host name and machines
  * an id, and a writer that lives after all could still commit.
  */
@@ -176,12 +192,12 @@ give_up(Repository *repository, const char *cluster, const BackupId *bid, const 
         const char *reason, bool is_ours)
 {
     CairnError err = {0};
-    bool done = revoke_and_remove(repository, cluster, bid, token, reason, &err);
+    bool done = revoke_attempt(repository, cluster, bid, token, reason, &err);
     if (!done && err.kind == CAIRN_NO_SPACE) {
         CairnError second = {0};
         if (remove_packs(repository, cluster, bid, !is_ours, &second)) {
             cairn_error_clear(&err);
-            done = revoke_and_remove(repository, cluster, bid, token, reason, &err);
+            done = revoke_attempt(repository, cluster, bid, token, reason, &err);
         }
     }
     if (!done)
@@ -190,8 +206,16 @@ give_up(Repository *repository, const char *cluster, const BackupId *bid, const 
 
 void
 attempts_abandon(Repository *repository, const char *cluster, const BackupId *bid,
-                 const char *token, const char *reason)
+                 const char *token, const char *reason, bool keep_packs)
 {
+    bool named = true;
+    CairnError ignored = {0};
+    /* Only while there is no fate: once it says REVOKED, somebody may be drawing on the packs. */
+    if (!keep_packs && fate_is_named(repository, cluster, bid, &named, &ignored) && !named) {
+        CairnError second = {0};
+        if (!remove_packs(repository, cluster, bid, false, &second))
+            log_debug("packs of attempt %s stay: %s", bid->text, second.message);
+    }
     give_up(repository, cluster, bid, token, reason, true);
 }
 
@@ -258,23 +282,6 @@ attempt_state(Repository *repository, const char *cluster, const BackupId *bid,
     return true;
 }
 
-static bool
-fate_is_named(Repository *repository, const char *cluster, const BackupId *bid, bool *named_out,
-              CairnError *err)
-{
-    char name[STORAGE_NAME_LIMIT];
-    uint64_t size;
-    snprintf(name, sizeof name, "c/%s/b/%s/fate", cluster, bid->text);
-    *named_out = storage_exists(repository_storage(repository), name, &size, err) ||
-                 err->kind != CAIRN_NOT_FOUND;
-    if (err->kind == CAIRN_OK)
-        return true;
-    if (!is_about_the_object(err->kind))
-        return false;
-    cairn_error_clear(err);
-    return true;
-}
-
 bool
 attempts_revoke_dead(Repository *repository, const char *cluster, CairnError *err)
 {
@@ -282,30 +289,59 @@ attempts_revoke_dead(Repository *repository, const char *cluster, CairnError *er
     size_t count;
     if (!attempts_list(repository, cluster, &ids, &count, err))
         return false;
-    bool committed_seen = false;
     for (size_t i = count; i-- > 0;) {
         bool named;
-        if (!fate_is_named(repository, cluster, &ids[i], &named, err))
+        if (!fate_is_named(repository, cluster, &ids[i], &named, err) ||
+            (!named && !revoke_if_dead(repository, cluster, &ids[i], err)))
             return false;
-        if (!named) {
-            if (!revoke_if_dead(repository, cluster, &ids[i], err))
-                return false;
-            continue;
-        }
-        /* Who revoked an attempt may have died before its packs were gone. Backups come in between
-           sooner or later, so it is enough to look at those after the newest one, and a long
-           history costs nothing. */
+    }
+    return true;
+}
+
+static StorageListNext
+note_entry(void *context, const StorageEntry *entry, CairnError *err)
+{
+    (void)entry;
+    (void)err;
+    *(bool *)context = true;
+    return STORAGE_LIST_STOP;
+}
+
+static bool
+has_packs(Repository *repository, const char *cluster, const BackupId *bid, bool *has_out,
+          CairnError *err)
+{
+    char prefix[STORAGE_NAME_LIMIT];
+    snprintf(prefix, sizeof prefix, "c/%s/b/%s/p", cluster, bid->text);
+    *has_out = false;
+    return storage_list(repository_storage(repository), prefix, note_entry, has_out, err);
+}
+
+bool
+attempts_salvage(Repository *repository, const char *cluster, BackupId **ids_out, size_t *count_out,
+                 CairnError *err)
+{
+    SCOPED_MEMORY BackupId *ids = NULL;
+    size_t count, found = 0;
+    if (!attempts_list(repository, cluster, &ids, &count, err))
+        return false;
+    SCOPED_MEMORY BackupId *salvage = calloc(SALVAGE_LIMIT, sizeof *salvage);
+    if (salvage == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    for (size_t i = count; i-- > 0 && found < SALVAGE_LIMIT;) {
         AttemptState state;
-        if (committed_seen)
-            continue;
+        bool has = false;
         if (!attempt_state(repository, cluster, &ids[i], NULL, &state, err))
             return false;
-        committed_seen = state == ATTEMPT_COMMITTED;
-        CairnError ignored = {0};
-        if (state == ATTEMPT_REVOKED &&
-            !remove_packs(repository, cluster, &ids[i], false, &ignored))
-            log_debug("packs of the revoked attempt %s stay: %s", ids[i].text, ignored.message);
+        if (state == ATTEMPT_COMMITTED)
+            break;
+        if (state == ATTEMPT_REVOKED && !has_packs(repository, cluster, &ids[i], &has, err))
+            return false;
+        if (has)
+            salvage[found++] = ids[i];
     }
+    *ids_out = take(&salvage);
+    *count_out = found;
     return true;
 }
 

@@ -211,7 +211,7 @@ test_a_damaged_fate_counts_as_one(void **state)
     memory_storage_replace(repository_storage(repository), name, "rubbish", 7);
     assert_true(attempts_revoke_dead(repository, "main", &err));
     assert_true(has_packs(repository, &bid));
-    attempts_abandon(repository, "main", &bid, "token", "reason");
+    attempts_abandon(repository, "main", &bid, "token", "reason", true);
     assert_true(has_packs(repository, &bid));
 }
 
@@ -257,7 +257,7 @@ test_a_full_disk_costs_a_dead_attempt_only_its_temporary_files(void **state)
     assert_int_equal(verdict_of(repository, &bid), NO_FATE);
 
     /* Our own attempt may lose everything: nobody else can commit it. */
-    attempts_abandon(repository, "main", &bid, "token", "reason");
+    attempts_abandon(repository, "main", &bid, "token", "reason", true);
     assert_false(has_packs(repository, &bid));
 
     disk.disk.write = write_as_before;
@@ -276,8 +276,8 @@ test_abandoning_what_was_revoked_removes_the_packs(void **state)
     put_packs(repository, &committed);
     assert_true(fate_revoke(repository, "main", &revoked, "other", "reason", &err));
     commit_backup(repository, &committed);
-    attempts_abandon(repository, "main", &revoked, "token", "reason");
-    attempts_abandon(repository, "main", &committed, "token", "reason");
+    attempts_abandon(repository, "main", &revoked, "token", "reason", true);
+    attempts_abandon(repository, "main", &committed, "token", "reason", true);
     assert_false(has_packs(repository, &revoked));
     assert_true(has_packs(repository, &committed));
 }
