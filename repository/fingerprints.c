@@ -156,7 +156,8 @@ fingerprints_get(Fingerprints *prints, uint32_t creator, uint32_t pack,
             !load(prints, bid, creator, pack, &loaded, err)) {
             if (!error_is_of_object(err))
                 return false;
-            log_warn("what %s pack %u holds is stored anew: %s", bid->text, pack, err->message);
+            log_warn("what pack %u of backup %s holds is stored anew: %s", pack, bid->text,
+                     err->message);
             cairn_error_clear(err);
         }
         prints->distrusted += !loaded.trusted;

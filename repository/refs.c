@@ -79,8 +79,8 @@ parse_creator(ByteReader *reader, const BackupId *creator, Refs *refs, CairnErro
     return true;
 }
 
-static bool
-parse(const char *content, size_t size, Refs *refs, CairnError *err)
+bool
+refs_parse(const void *content, size_t size, Refs *refs, CairnError *err)
 {
     ByteReader reader = byte_reader(content, size);
     uint16_t layout = byte_reader_u16(&reader);
@@ -123,7 +123,7 @@ refs_read(Repository *repository, const Fate *fate, CairnError *err)
     }
     SCOPED(Refs) refs = calloc(1, sizeof *refs);
     CAIRN_ASSERT(refs != NULL);
-    if (!parse(content, size, refs, err)) {
+    if (!refs_parse(content, size, refs, err)) {
         cairn_error_wrap(err, "object '%s'", name);
         return NULL;
     }

@@ -40,6 +40,8 @@ typedef struct {
 /* CORRUPT also when it is not the one that the fate names. */
 Refs *refs_read(Repository *repository, const Fate *fate, CairnError *err) MUST_CHECK;
 void refs_free(Refs *refs);
+/* The stored bytes, into an empty Refs. */
+bool refs_parse(const void *content, size_t size, Refs *refs, CairnError *err) MUST_CHECK;
 /* The range that holds a pack; NULL: the backup does not refer to it. */
 const RefsRange *refs_find(const Refs *refs, const BackupId *creator, bool is_map, uint32_t pack);
 bool refs_mention(const Refs *refs, const BackupId *creator, bool is_map, uint32_t pack);

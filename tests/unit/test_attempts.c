@@ -134,7 +134,7 @@ test_only_dead_attempts_of_this_host_are_revoked(void **state)
         put_packs(repository, &bid);
         assert_true(attempts_revoke_dead(repository, "main", &err));
         if (verdict_of(repository, &bid) != (hosts[i].dead ? REVOKED : NO_FATE) ||
-            has_packs(repository, &bid) == hosts[i].dead)
+            !has_packs(repository, &bid))
             fail_msg("%s was judged wrongly", hosts[i].title);
     }
 }
@@ -180,20 +180,31 @@ test_attempts_without_a_readable_intent_are_left_alone(void **state)
     assert_int_equal(verdict_of(repository, &without), NO_FATE);
 }
 
+/* Committed, revoked, unfinished, revoked without packs, revoked: newest first, and nothing older
+ * than the newest backup. */
 static void
-test_packs_that_a_dead_revoker_left_are_removed(void **state)
+test_revoked_attempts_since_the_newest_backup_are_salvage(void **state)
 {
     (void)state;
     SCOPED(Repository) repository = memory_repository("lz4");
     CairnError err = {0};
-    const BackupId backup = test_backup_id(1), revoked = test_backup_id(2);
-    put_packs(repository, &backup);
-    commit_backup(repository, &backup);
-    put_packs(repository, &revoked);
-    assert_true(fate_revoke(repository, "main", &revoked, "token", "reason", &err));
+    const BackupId ids[] = {test_backup_id(1), test_backup_id(2), test_backup_id(3),
+                            test_backup_id(4), test_backup_id(5), test_backup_id(6)};
+    for (size_t i = 0; i < 6; i++) {
+        if (i != 4)
+            put_packs(repository, &ids[i]);
+        if (i != 1 && i != 3)
+            assert_true(fate_revoke(repository, "main", &ids[i], "token", "reason", &err));
+    }
+    commit_backup(repository, &ids[1]);
     assert_true(attempts_revoke_dead(repository, "main", &err));
-    assert_false(has_packs(repository, &revoked));
-    assert_true(has_packs(repository, &backup));
+    SCOPED_MEMORY BackupId *salvage = NULL;
+    size_t count = 0;
+    assert_true(attempts_salvage(repository, "main", &salvage, &count, &err));
+    assert_int_equal(count, 2);
+    assert_string_equal(salvage[0].text, ids[5].text);
+    assert_string_equal(salvage[1].text, ids[2].text);
+    assert_true(has_packs(repository, &ids[0]) && has_packs(repository, &ids[2]));
 }
 
 static void
@@ -265,21 +276,31 @@ test_a_full_disk_costs_a_dead_attempt_only_its_temporary_files(void **state)
     assert_int_equal(verdict_of(repository, &bid), REVOKED);
 }
 
+/* Whoever revoked us may have named our packs as salvage since: only a collector removes them. */
 static void
-test_abandoning_what_was_revoked_removes_the_packs(void **state)
+test_abandoning_removes_packs_only_where_there_is_no_fate(void **state)
 {
     (void)state;
     SCOPED(Repository) repository = memory_repository("lz4");
     CairnError err = {0};
-    const BackupId revoked = test_backup_id(1), committed = test_backup_id(2);
+    const BackupId revoked = test_backup_id(1), committed = test_backup_id(2),
+                   ours = test_backup_id(3), kept = test_backup_id(4);
     put_packs(repository, &revoked);
     put_packs(repository, &committed);
+    put_packs(repository, &ours);
+    put_packs(repository, &kept);
     assert_true(fate_revoke(repository, "main", &revoked, "other", "reason", &err));
     commit_backup(repository, &committed);
-    attempts_abandon(repository, "main", &revoked, "token", "reason", true);
-    attempts_abandon(repository, "main", &committed, "token", "reason", true);
-    assert_false(has_packs(repository, &revoked));
-    assert_true(has_packs(repository, &committed));
+    attempts_abandon(repository, "main", &revoked, "token", "reason", false);
+    attempts_abandon(repository, "main", &committed, "token", "reason", false);
+    attempts_abandon(repository, "main", &ours, "token", "reason", false);
+    attempts_abandon(repository, "main", &kept, "token", "reason", true);
+    assert_true(has_packs(repository, &revoked) && has_packs(repository, &committed));
+    assert_false(has_packs(repository, &ours));
+    assert_true(has_packs(repository, &kept));
+    assert_int_equal(verdict_of(repository, &ours), REVOKED);
+    assert_int_equal(verdict_of(repository, &kept), REVOKED);
+    assert_int_equal(verdict_of(repository, &committed), COMMITTED);
 }
 
 static void
@@ -338,10 +359,10 @@ main(void)
         cmocka_unit_test(test_only_dead_attempts_of_this_host_are_revoked),
         cmocka_unit_test(test_backups_are_left_alone),
         cmocka_unit_test(test_attempts_without_a_readable_intent_are_left_alone),
-        cmocka_unit_test(test_packs_that_a_dead_revoker_left_are_removed),
+        cmocka_unit_test(test_revoked_attempts_since_the_newest_backup_are_salvage),
         cmocka_unit_test(test_a_damaged_fate_counts_as_one),
         cmocka_unit_test(test_a_full_disk_costs_a_dead_attempt_only_its_temporary_files),
-        cmocka_unit_test(test_abandoning_what_was_revoked_removes_the_packs),
+        cmocka_unit_test(test_abandoning_removes_packs_only_where_there_is_no_fate),
         cmocka_unit_test(test_ids_go_up_whatever_stands_beside_them),
         cmocka_unit_test(test_the_newest_committed_is_found_behind_others),
     };
