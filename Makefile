@@ -7,11 +7,13 @@
 #   CC=...       gcc or clang
 #   V=1          show the compiler's whole command lines
 #   FUZZ_SECONDS=20  how long `make fuzz` feeds each parser
+#   SEEDS=50000, SEED=...  stories that `make simulate` runs, or the one
 
 FLAVOUR  ?= release
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 FUZZ_SECONDS ?= 20
+SEEDS    ?= 50000
 # Not ?=, which make's own default for CC (cc) would defeat.
 ifeq ($(origin CC),default)
 CC       := gcc
@@ -104,6 +106,17 @@ SUPPORT_PROGRAMS := $(patsubst tests/support/%.c,$(BUILD)/tests/%,$(wildcard tes
 $(SUPPORT_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/support/%.o $(ROOMS)
 	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
+# The simulator (tests/sim/README.md).  Its actors are processes of hosts that only it knows, so it answers host.h's
+# questions itself.
+SIMULATOR   := $(call objects,$(filter-out tests/sim/simulate.c,$(wildcard tests/sim/*.c)))
+SIM_SUPPORT := $(addprefix $(BUILD)/tests/unit/support/,memory_storage.o repository_fixture.o)
+
+$(BUILD)/tests/simulate: $(BUILD)/tests/sim/simulate.o $(SIM_SUPPORT) $(ROOMS)
+	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(BUILD)/tests/simulate $(BUILD)/tests/test_simulator: $(SIMULATOR)
+$(BUILD)/tests/simulate $(BUILD)/tests/test_simulator: LDFLAGS += -Wl,--wrap=host_self,--wrap=host_put,--wrap=host_is_dead
+
 # Fuzzers, one a parser of foreign bytes: tests/fuzz/fuzz_<what>.c, only in FLAVOUR=fuzz.
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 
@@ -124,6 +137,20 @@ check: all test-programs
 
 check-unit: test-programs
 	tests/run-unit $(BUILD)/tests
+
+# Stories of the simulator: SEEDS of them, or the one of SEED, step by step.
+simulate: $(BUILD)/tests/simulate
+	$(BUILD)/tests/simulate $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS))
+
+# Drops each check, sync and ordering of commit and collect in turn; each must be noticed.  One: MUTANT=name
+mutants: unit-tests $(BUILD)/tests/simulate
+	tests/sim/mutants $(MUTANT)
+
+mutants: export BUILD := $(BUILD)
+mutants: export CC := $(CC)
+mutants: export CFLAGS := $(CFLAGS)
+mutants: export LDFLAGS := $(LDFLAGS)
+mutants: export LIBS := $(LIBS)
 
 check-matrix:
 	tests/matrix
@@ -150,9 +177,9 @@ run-fuzzers: $(FUZZERS)
 
 # Ours: C files of the rooms, the tests and the benchmark.  -Werror is gcc's affair; clang-tidy has its own.
 SOURCES := $(wildcard $(addsuffix /*.c,common storage codec postgres repository agent walarchive restore cli \
-                                       tests/unit tests/unit/support tests/support tests/fuzz bench))
+                                       tests/unit tests/unit/support tests/sim tests/support tests/fuzz bench))
 HEADERS := $(wildcard $(addsuffix /*.h,common storage codec postgres repository agent walarchive restore cli \
-                                       tests/unit tests/unit/support tests/support tests/fuzz))
+                                       tests/unit tests/unit/support tests/sim tests/support tests/fuzz))
 
 lint: | $(DEPS_LINT)
 	tools/check-layers
@@ -185,9 +212,10 @@ help:
 	@echo 'make check         install what is missing, build, run every test on the native PostgreSQL'
 	@echo 'make check-matrix  the same on every supported PostgreSQL, in chroots made by tests/matrix'
 	@echo 'make bench         measure against the peers; see bench/README.md'
+	@echo 'make simulate      run the simulator over more seeds; make mutants: show that it notices what is broken'
 	@echo 'make lint format fuzz asan tsan install clean'
 
-.PHONY: all help unit-tests test-programs check check-unit check-matrix asan tsan fuzz run-fuzzers lint format \
+.PHONY: all help unit-tests test-programs check check-unit simulate mutants check-matrix asan tsan fuzz run-fuzzers lint format \
         demo bench install clean
 .SECONDARY:
 .DEFAULT_GOAL := all

@@ -1,6 +1,7 @@
 #include "agent/check.h"
 
 #include "agent/check_steps.h"
+#include "agent/expire.h"
 #include "common/progress.h"
 
 #include <inttypes.h>
@@ -162,6 +163,43 @@ check_contents(CheckRun *run)
 }
 
 static void
+check_plan(CheckRun *run, const RetentionPolicy *policy)
+{
+    CairnError err = {0};
+    char text[RETENTION_TEXT_SIZE];
+    retention_policy_format(policy, text);
+    SCOPED(ExpirePlan)
+    plan = expire_plan(run->repository, run->options->cluster->name, policy, 0, &err);
+    if (plan == NULL && err.kind == CAIRN_NOT_FOUND) {
+        check_add(run, "retention", CHECK_OK, "%s", text); /* there is nothing yet */
+    } else if (plan == NULL) {
+        check_add_error(run, "retention", CHECK_FAILED, &err);
+    } else if (plan->plan->frozen) {
+        const RetentionAnomaly *anomaly = &plan->plan->anomalies[0];
+        check_add(run, "retention", CHECK_WARNING, "%s, but expiry is frozen: %s; %s", text,
+                  anomaly->text, anomaly->remedy);
+    } else {
+        check_add(run, "retention", CHECK_OK, "%s: keeps %zu of %zu backups", text,
+                  plan->plan->keep_count, plan->plan->live_count);
+    }
+}
+
+static void
+check_retention(CheckRun *run)
+{
+    CairnError err = {0};
+    RetentionPolicy policy;
+    const char *text = expire_policy_text(run->options->cluster, run->options->repository);
+    if (!retention_policy_parse(text, &policy, &err))
+        check_add_error(run, "retention", CHECK_FAILED, &err);
+    else if (policy.count == 0)
+        check_add(run, "retention", CHECK_WARNING,
+                  "no policy: nothing is ever deleted, the repository grows");
+    else if (run->repository != NULL)
+        check_plan(run, &policy);
+}
+
+static void
 check_identity(CheckRun *run)
 {
     CairnError err = {0};
@@ -203,8 +241,7 @@ check_run(const CheckOptions *options)
     check_archiving(&run);
     check_wal_arrival(&run);
     check_contents(&run);
-    check_add(&run, "retention", CHECK_WARNING,
-              "no policy: nothing is ever deleted, the repository grows");
+    check_retention(&run);
 
     connection_close(run.server);
     repository_close(run.repository);

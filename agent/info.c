@@ -7,11 +7,10 @@
 
 enum { INFO_WARNINGS_LIMIT = 64 };
 
-/* One incarnation's archive while its cluster is read. */
+/* The cluster that is being read. */
 typedef struct {
     Info *info;
     InfoCluster *cluster;
-    WalArchive **archives; /* as cluster->incarnations; NULL elements were not readable */
 } ClusterReader;
 
 static void PRINTF_LIKE(2, 3) warn(ClusterReader *reader, const char *format, ...)
@@ -64,13 +63,15 @@ fill_timeline(Arena *arena, const WalTimeline *stored, uint32_t segment_size,
         InfoWindow *window = &timeline->windows[timeline->window_count++];
         fill_window(window, stored->timeline, segment_size, run->first_segment, run->last_segment);
         window->stored_bytes = run->stored_bytes;
+        if (run->newest_us > timeline->newest_us)
+            timeline->newest_us = run->newest_us;
     }
 }
 
 static void
 fill_incarnation(ClusterReader *reader, size_t index)
 {
-    const WalArchive *archive = reader->archives[index];
+    const WalArchive *archive = reader->cluster->archives[index];
     InfoIncarnation *incarnation = &reader->cluster->incarnations[index];
     Arena *arena = reader->info->arena;
     incarnation->timeline_count = wal_archive_timeline_count(archive);
@@ -80,9 +81,6 @@ fill_incarnation(ClusterReader *reader, size_t index)
         InfoTimeline *timeline = &incarnation->timelines[i];
         fill_timeline(arena, wal_archive_timeline(archive, i),
                       incarnation->incarnation.wal_segment_size, timeline);
-        if (timeline->hole_count > 0)
-            warn(reader, "timeline %" PRIu32 " has %zu hole%s in its WAL", timeline->timeline,
-                 timeline->hole_count, timeline->hole_count == 1 ? "" : "s");
         if (timeline->history_missing)
             warn(reader,
                  "%08" PRIX32 ".history is not stored: where timeline %" PRIu32
@@ -103,14 +101,14 @@ read_incarnations(Repository *repository, ClusterReader *reader, CairnError *err
         return false;
     cluster->incarnations =
         arena_alloc(reader->info->arena, (count + 1) * sizeof *cluster->incarnations);
-    reader->archives = arena_alloc(reader->info->arena, (count + 1) * sizeof *reader->archives);
+    cluster->archives = arena_alloc(reader->info->arena, (count + 1) * sizeof *cluster->archives);
     for (size_t i = 0; i < count; i++) {
         InfoIncarnation *incarnation = &cluster->incarnations[i];
         incarnation->incarnation = list[i];
         cluster->incarnation_count = i + 1;
-        reader->archives[i] =
+        reader->cluster->archives[i] =
             wal_archive_load(repository, cluster->name, &incarnation->incarnation, err);
-        if (reader->archives[i] == NULL)
+        if (reader->cluster->archives[i] == NULL)
             return cairn_error_wrap(err, "WAL of cluster '%s'", cluster->name);
         fill_incarnation(reader, i);
     }
@@ -123,7 +121,7 @@ archive_of(const ClusterReader *reader, const Fate *fate)
     for (size_t i = 0; i < reader->cluster->incarnation_count; i++) {
         const Incarnation *incarnation = &reader->cluster->incarnations[i].incarnation;
         if (incarnation->system_id == fate->system_id && incarnation->major == fate->major)
-            return reader->archives[i];
+            return reader->cluster->archives[i];
     }
     return NULL;
 }
@@ -142,6 +140,20 @@ path_of(ClusterReader *reader, const WalArchive *archive, const Fate *fate)
     TimelineHistory *alone = arena_alloc(reader->info->arena, sizeof *alone);
     timeline_history_root(fate->stop_timeline, alone);
     return alone;
+}
+
+/* The newest leaf that a backup leads to: where a server that lives on is writing. */
+static const TimelineHistory *
+newest_path(ClusterReader *reader, const WalArchive *archive, const Fate *fate)
+{
+    for (size_t i = wal_archive_timeline_count(archive); i > 0; i--) {
+        const WalTimeline *timeline = wal_archive_timeline(archive, i - 1);
+        if (timeline->is_leaf && timeline->history != NULL &&
+            timeline_history_contains(timeline->history, fate->stop_timeline, fate->stop_lsn)) {
+            return timeline->history;
+        }
+    }
+    return path_of(reader, archive, fate);
 }
 
 static InfoState
@@ -168,6 +180,8 @@ fill_committed(ClusterReader *reader, const CatalogBackup *backup, InfoBackup *e
             wal_archive_missing(archive, path, fate->start_lsn, fate->stop_lsn, first, 1);
         if (entry->missing_segments > 0)
             memcpy(entry->first_missing, first[0], WAL_NAME_SIZE);
+        entry->reach_lsn =
+            wal_archive_unbroken_end(archive, newest_path(reader, archive, fate), fate->start_lsn);
     } else {
         entry->missing_segments = 1; /* not proven complete */
         snprintf(entry->first_missing, sizeof entry->first_missing, "%08" PRIX32 ".history",
@@ -217,8 +231,8 @@ read_backups(ClusterReader *reader)
     }
 }
 
-static bool
-is_usable(const InfoBackup *entry)
+bool
+info_is_usable(const InfoBackup *entry)
 {
     return entry->state == INFO_WAL_COMPLETE || entry->state == INFO_VERIFIED ||
            entry->state == INFO_DRILLED;
@@ -228,24 +242,10 @@ static const Fate *
 newest_usable(const InfoCluster *cluster)
 {
     for (size_t i = cluster->backup_count; i > 0; i--) {
-        if (is_usable(&cluster->backups[i - 1]))
+        if (info_is_usable(&cluster->backups[i - 1]))
             return cluster->backups[i - 1].backup->fate;
     }
     return NULL;
-}
-
-/* The newest leaf that a backup leads to: where a server that lives on is writing. */
-static const TimelineHistory *
-newest_path(ClusterReader *reader, const WalArchive *archive, const Fate *fate)
-{
-    for (size_t i = wal_archive_timeline_count(archive); i > 0; i--) {
-        const WalTimeline *timeline = wal_archive_timeline(archive, i - 1);
-        if (timeline->is_leaf && timeline->history != NULL &&
-            timeline_history_contains(timeline->history, fate->stop_timeline, fate->stop_lsn)) {
-            return timeline->history;
-        }
-    }
-    return path_of(reader, archive, fate);
 }
 
 static uint64_t
@@ -289,6 +289,43 @@ count_gaps(const WalArchive *archive, const TimelineHistory *path, uint64_t star
     return gaps;
 }
 
+/*
+ * The oldest usable backup of the path. One that retention keeps for its own moment alone counts
+ * only while the WAL after it happens to be there.
+ */
+static void
+fill_window_start(ClusterReader *reader, const Fate *newest, const WalArchive *archive,
+                  const TimelineHistory *path)
+{
+    InfoCluster *cluster = reader->cluster;
+    InfoRecoverable *recoverable = &cluster->recoverable;
+    const uint64_t end_lsn = last_stored_end(archive, path);
+    const Fate *oldest = newest;
+    recoverable->older_count = 0;
+    for (size_t i = 0; i < cluster->backup_count; i++) {
+        const InfoBackup *entry = &cluster->backups[i];
+        if (!info_is_usable(entry))
+            continue;
+        const Fate *fate = entry->backup->fate;
+        const bool on_path = archive_of(reader, fate) == archive &&
+                             timeline_history_contains(path, fate->stop_timeline, fate->stop_lsn);
+        if (on_path && (!entry->own_moment_only || entry->reach_lsn >= end_lsn)) {
+            oldest = fate;
+            break;
+        }
+        recoverable->older_count += entry->own_moment_only ? 1 : 0;
+    }
+    recoverable->from_us = oldest->stopped_us;
+    recoverable->from_lsn = oldest->stop_lsn;
+    recoverable->gap_count = count_gaps(archive, path, oldest->start_lsn, end_lsn);
+    /* The window's start is a backup's own state, whatever the clock said of it. */
+    if (recoverable->to_us < oldest->stopped_us)
+        recoverable->to_us = oldest->stopped_us;
+    recoverable->rpo_us = reader->info->now_us - recoverable->to_us;
+    if (recoverable->rpo_us < 0)
+        recoverable->rpo_us = 0;
+}
+
 static bool
 fill_recoverable(ClusterReader *reader, CairnError *err)
 {
@@ -306,15 +343,6 @@ fill_recoverable(ClusterReader *reader, CairnError *err)
     if (path == NULL)
         return true;
 
-    const Fate *oldest = newest;
-    for (size_t i = 0; i < cluster->backup_count; i++) {
-        const Fate *fate = cluster->backups[i].backup->fate;
-        if (is_usable(&cluster->backups[i]) && archive_of(reader, fate) == archive &&
-            timeline_history_contains(path, fate->stop_timeline, fate->stop_lsn)) {
-            oldest = fate;
-            break;
-        }
-    }
     WalRecord last;
     int64_t newest_time_us = 0;
     bool found = false;
@@ -336,18 +364,12 @@ fill_recoverable(ClusterReader *reader, CairnError *err)
     }
 
     recoverable->possible = true;
-    recoverable->from_us = oldest->stopped_us;
-    recoverable->from_lsn = oldest->stop_lsn;
     /* Only what a record states: restore refuses later times, for what committed by then it cannot
-     * tell. The window's start is a backup's own state, whatever the clock said of it. */
-    recoverable->to_us = newest_time_us > oldest->stopped_us ? newest_time_us : oldest->stopped_us;
+     * tell. */
+    recoverable->to_us = newest_time_us;
     recoverable->to_lsn = last.end_lsn;
     recoverable->timeline = path->timeline;
-    recoverable->rpo_us = reader->info->now_us - recoverable->to_us;
-    if (recoverable->rpo_us < 0)
-        recoverable->rpo_us = 0;
-    recoverable->gap_count =
-        count_gaps(archive, path, oldest->start_lsn, last_stored_end(archive, path));
+    fill_window_start(reader, newest, archive, path);
     return true;
 }
 
@@ -360,14 +382,64 @@ read_cluster(Repository *repository, Info *info, InfoCluster *cluster, CairnErro
     if (cluster->catalog == NULL)
         return cairn_error_wrap(err, "cluster '%s'", cluster->name);
 
-    bool done = read_incarnations(repository, &reader, err);
-    if (done) {
-        read_backups(&reader);
-        done = fill_recoverable(&reader, err);
+    if (!read_incarnations(repository, &reader, err))
+        return false;
+    read_backups(&reader);
+    return fill_recoverable(&reader, err);
+}
+
+/* Of one incarnation: WAL before the oldest backup that keeps the WAL after it. */
+static void
+expect_holes(InfoCluster *cluster, InfoIncarnation *incarnation)
+{
+    uint64_t floor_lsn = UINT64_MAX;
+    for (size_t i = 0; i < cluster->backup_count; i++) {
+        const InfoBackup *entry = &cluster->backups[i];
+        if (!info_is_usable(entry) || entry->own_moment_only ||
+            entry->backup->fate->system_id != incarnation->incarnation.system_id ||
+            entry->backup->fate->major != incarnation->incarnation.major)
+            continue;
+        if (entry->backup->fate->start_lsn < floor_lsn)
+            floor_lsn = entry->backup->fate->start_lsn;
     }
-    for (size_t i = 0; reader.archives != NULL && i < cluster->incarnation_count; i++)
-        wal_archive_free(reader.archives[i]);
-    return done;
+    for (size_t i = 0; i < incarnation->timeline_count; i++) {
+        InfoTimeline *timeline = &incarnation->timelines[i];
+        for (size_t k = 0; k < timeline->window_count; k++) {
+            InfoWindow *window = &timeline->windows[k];
+            if (!window->is_hole || window->is_expected || window->end_lsn > floor_lsn)
+                continue;
+            window->is_expected = true;
+            timeline->hole_count--;
+        }
+    }
+}
+
+void
+info_apply_retention(Info *info, size_t cluster_index)
+{
+    CAIRN_ASSERT(cluster_index < info->cluster_count);
+    InfoCluster *cluster = &info->clusters[cluster_index];
+    ClusterReader reader = {.info = info, .cluster = cluster};
+    bool any = false;
+    for (size_t i = 0; i < cluster->backup_count; i++)
+        any |= cluster->backups[i].own_moment_only;
+    if (!any)
+        return;
+    for (size_t i = 0; i < cluster->incarnation_count; i++)
+        expect_holes(cluster, &cluster->incarnations[i]);
+    if (!cluster->recoverable.possible)
+        return;
+    const Fate *newest = newest_usable(cluster);
+    WalArchive *archive = archive_of(&reader, newest);
+    fill_window_start(&reader, newest, archive, newest_path(&reader, archive, newest));
+}
+
+bool
+info_hole_warning(const InfoTimeline *timeline, char *text, size_t size)
+{
+    snprintf(text, size, "timeline %" PRIu32 " has %zu hole%s in its WAL", timeline->timeline,
+             timeline->hole_count, timeline->hole_count == 1 ? "" : "s");
+    return timeline->hole_count > 0;
 }
 
 static bool
@@ -419,10 +491,21 @@ info_free(Info *info)
 {
     if (info == NULL)
         return;
-    for (size_t i = 0; i < info->cluster_count; i++)
-        catalog_free(info->clusters[i].catalog);
+    for (size_t i = 0; i < info->cluster_count; i++) {
+        InfoCluster *cluster = &info->clusters[i];
+        for (size_t k = 0; cluster->archives != NULL && k < cluster->incarnation_count; k++)
+            wal_archive_free(cluster->archives[k]);
+        catalog_free(cluster->catalog);
+    }
     arena_free(info->arena);
     free(info);
+}
+
+void
+info_set_retention(Info *info, size_t cluster_index, const char *policy)
+{
+    CAIRN_ASSERT(cluster_index < info->cluster_count);
+    info->clusters[cluster_index].retention = arena_strdup(info->arena, policy);
 }
 
 const char *

@@ -36,11 +36,14 @@ typedef struct {
     InfoState state;
     size_t missing_segments;           /* of start..stop */
     char first_missing[WAL_NAME_SIZE]; /* "" when none */
+    uint64_t reach_lsn;                /* end of the unbroken WAL from start on; 0: not known */
+    bool own_moment_only; /* retention keeps it without the WAL after it (info_apply_retention) */
 } InfoBackup;
 
 /* A run of WAL, or a hole between two runs. */
 typedef struct {
     bool is_hole;
+    bool is_expected; /* a hole that retention made: between backups kept for their own moment */
     uint64_t start_lsn;
     uint64_t end_lsn;
     char first_segment[WAL_NAME_SIZE];
@@ -57,7 +60,8 @@ typedef struct {
     bool is_leaf;
     InfoWindow *windows; /* ascending, runs and holes in turn */
     size_t window_count;
-    size_t hole_count;
+    size_t hole_count; /* that nobody made on purpose */
+    int64_t newest_us; /* when its youngest segments were stored, as the storage says */
 } InfoTimeline;
 
 typedef struct {
@@ -77,6 +81,7 @@ typedef struct {
     uint64_t to_lsn;
     uint32_t timeline;
     size_t gap_count;       /* holes in the WAL after from_lsn */
+    size_t older_count;     /* usable backups before it, each for its own moment */
     int64_t rpo_us;         /* age of to_us */
     int64_t last_proven_us; /* 0: never */
 } InfoRecoverable;
@@ -88,9 +93,11 @@ typedef struct {
     size_t backup_count;
     InfoIncarnation *incarnations; /* oldest first */
     size_t incarnation_count;
+    WalArchive **archives; /* as incarnations; NULL elements were not readable */
     InfoRecoverable recoverable;
     const char **warnings;
     size_t warning_count;
+    const char *retention; /* policy as configured here; NULL: not known here */
 } InfoCluster;
 
 typedef struct {
@@ -108,6 +115,16 @@ Info *info_read(Repository *repository, const char *cluster, CairnError *err) MU
 void info_free(Info *info);
 SCOPED_TYPE(Info, info_free);
 
+/* What this host's configuration says of a cluster, for people to see. Copied. */
+void info_set_retention(Info *info, size_t cluster_index, const char *policy);
+/* Once own_moment_only is filled: WAL that is missing between such backups is expected, and what
+ * can be recovered begins after them. The repository must be open still. */
+void info_apply_retention(Info *info, size_t cluster_index);
+/* "timeline 1 has 2 holes in its WAL"; false: it has none. */
+bool info_hole_warning(const InfoTimeline *timeline, char *text, size_t size) MUST_CHECK;
+
+/* wal-complete or better, and not damaged. */
+bool info_is_usable(const InfoBackup *entry);
 /* "copied", "wal-complete", ... */
 const char *info_state_name(InfoState state);
 

@@ -22,11 +22,11 @@ window_json(const InfoWindow *window)
 }
 
 static json_t *
-windows_json(const InfoTimeline *timeline, bool holes)
+windows_json(const InfoTimeline *timeline, bool holes, bool expected)
 {
     json_t *array = json_array();
     for (size_t i = 0; i < timeline->window_count; i++) {
-        if (timeline->windows[i].is_hole == holes)
+        if (timeline->windows[i].is_hole == holes && timeline->windows[i].is_expected == expected)
             json_array_append_new(array, window_json(&timeline->windows[i]));
     }
     return array;
@@ -40,13 +40,14 @@ timelines_json(const InfoIncarnation *incarnation)
         const InfoTimeline *timeline = &incarnation->timelines[i];
         const bool forked = timeline->parent != 0;
         json_array_append_new(
-            array,
-            json_pack("{s:I, s:o, s:o, s:b, s:b, s:o, s:o}", "timeline",
-                      (json_int_t)timeline->timeline, "parent",
-                      forked ? json_integer(timeline->parent) : json_null(), "fork_lsn",
-                      forked ? json_lsn(timeline->fork_lsn) : json_null(), "is_leaf",
-                      timeline->is_leaf, "history_missing", timeline->history_missing, "windows",
-                      windows_json(timeline, false), "holes", windows_json(timeline, true)));
+            array, json_pack("{s:I, s:o, s:o, s:b, s:b, s:o, s:o, s:o}", "timeline",
+                             (json_int_t)timeline->timeline, "parent",
+                             forked ? json_integer(timeline->parent) : json_null(), "fork_lsn",
+                             forked ? json_lsn(timeline->fork_lsn) : json_null(), "is_leaf",
+                             timeline->is_leaf, "history_missing", timeline->history_missing,
+                             "windows", windows_json(timeline, false, false), "holes",
+                             windows_json(timeline, true, false), "gone_by_retention",
+                             windows_json(timeline, true, true)));
     }
     return array;
 }
@@ -75,12 +76,13 @@ recoverable_json(const InfoRecoverable *recoverable)
     json_t *proven = time_or_null(recoverable->last_proven_us);
     if (!recoverable->possible)
         return json_pack("{s:b, s:o}", "possible", 0, "last_proven_restore", proven);
-    return json_pack("{s:b, s:o, s:o, s:o, s:o, s:I, s:I, s:f, s:o}", "possible", 1, "from",
+    return json_pack("{s:b, s:o, s:o, s:o, s:o, s:I, s:I, s:f, s:o, s:I}", "possible", 1, "from",
                      json_time(recoverable->from_us), "from_lsn", json_lsn(recoverable->from_lsn),
                      "to", json_time(recoverable->to_us), "to_lsn", json_lsn(recoverable->to_lsn),
                      "timeline", (json_int_t)recoverable->timeline, "gaps",
                      (json_int_t)recoverable->gap_count, "rpo_seconds",
-                     (double)recoverable->rpo_us / 1e6, "last_proven_restore", proven);
+                     (double)recoverable->rpo_us / 1e6, "last_proven_restore", proven,
+                     "older_backups", (json_int_t)recoverable->older_count);
 }
 
 static json_t *
@@ -142,8 +144,9 @@ info_format_backup_json(const InfoBackup *entry)
 {
     const CatalogBackup *backup = entry->backup;
     json_t *json = json_pack(
-        "{s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:o, s:o, s:I, s:o}", "id", backup->bid.text, "state",
-        info_state_name(entry->state), "kept", backup->kept, "scrubbed", backup->scrubbed,
+        "{s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:b, s:b, s:o, s:o, s:I, s:o}", "id", backup->bid.text,
+        "state", info_state_name(entry->state), "kept", backup->kept, "own_moment_only",
+        entry->own_moment_only, "released", backup->released, "scrubbed", backup->scrubbed,
         "verified", backup->verified, "drilled", backup->drilled, "failed", backup->failed,
         "verified_at", time_or_null(backup->verified ? backup->verified_us : 0), "drilled_at",
         time_or_null(backup->drilled ? backup->drilled_us : 0), "missing_segments",
@@ -160,15 +163,30 @@ info_format_backup_json(const InfoBackup *entry)
 }
 
 static json_t *
+warnings_json(const InfoCluster *cluster)
+{
+    json_t *array = texts_json(cluster->warnings, cluster->warning_count);
+    for (size_t i = 0; i < cluster->incarnation_count; i++) {
+        const InfoIncarnation *incarnation = &cluster->incarnations[i];
+        for (size_t k = 0; k < incarnation->timeline_count; k++) {
+            char warning[128];
+            if (info_hole_warning(&incarnation->timelines[k], warning, sizeof warning))
+                json_array_append_new(array, json_string(warning));
+        }
+    }
+    return array;
+}
+
+static json_t *
 cluster_json(const InfoCluster *cluster)
 {
     json_t *backups = json_array();
     for (size_t i = 0; i < cluster->backup_count; i++)
         json_array_append_new(backups, info_format_backup_json(&cluster->backups[i]));
-    return json_pack("{s:s, s:o, s:o, s:o, s:o}", "name", cluster->name, "recoverable",
-                     recoverable_json(&cluster->recoverable), "warnings",
-                     texts_json(cluster->warnings, cluster->warning_count), "incarnations",
-                     incarnations_json(cluster), "backups", backups);
+    return json_pack("{s:s, s:s?, s:o, s:o, s:o, s:o}", "name", cluster->name, "retention",
+                     cluster->retention, "recoverable", recoverable_json(&cluster->recoverable),
+                     "warnings", warnings_json(cluster), "incarnations", incarnations_json(cluster),
+                     "backups", backups);
 }
 
 json_t *

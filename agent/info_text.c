@@ -74,6 +74,9 @@ print_recoverable(const InfoCluster *cluster, bool named, ByteWriter *text)
                  recoverable->gap_count == 1 ? "" : "s");
     print(text, "recoverable: %s .. %s (%s), RPO now %s, last proven restore %s\n", from, to, gaps,
           rpo, proven);
+    if (recoverable->older_count > 0)
+        print(text, "and %zu older backup%s, each for its own moment\n", recoverable->older_count,
+              recoverable->older_count == 1 ? "" : "s");
 }
 
 static void
@@ -84,6 +87,11 @@ print_window(const InfoWindow *window, ByteWriter *text)
     char stored[SIZE_TEXT_SIZE];
     lsn_format(start, window->start_lsn);
     lsn_format(end, window->end_lsn);
+    if (window->is_hole && window->is_expected) {
+        print(text, "    gone  %s .. %s  by retention: %s .. %s\n", start, end,
+              window->first_segment, window->last_segment);
+        return;
+    }
     if (window->is_hole) {
         print(text, "    HOLE  %s .. %s  %" PRIu64 " missing: %s .. %s\n", start, end,
               window->segment_count, window->first_segment, window->last_segment);
@@ -166,11 +174,26 @@ print_checksum_failures(const Fate *fate, size_t limit, ByteWriter *text)
 }
 
 static void
+print_hole_warnings(const InfoIncarnation *incarnation, ByteWriter *text)
+{
+    for (size_t i = 0; i < incarnation->timeline_count; i++) {
+        char warning[128];
+        if (info_hole_warning(&incarnation->timelines[i], warning, sizeof warning))
+            print(text, "  WARNING: %s\n", warning);
+    }
+}
+
+static void
 print_cluster(const InfoCluster *cluster, ByteWriter *text)
 {
     print(text, "\ncluster %s\n", cluster->name);
+    if (cluster->retention != NULL)
+        print(text, "  retention: %s%s\n", cluster->retention,
+              strcmp(cluster->retention, "none") == 0 ? ": nothing is ever deleted" : "");
     for (size_t i = 0; i < cluster->warning_count; i++)
         print(text, "  WARNING: %s\n", cluster->warnings[i]);
+    for (size_t i = 0; i < cluster->incarnation_count; i++)
+        print_hole_warnings(&cluster->incarnations[i], text);
     for (size_t i = 0; i < cluster->incarnation_count; i++)
         print_incarnation(&cluster->incarnations[i], text);
 
@@ -257,6 +280,8 @@ info_format_backup(const InfoBackup *entry, ByteWriter *text)
           fate->pack_count, fate->pack_count == 1 ? "" : "s");
     print(text, "%-16s %s\n%-16s %s\n", "data checksums", fate->data_checksums ? "on" : "off",
           "kept", entry->backup->kept ? "yes" : "no");
+    if (entry->backup->released)
+        print(text, "%-16s %s\n", "released", "yes: the policy decides");
     if (entry->backup->verified)
         print_time(text, "verified", entry->backup->verified_us);
     if (entry->backup->drilled)

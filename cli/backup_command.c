@@ -1,6 +1,7 @@
 #include "agent/backup.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "cli/retention_options.h"
 #include "cli/session.h"
 #include "common/cancel.h"
 #include "common/log.h"
@@ -26,7 +27,25 @@ typedef struct {
     int64_t wal_timeout;
     uint64_t max_rate;
     uint64_t max_memory;
+    const char *retention;
+    bool expire;
 } Arguments;
+
+/* What followed the backup. */
+typedef struct {
+    RetentionPolicy policy;
+    bool tried;
+    CairnError err; /* of expiry: the backup stands all the same */
+    ExpirePlan *plan;
+    ExpireReport report;
+} Expiry;
+
+static void
+expiry_free(Expiry *expiry)
+{
+    expire_plan_free(expiry->plan);
+}
+#define SCOPED_EXPIRY __attribute__((cleanup(expiry_free))) Expiry
 
 static const char *
 state_name(BackupOutcome outcome)
@@ -101,6 +120,16 @@ print_comparison(const BackupReport *report)
         printf("  stored anew what %" PRIu64 " missing or damaged packs held\n", counts->lost);
 }
 
+static json_t *
+expiry_json(const Expiry *expiry)
+{
+    if (!expiry->tried)
+        return json_null();
+    if (expiry->err.kind != CAIRN_OK)
+        return json_pack("{s:s, s:s}", "error", expiry->err.message, "hint", expiry->err.hint);
+    return cli_expire_report_json(expiry->plan, &expiry->report);
+}
+
 static void
 print_text(const BackupReport *report)
 {
@@ -119,7 +148,7 @@ print_text(const BackupReport *report)
 }
 
 static json_t *
-report_json(const BackupReport *report)
+report_json(const BackupReport *report, const Expiry *expiry)
 {
     const Fate *fate = report->fate;
     json_t *missing = json_array();
@@ -135,7 +164,8 @@ report_json(const BackupReport *report)
         "pages_salvaged", (json_int_t)counts->salvaged, "pages_stored", (json_int_t)counts->stored,
         "packs_lost", (json_int_t)counts->lost);
     json_t *json = json_pack(
-        "{s:s, s:s, s:s, s:s, s:o, s:o, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I}",
+        "{s:s, s:s, s:s, s:s, s:o, s:o, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I, "
+        "s:o}",
         "label", fate->label, "bid", fate->bid.text, "type", fate->type, "state",
         state_name(report->outcome), "start_lsn", json_lsn(fate->start_lsn), "stop_lsn",
         json_lsn(fate->stop_lsn), "timeline", (int)fate->stop_timeline, "started_at",
@@ -143,7 +173,8 @@ report_json(const BackupReport *report)
         (json_int_t)fate->size_bytes, "stored_bytes", (json_int_t)fate->stored_bytes, "map_bytes",
         (json_int_t)fate->map_bytes, "file_count", (json_int_t)fate->file_count, "copy_seconds",
         report->copy_seconds, "wal_wait_seconds", report->wal_wait_seconds, "missing_wal", missing,
-        "checksum_failure_count", (json_int_t)fate->checksum_failure_count);
+        "checksum_failure_count", (json_int_t)fate->checksum_failure_count, "expiry",
+        expiry_json(expiry));
     json_object_update(json, comparison);
     json_decref(comparison);
     return json;
@@ -197,11 +228,25 @@ exit_code(const BackupReport *report)
     return 0;
 }
 
+/* After a good backup, where a policy is configured. What fails here fails alone: the backup is
+ * made, and the next run expires as well. */
+static void
+expire_after(Repository *repository, const char *cluster, Expiry *expiry)
+{
+    expiry->tried = true;
+    expiry->plan = expire_plan(repository, cluster, &expiry->policy, 0, &expiry->err);
+    if (expiry->plan == NULL ||
+        !expire_run(repository, expiry->plan, &expiry->report, &expiry->err))
+        cairn_error_wrap(&expiry->err, "the backup is made, but expiring old ones failed");
+}
+
 static BackupReport *
-run(const World *world, const Arguments *arguments, CairnError *err)
+run(const World *world, const Arguments *arguments, Expiry *expiry, CairnError *err)
 {
     SCOPED_SESSION session = {0};
-    if (!cli_session_open(world, &arguments->common, true, &session, err))
+    /* The policy first: better no backup begun than one whose end is a typo. */
+    if (!cli_session_open(world, &arguments->common, true, &session, err) ||
+        !cli_retention_policy(arguments->retention, &session, &expiry->policy, err))
         return NULL;
     const GlobalConfig *global = session.global;
     SCOPED(Repository) repository = repository_open(world, session.repository, err);
@@ -232,13 +277,29 @@ run(const World *world, const Arguments *arguments, CairnError *err)
             arguments->max_memory != 0 ? arguments->max_memory : global->max_memory_bytes,
         .wal_timeout_s = wal_timeout_s,
     };
-    return backup_run(repository, &options, err);
+    BackupReport *report = backup_run(repository, &options, err);
+    if (report != NULL && report->outcome == BACKUP_WAL_COMPLETE && arguments->expire &&
+        expiry->policy.count > 0 && !cancel_requested())
+        expire_after(repository, session.cluster->name, expiry);
+    return report;
+}
+
+static void
+print_expiry(const Expiry *expiry)
+{
+    if (!expiry->tried || expiry->err.kind != CAIRN_OK)
+        return;
+    CairnError err = {0};
+    SCOPED_BYTES ByteWriter text = {0};
+    cli_expire_report_text(expiry->plan, &expiry->report, &text);
+    if (!cli_print_text(&text, &err))
+        log_error(&err);
 }
 
 int
 command_backup(const World *world, int argc, char **argv)
 {
-    Arguments arguments = {.wal_timeout = -1};
+    Arguments arguments = {.wal_timeout = -1, .expire = true};
     const Option options[] = {
         {"type", 0, OPTION_TEXT, &arguments.type, "TYPE",
          "incr (default where there is a backup), diff (against the newest full one), full"},
@@ -253,6 +314,10 @@ command_backup(const World *world, int argc, char **argv)
          "memory that we may use (default 64MiB)"},
         {"wal-timeout", 0, OPTION_INTEGER, &arguments.wal_timeout, "SECONDS",
          "how long to wait for the backup's WAL (default 60)"},
+        {"retention", 0, OPTION_TEXT, &arguments.retention, "POLICY",
+         "expire by this afterwards, not by the configured one"},
+        {"expire", 0, OPTION_FLAG, &arguments.expire, NULL,
+         "expire old backups afterwards (default; --no-expire: don't)"},
         {"no-progress", 0, OPTION_FLAG, &arguments.no_progress, NULL, "show no progress"},
         {0},
     };
@@ -278,15 +343,19 @@ command_backup(const World *world, int argc, char **argv)
     if (!check_arguments(&arguments, &err) || !cli_output_json(&arguments.common, &as_json, &err))
         return cli_failed(&err);
 
-    SCOPED(BackupReport) report = run(world, &arguments, &err);
+    SCOPED_EXPIRY expiry = {0};
+    SCOPED(BackupReport) report = run(world, &arguments, &expiry, &err);
     if (report == NULL)
         return cli_failed(&err);
     if (as_json) {
-        if (!cli_print_json(report_json(report), &err))
+        if (!cli_print_json(report_json(report, &expiry), &err))
             return cli_failed(&err);
     } else {
         print_text(report);
+        print_expiry(&expiry);
     }
+    if (expiry.err.kind != CAIRN_OK)
+        log_error(&expiry.err);
     if (!judge(report, &err))
         log_error(&err);
     return exit_code(report);

@@ -1,3 +1,4 @@
+#include "agent/expire.h"
 #include "agent/info.h"
 
 #include "cli/commands.h"
@@ -47,6 +48,27 @@ print_info(const Info *info, bool json, CairnError *err)
     return cli_print_text(&text, err);
 }
 
+/* Policies stand in the configuration, not in the repository: of clusters that are not configured
+ * here nothing is said. A policy that does not read is shown as such: info is for bad nights. */
+static void
+show_retention(Info *info, const CliSession *session)
+{
+    for (size_t i = 0; i < info->cluster_count; i++) {
+        CairnError err = {0};
+        const ClusterConfig *cluster =
+            config_cluster(session->config, info->clusters[i].name, &err);
+        if (cluster == NULL)
+            continue;
+        RetentionPolicy policy;
+        if (!retention_policy_parse(expire_policy_text(cluster, session->repository), &policy,
+                                    &err)) {
+            info_set_retention(info, i, err.message);
+            continue;
+        }
+        expire_explain(info, i, &policy);
+    }
+}
+
 static bool
 run_info(const World *world, const CommonOptions *common, const char *selector, CairnError *err)
 {
@@ -64,6 +86,7 @@ run_info(const World *world, const CommonOptions *common, const char *selector, 
     SCOPED(Info) info = info_read(repository, common->cluster, err);
     if (info == NULL)
         return false;
+    show_retention(info, &session);
     return selector != NULL ? print_backup(info, selector, json, err) : print_info(info, json, err);
 }
 

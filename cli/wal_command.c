@@ -211,6 +211,8 @@ command_get(const World *world, int argc, char **argv)
          "data directory (default: told by the path)"},
         {"retry-timeout", 0, OPTION_INTEGER, &retry_s, "SECONDS",
          "keep trying when there is trouble (default 15)"},
+        {"hole-after", 0, OPTION_TEXT, &get.hole_after, "NAME",
+         "the target needs nothing behind this segment (restore sets it before a hole)"},
         {.name = NULL},
     };
     const CommandHelp help = {

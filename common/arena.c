@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK_SIZE = 32 * 1024, BIG = CHUNK_SIZE / 4 };
+/* The first chunk is small: ten thousand fates have an arena each. */
+enum { FIRST_CHUNK_SIZE = 2 * 1024, CHUNK_SIZE = 32 * 1024, BIG = CHUNK_SIZE / 4 };
 
 typedef struct Chunk Chunk;
 struct Chunk {
@@ -75,7 +76,10 @@ arena_alloc(Arena *arena, size_t size)
         first->next = own;
         return own->data;
     }
-    Chunk *chunk = chunk_new(size > CHUNK_SIZE ? size : CHUNK_SIZE);
+    size_t capacity = first == NULL ? FIRST_CHUNK_SIZE : 2 * first->capacity;
+    if (capacity > CHUNK_SIZE)
+        capacity = CHUNK_SIZE;
+    Chunk *chunk = chunk_new(size > capacity ? size : capacity);
     chunk->used = size;
     chunk->next = first;
     arena->chunks = chunk;

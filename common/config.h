@@ -32,6 +32,7 @@ typedef struct {
     const char *encryption;  /* none | passphrase | key-file | sealed; NULL when not said */
     const char *compression; /* none | lz4 | zstd; default lz4 */
     int compression_level;   /* 0: the codec's default */
+    const char *retention;   /* policy of clusters that state none of their own; NULL: not said */
 } RepositoryConfig;
 
 typedef struct {
@@ -40,6 +41,7 @@ typedef struct {
     const char *pgdata;       /* NULL when not said */
     const char *timezone;     /* for zone-less targets; NULL: refused */
     const char *repositories; /* comma-separated names; NULL: the only one */
+    const char *retention;    /* policy, or "none"; NULL: that of the repository */
 } ClusterConfig;
 
 typedef struct {

@@ -39,6 +39,7 @@ const ConfigKey CONFIG_REPOSITORY_KEYS[] = {
     CHOICE_KEY(RepositoryConfig, encryption, "encryption", " none passphrase key-file sealed "),
     CHOICE_KEY(RepositoryConfig, compression, "compression", " none lz4 zstd "),
     INT_KEY(RepositoryConfig, compression_level, "compression-level", 0, 19),
+    TEXT_KEY(RepositoryConfig, retention, "retention"),
     IGNORED_KEY("passphrase-file"),
     IGNORED_KEY("passphrase-command"),
     IGNORED_KEY("key-file"),
@@ -60,6 +61,7 @@ const ConfigKey CONFIG_CLUSTER_KEYS[] = {
     TEXT_KEY(ClusterConfig, pgdata, "pgdata"),
     TEXT_KEY(ClusterConfig, timezone, "timezone"),
     TEXT_KEY(ClusterConfig, repositories, "repository"),
+    TEXT_KEY(ClusterConfig, retention, "retention"),
     {NULL, VALUE_TEXT, 0, NULL, 0, 0},
 };
 

@@ -1,79 +1,19 @@
 #include "common/timestamp.h"
 
+#include "common/calendar.h"
+
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-#define SECOND_US INT64_C(1000000)
+#define SECOND_US CALENDAR_SECOND_US
 #define DAY_S INT64_C(86400)
-
-typedef struct {
-    int64_t year;
-    unsigned month; /* 1 to 12 */
-    unsigned day;   /* 1 to 31 */
-    unsigned hour;
-    unsigned minute;
-    unsigned second;
-    unsigned microsecond;
-} CivilTime;
-
-/*
- * Days since 1970-01-01 of a date in the Gregorian calendar, carried back before its invention as
- * PostgreSQL does. Years begin in March here, so that the leap day is the last of its year.
- */
-static int64_t
-days_of_date(int64_t year, unsigned month, unsigned day)
-{
-    const int64_t y = month > 2 ? year : year - 1;
-    const int64_t month_from_march = (month + 9) % 12;
-    const int64_t leap_days = (y >= 0 ? y / 4 : (y - 3) / 4) - (y >= 0 ? y / 100 : (y - 99) / 100) +
-                              (y >= 0 ? y / 400 : (y - 399) / 400);
-    const int64_t day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
-    const int64_t days_to_1970 = 719468; /* from 0000-03-01 */
-    return 365 * y + leap_days + day_of_year - days_to_1970;
-}
-
-static int64_t
-floor_divide(int64_t value, int64_t by)
-{
-    return value / by - (value % by < 0 ? 1 : 0);
-}
-
-static CivilTime
-civil_of_time(int64_t time_us)
-{
-    const int64_t seconds = floor_divide(time_us, SECOND_US);
-    const int64_t days = floor_divide(seconds, DAY_S);
-    const unsigned second_of_day = (unsigned)(seconds - days * DAY_S);
-
-    /* A guess that is never too late, then at most a few steps forward. */
-    int64_t year = 1970 + floor_divide(days, 366);
-    if (days < 0)
-        year = 1970 + floor_divide(days, 365) - 1;
-    while (days_of_date(year + 400, 1, 1) <= days)
-        year += 400;
-    while (days_of_date(year + 1, 1, 1) <= days)
-        year++;
-    unsigned month = 1;
-    while (month < 12 && days_of_date(year, month + 1, 1) <= days)
-        month++;
-
-    return (CivilTime){
-        .year = year,
-        .month = month,
-        .day = (unsigned)(days - days_of_date(year, month, 1)) + 1,
-        .hour = second_of_day / 3600,
-        .minute = second_of_day / 60 % 60,
-        .second = second_of_day % 60,
-        .microsecond = (unsigned)(time_us - seconds * SECOND_US),
-    };
-}
 
 void
 timestamp_format(char text[TIMESTAMP_TEXT_SIZE], int64_t time_us)
 {
-    const CivilTime t = civil_of_time(time_us);
+    const CivilTime t = calendar_civil_of_time(time_us);
     int length = snprintf(text, TIMESTAMP_TEXT_SIZE, "%04" PRId64 "-%02u-%02u %02u:%02u:%02u",
                           t.year, t.month, t.day, t.hour, t.minute, t.second);
     if (t.microsecond != 0)
@@ -85,7 +25,7 @@ timestamp_format(char text[TIMESTAMP_TEXT_SIZE], int64_t time_us)
 void
 timestamp_format_label(char text[TIMESTAMP_TEXT_SIZE], int64_t time_us)
 {
-    const CivilTime t = civil_of_time(time_us);
+    const CivilTime t = calendar_civil_of_time(time_us);
     snprintf(text, TIMESTAMP_TEXT_SIZE, "%04" PRId64 "%02u%02u-%02u%02u%02u", t.year, t.month,
              t.day, t.hour, t.minute, t.second);
 }
@@ -114,14 +54,6 @@ skip_char(const char **at, char c)
     return true;
 }
 
-static unsigned
-days_in_month(unsigned year, unsigned month)
-{
-    static const unsigned DAYS[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    const bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    return month == 2 && leap ? 29 : DAYS[month - 1];
-}
-
 static bool
 read_date(const char **at, CivilTime *t)
 {
@@ -132,7 +64,7 @@ read_date(const char **at, CivilTime *t)
     }
     t->year = year;
     return year >= 1 && t->month >= 1 && t->month <= 12 && t->day >= 1 &&
-           t->day <= days_in_month(year, t->month);
+           t->day <= calendar_days_in_month(year, t->month);
 }
 
 static bool
@@ -208,8 +140,8 @@ timestamp_parse(const char *text, Timestamp *timestamp_out, CairnError *err)
         return cairn_error_hint(err, "write it like 2026-11-22 23:31:40.123456+00");
     }
 
-    const int64_t seconds = days_of_date(t.year, t.month, t.day) * DAY_S + (int64_t)t.hour * 3600 +
-                            (int64_t)t.minute * 60 + t.second - offset_s;
+    const int64_t seconds = calendar_days_of_date(t.year, t.month, t.day) * DAY_S +
+                            (int64_t)t.hour * 3600 + (int64_t)t.minute * 60 + t.second - offset_s;
     *timestamp_out = (Timestamp){
         .has_zone = has_zone,
         .time_us = seconds * SECOND_US + t.microsecond,

@@ -3,8 +3,7 @@
 #include "common/bytes.h"
 #include "common/log.h"
 #include "repository/fate.h"
-#include "repository/host.h"
-#include "repository/json.h"
+#include "repository/intent.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -147,6 +146,135 @@ remove_packs(Repository *repository, const char *cluster, const BackupId *bid, b
     return sweep(repository, prefix, err);
 }
 
+/*
+ * May the packs go? Yes where the fate says that its own writer removes them; such an attempt is
+ * nobody's salvage source. What anybody else revoked may be one by now, and what has no fate may
+ * still get one.
+ */
+static bool
+packs_may_go(Repository *repository, const char *cluster, const BackupId *bid)
+{
+    CairnError ignored = {0};
+    SCOPED(Fate) fate = fate_read(repository, cluster, bid, NULL, &ignored);
+    return fate != NULL && !fate->committed && fate->packs_go;
+}
+
+/* The fate first; packs go only when it says so. Taken already and not by us: left as it is. */
+static bool
+abandon_and_remove(Repository *repository, const char *cluster, const BackupId *bid,
+                   const char *token, const char *reason, CairnError *err)
+{
+    if (!fate_abandon(repository, cluster, bid, token, reason, err)) {
+        if (err->kind != CAIRN_CONFLICT || !packs_may_go(repository, cluster, bid))
+            return false;
+        cairn_error_clear(err);
+    }
+    return remove_packs(repository, cluster, bid, false, err);
+}
+
+static bool
+has_no_fate(Repository *repository, const char *cluster, const BackupId *bid)
+{
+    CairnError err = {0};
+    SCOPED(Fate) fate = fate_read(repository, cluster, bid, NULL, &err);
+    return fate == NULL && err.kind == CAIRN_NOT_FOUND;
+}
+
+/*
+ * On a full disk something must go before the revocation finds room. Of our own attempt that is
+ * everything: only this process could commit it, and it is giving up; and without a fate it is
+ * nobody's salvage source.
+ */
+void
+attempts_abandon(Repository *repository, const char *cluster, const BackupId *bid,
+                 const char *token, const char *reason, bool keep_packs)
+{
+    CairnError err = {0};
+    bool done = keep_packs ? fate_revoke(repository, cluster, bid, token, reason, &err)
+                           : abandon_and_remove(repository, cluster, bid, token, reason, &err);
+    if (!done && err.kind == CAIRN_NO_SPACE && has_no_fate(repository, cluster, bid)) {
+        CairnError second = {0};
+        if (remove_packs(repository, cluster, bid, false, &second)) {
+            cairn_error_clear(&err);
+            done = abandon_and_remove(repository, cluster, bid, token, reason, &err);
+        }
+    }
+    if (!done)
+        log_debug("attempt %s is left as it is: %s", bid->text, err.message);
+}
+
+/* True when the intent says that its process was one of this host and is gone. */
+static bool
+is_dead(Repository *repository, const char *cluster, const BackupId *bid, char token[17],
+        bool *dead_out, CairnError *err)
+{
+    *dead_out = false;
+    SCOPED(Intent) intent = intent_read(repository, cluster, bid, err);
+    if (intent == NULL) {
+        /* Without a readable intent nobody can say whose it is: it is left alone. */
+        if (!is_about_the_object(err->kind))
+            return false;
+        cairn_error_clear(err);
+        return true;
+    }
+    memcpy(token, intent->token, sizeof intent->token);
+    *dead_out = host_is_dead(&intent->host);
+    return true;
+}
+
+/*
+ * The fate and the temporary files: its packs are salvage from now on, and a collector's business.
+ * Its process seems to be gone, but containers may share a host name and machines an id, and a
+ * writer that lives after all finds its slot taken. On a full disk it stays undecided, which keeps
+ * what it may need.
+ */
+static bool
+revoke_if_dead(Repository *repository, const char *cluster, const BackupId *bid, CairnError *err)
+{
+    bool dead = false;
+    char token[17] = "";
+    if (!is_dead(repository, cluster, bid, token, &dead, err))
+        return false;
+    if (!dead)
+        return true;
+    log_info("revoking the dead attempt %s of this host", bid->text);
+    CairnError ignored = {0};
+    if (!fate_revoke(repository, cluster, bid, token, "its process is gone", &ignored))
+        log_debug("attempt %s is left as it is: %s", bid->text, ignored.message);
+    cairn_error_clear(&ignored);
+    if (!remove_packs(repository, cluster, bid, true, &ignored))
+        log_debug("temporary files of attempt %s stay: %s", bid->text, ignored.message);
+    return true;
+}
+
+/* What can be told of an attempt from its fate alone. */
+typedef enum {
+    ATTEMPT_OPEN,
+    ATTEMPT_REVOKED,   /* by somebody else: its packs may be salvage */
+    ATTEMPT_ABANDONED, /* by its own writer */
+    ATTEMPT_COMMITTED,
+    ATTEMPT_UNREADABLE
+} AttemptState;
+
+/* Only a storage that does not answer is a failure. */
+static bool
+attempt_state(Repository *repository, const char *cluster, const BackupId *bid,
+              uint8_t *fate_sha256_out, AttemptState *state_out, CairnError *err)
+{
+    SCOPED(Fate) fate = fate_read(repository, cluster, bid, fate_sha256_out, err);
+    if (fate != NULL) {
+        *state_out = fate->committed  ? ATTEMPT_COMMITTED
+                     : fate->packs_go ? ATTEMPT_ABANDONED
+                                      : ATTEMPT_REVOKED;
+        return true;
+    }
+    *state_out = err->kind == CAIRN_NOT_FOUND ? ATTEMPT_OPEN : ATTEMPT_UNREADABLE;
+    if (!is_about_the_object(err->kind))
+        return false;
+    cairn_error_clear(err);
+    return true;
+}
+
 static bool
 fate_is_named(Repository *repository, const char *cluster, const BackupId *bid, bool *named_out,
               CairnError *err)
@@ -164,124 +292,6 @@ fate_is_named(Repository *repository, const char *cluster, const BackupId *bid, 
     return true;
 }
 
-/* A fate that is taken already is as good, when it says REVOKED. */
-static bool
-revoke_attempt(Repository *repository, const char *cluster, const BackupId *bid, const char *token,
-               const char *reason, CairnError *err)
-{
-    if (fate_revoke(repository, cluster, bid, token, reason, err))
-        return true;
-    CairnError ignored = {0};
-    SCOPED(Fate)
-    fate = err->kind == CAIRN_CONFLICT ? fate_read(repository, cluster, bid, NULL, &ignored) : NULL;
-    if (fate == NULL || fate->committed)
-        return false;
-    cairn_error_clear(err);
-    return true;
-}
-
-/*
- * What a revoked attempt left serves the next one as salvage, so it stays until a collector finds
- * that nothing refers to it. A revocation that finds no room on a full disk gets some: of our own
- * attempt, which nobody can draw on before it is revoked, everything goes; of another's only
- * temporary files: its process seems to be gone, but containers may share a host name and machines
- * an id, and a writer that lives after all could still commit.
- */
-static void
-give_up(Repository *repository, const char *cluster, const BackupId *bid, const char *token,
-        const char *reason, bool is_ours)
-{
-    CairnError err = {0};
-    bool done = revoke_attempt(repository, cluster, bid, token, reason, &err);
-    if (!done && err.kind == CAIRN_NO_SPACE) {
-        CairnError second = {0};
-        if (remove_packs(repository, cluster, bid, !is_ours, &second)) {
-            cairn_error_clear(&err);
-            done = revoke_attempt(repository, cluster, bid, token, reason, &err);
-        }
-    }
-    if (!done)
-        log_debug("attempt %s is left as it is: %s", bid->text, err.message);
-}
-
-void
-attempts_abandon(Repository *repository, const char *cluster, const BackupId *bid,
-                 const char *token, const char *reason, bool keep_packs)
-{
-    bool named = true;
-    CairnError ignored = {0};
-    /* Only while there is no fate: once it says REVOKED, somebody may be drawing on the packs. */
-    if (!keep_packs && fate_is_named(repository, cluster, bid, &named, &ignored) && !named) {
-        CairnError second = {0};
-        if (!remove_packs(repository, cluster, bid, false, &second))
-            log_debug("packs of attempt %s stay: %s", bid->text, second.message);
-    }
-    give_up(repository, cluster, bid, token, reason, true);
-}
-
-/* True when the intent says that its process was one of this host and is gone. */
-static bool
-is_dead(Repository *repository, const char *cluster, const BackupId *bid, char token[17],
-        bool *dead_out, CairnError *err)
-{
-    char name[STORAGE_NAME_LIMIT];
-    snprintf(name, sizeof name, "c/%s/b/%s/intent", cluster, bid->text);
-    *dead_out = false;
-    SCOPED_JSON json_t *intent = json_get(repository, name, OBJECT_INTENT, NULL, err);
-    if (intent == NULL) {
-        /* Without a readable intent nobody can say whose it is: it is left alone. */
-        if (!is_about_the_object(err->kind))
-            return false;
-        cairn_error_clear(err);
-        return true;
-    }
-    CairnError unreadable = {0};
-    JsonReader fields = json_reader(intent, name, &unreadable);
-    Host host = {0};
-    snprintf(host.host, sizeof host.host, "%s", json_read_text(&fields, "host"));
-    snprintf(host.machine_id, sizeof host.machine_id, "%s", json_read_text(&fields, "machine_id"));
-    snprintf(host.boot_id, sizeof host.boot_id, "%s", json_read_text(&fields, "boot_id"));
-    host.pid = (int)json_read_integer(&fields, "pid", 1, INT32_MAX);
-    host.process_start = json_read_u64_text(&fields, "process_start");
-    snprintf(token, 17, "%s", json_read_text(&fields, "token"));
-    *dead_out = !fields.failed && host_is_dead(&host);
-    return true;
-}
-
-static bool
-revoke_if_dead(Repository *repository, const char *cluster, const BackupId *bid, CairnError *err)
-{
-    bool dead = false;
-    char token[17] = "";
-    if (!is_dead(repository, cluster, bid, token, &dead, err))
-        return false;
-    if (dead) {
-        log_info("revoking the dead attempt %s of this host", bid->text);
-        give_up(repository, cluster, bid, token, "its process is gone", false);
-    }
-    return true;
-}
-
-/* What can be told of an attempt from its fate alone. */
-typedef enum { ATTEMPT_OPEN, ATTEMPT_REVOKED, ATTEMPT_COMMITTED, ATTEMPT_UNREADABLE } AttemptState;
-
-/* Only a storage that does not answer is a failure. */
-static bool
-attempt_state(Repository *repository, const char *cluster, const BackupId *bid,
-              uint8_t *fate_sha256_out, AttemptState *state_out, CairnError *err)
-{
-    SCOPED(Fate) fate = fate_read(repository, cluster, bid, fate_sha256_out, err);
-    if (fate != NULL) {
-        *state_out = fate->committed ? ATTEMPT_COMMITTED : ATTEMPT_REVOKED;
-        return true;
-    }
-    *state_out = err->kind == CAIRN_NOT_FOUND ? ATTEMPT_OPEN : ATTEMPT_UNREADABLE;
-    if (!is_about_the_object(err->kind))
-        return false;
-    cairn_error_clear(err);
-    return true;
-}
-
 bool
 attempts_revoke_dead(Repository *repository, const char *cluster, CairnError *err)
 {
@@ -289,7 +299,41 @@ attempts_revoke_dead(Repository *repository, const char *cluster, CairnError *er
     size_t count;
     if (!attempts_list(repository, cluster, &ids, &count, err))
         return false;
+    bool committed_seen = false;
     for (size_t i = count; i-- > 0;) {
+        bool named;
+        if (!fate_is_named(repository, cluster, &ids[i], &named, err))
+            return false;
+        if (!named) {
+            if (!revoke_if_dead(repository, cluster, &ids[i], err))
+                return false;
+            continue;
+        }
+        /* A writer that gave up may have died before its packs were gone. Backups come in between
+           sooner or later, so it is enough to look at those after the newest one, and a long
+           history costs nothing. */
+        AttemptState state;
+        if (committed_seen)
+            continue;
+        if (!attempt_state(repository, cluster, &ids[i], NULL, &state, err))
+            return false;
+        committed_seen = state == ATTEMPT_COMMITTED;
+        CairnError ignored = {0};
+        if (state == ATTEMPT_ABANDONED &&
+            !remove_packs(repository, cluster, &ids[i], false, &ignored))
+            log_debug("packs of the abandoned attempt %s stay: %s", ids[i].text, ignored.message);
+    }
+    return true;
+}
+
+bool
+attempts_fence_dead(Repository *repository, const char *cluster, CairnError *err)
+{
+    SCOPED_MEMORY BackupId *ids = NULL;
+    size_t count;
+    if (!attempts_list(repository, cluster, &ids, &count, err))
+        return false;
+    for (size_t i = 0; i < count; i++) {
         bool named;
         if (!fate_is_named(repository, cluster, &ids[i], &named, err) ||
             (!named && !revoke_if_dead(repository, cluster, &ids[i], err)))

@@ -2,8 +2,9 @@
  * Attempts at backups: their ids, dead ones of this host, and giving one up.
  *
  * Safety rests on the single-use fate: an attempt whose fate says REVOKED can never become a
- * backup; what it stored may be part of one by then, so only a collector, who knows, removes it.
- * Attempts of other hosts are never touched and never waited for.
+ * backup. Its packs may belong to other backups by then (salvage), so only its own writer removes
+ * them, under a fate that says so, and else a collector. Attempts of other hosts are never touched
+ * and never waited for.
  */
 #ifndef PGCAIRN_REPOSITORY_ATTEMPTS_H
 #define PGCAIRN_REPOSITORY_ATTEMPTS_H
@@ -21,10 +22,14 @@ bool attempts_next_id(Repository *repository, const char *cluster, BackupId *id_
                       CairnError *err) MUST_CHECK;
 
 /*
- * Takes the fate of every unfinished attempt whose process on this very host is gone. Its packs
- * stay for the next attempt to salvage, and are a collector's to remove.
+ * Takes the fate of every unfinished attempt whose process on this very host is gone: it can never
+ * become a backup then; its packs stay, for salvage and for the collector. And removes the packs of
+ * attempts that were abandoned since the newest backup, where their writer died before that.
  */
 bool attempts_revoke_dead(Repository *repository, const char *cluster, CairnError *err) MUST_CHECK;
+
+/* The fates alone. */
+bool attempts_fence_dead(Repository *repository, const char *cluster, CairnError *err) MUST_CHECK;
 
 /* Revoked attempts that have packs and are newer than the newest backup, newest first, at most
    eight: what the next one may salvage. malloc'ed (returned owned). */
@@ -32,10 +37,10 @@ bool attempts_salvage(Repository *repository, const char *cluster, BackupId **id
                       size_t *count_out, CairnError *err) MUST_CHECK;
 
 /*
- * Gives up our own attempt: revokes it. keep_packs: its packs stay for the next one to salvage;
- * else they are removed first, so that a full disk is not full for the next run as well, which is
- * safe as long as there is no fate: nobody draws on an attempt that is not revoked. Never fails:
- * what cannot be done now (the disk may be full or gone) the next run on this host does.
+ * Gives up our own attempt by taking its fate. keep_packs: what it stored stays, for the next one
+ * to salvage; else the fate says that its packs go, and they do, so that a full disk is not full
+ * for the next run as well. Never fails: what cannot be done now (the disk may be full or gone) the
+ * next run on this host does. Where somebody else took the fate the packs stay.
  */
 void attempts_abandon(Repository *repository, const char *cluster, const BackupId *bid,
                       const char *token, const char *reason, bool keep_packs);

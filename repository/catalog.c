@@ -3,12 +3,13 @@
 #include "repository/attempts.h"
 #include "repository/host.h"
 #include "repository/json.h"
+#include "repository/mark.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { MARK_LIMIT = 1000000, EVIDENCE_READ = 16 };
+enum { EVIDENCE_READ = 16 };
 
 typedef struct {
     char name[128];
@@ -22,8 +23,7 @@ typedef struct {
     DatedEvidence
         evidence[EVIDENCE_READ]; /* the newest names of kinds that carry a date worth reading */
     size_t evidence_count;
-    uint32_t marks[1024];
-    size_t mark_count;
+    MarkNames marks;
 } BackupListing;
 
 static bool
@@ -69,76 +69,20 @@ note_evidence(BackupListing *listing, const StorageEntry *entry)
         note_dated(listing, entry);
 }
 
-/* "mark.<n>" as we write it: no other spelling of the same number. */
-static bool
-parse_mark(const char *name, uint32_t *mark_out)
-{
-    uint32_t mark;
-    char canonical[32];
-    if (sscanf(name, "mark.%" SCNu32, &mark) != 1 || mark >= MARK_LIMIT)
-        return false;
-    snprintf(canonical, sizeof canonical, "mark.%" PRIu32, mark);
-    if (strcmp(name, canonical) != 0)
-        return false;
-    *mark_out = mark;
-    return true;
-}
-
 static StorageListNext
 list_backup(void *context, const StorageEntry *entry, CairnError *err)
 {
     BackupListing *listing = context;
-    uint32_t mark;
     if (strcmp(entry->name, "fate") == 0) {
         listing->has_fate = true;
+        listing->backup->stored_us = entry->modified_us;
     } else if (strncmp(entry->name, "ev.", 3) == 0) {
         note_evidence(listing, entry);
-    } else if (parse_mark(entry->name, &mark)) {
-        if (listing->mark_count == sizeof listing->marks / sizeof *listing->marks) {
-            cairn_error(err, CAIRN_UNSUPPORTED, "backup %s has too many marks",
-                        listing->backup->bid.text);
-            return STORAGE_LIST_FAILED;
-        }
-        listing->marks[listing->mark_count++] = mark;
+    } else if (!mark_names_add(&listing->marks, entry->name, err)) {
+        cairn_error_wrap(err, "backup %s", listing->backup->bid.text);
+        return STORAGE_LIST_FAILED;
     }
     return STORAGE_LIST_GO_ON;
-}
-
-static int
-ascending(const void *a, const void *b)
-{
-    uint32_t left = *(const uint32_t *)a, right = *(const uint32_t *)b;
-    return (left > right) - (left < right);
-}
-
-/* The highest mark of {expire, unexpire-pending, unexpire} and of {keep, release} win. */
-static bool
-apply_marks(Repository *repository, const char *cluster, BackupListing *listing, bool *expired_out,
-            CairnError *err)
-{
-    qsort(listing->marks, listing->mark_count, sizeof *listing->marks, ascending);
-    for (size_t i = 0; i < listing->mark_count; i++) {
-        char name[STORAGE_NAME_LIMIT];
-        snprintf(name, sizeof name, "c/%s/b/%s/mark.%u", cluster, listing->backup->bid.text,
-                 listing->marks[i]);
-        SCOPED_JSON json_t *json = json_get(repository, name, OBJECT_MARK, NULL, err);
-        if (json == NULL)
-            return false;
-        JsonReader fields = json_reader(json, name, err);
-        const char *mark = json_read_text(&fields, "mark");
-        if (fields.failed)
-            return false;
-        if (strcmp(mark, "expire") == 0 || strcmp(mark, "unexpire-pending") == 0)
-            *expired_out = true;
-        else if (strcmp(mark, "unexpire") == 0)
-            *expired_out = false;
-        else if (strcmp(mark, "keep") == 0 || strcmp(mark, "release") == 0)
-            listing->backup->kept = strcmp(mark, "keep") == 0;
-        else
-            return cairn_error(err, CAIRN_UNSUPPORTED, "object '%s': mark '%s' is unknown", name,
-                               mark);
-    }
-    return true;
 }
 
 /* Dates of the newest verified and drilled evidence. Unreadable evidence counts for nothing. */
@@ -185,9 +129,10 @@ read_backup(Repository *repository, const char *cluster, Catalog *catalog, Catal
     if (!listing.has_fate)
         return true;
 
-    bool expired = false;
+    MarkState marks = {0};
     backup->fate = fate_read(repository, cluster, &backup->bid, NULL, err);
-    if (backup->fate == NULL || !apply_marks(repository, cluster, &listing, &expired, err)) {
+    if (backup->fate == NULL ||
+        !mark_state(repository, cluster, &backup->bid, &listing.marks, &marks, err)) {
         if (!is_about_the_object(err->kind))
             return false;
         backup->presence = BACKUP_UNREADABLE;
@@ -196,10 +141,13 @@ read_backup(Repository *repository, const char *cluster, Catalog *catalog, Catal
         cairn_error_clear(err);
         return true;
     }
+    backup->kept = marks.kept;
+    backup->released = marks.released;
+    backup->pending = marks.pending;
     if (!backup->fate->committed)
         backup->presence = BACKUP_REVOKED;
     else
-        backup->presence = expired ? BACKUP_EXPIRED : BACKUP_COMMITTED;
+        backup->presence = marks.expired || marks.pending ? BACKUP_EXPIRED : BACKUP_COMMITTED;
     backup->damaged |= backup->fate->committed && backup->fate->damaged;
     read_evidence_dates(repository, cluster, &listing);
     return true;

@@ -23,9 +23,12 @@ typedef enum {
 typedef struct {
     BackupId bid;
     BackupPresence presence;
-    Fate *fate;                                        /* COMMITTED and EXPIRED */
-    CairnError *problem;                               /* UNREADABLE */
-    bool kept;                                         /* highest of keep and release is keep */
+    Fate *fate;          /* COMMITTED and EXPIRED */
+    CairnError *problem; /* UNREADABLE */
+    bool kept;           /* highest of keep and release is keep */
+    bool released;       /* it is release */
+    bool pending;        /* EXPIRED, but on its way back: unexpire-pending */
+    int64_t stored_us;   /* when the fate was stored, as the storage says; 0: it does not */
     bool scrubbed, verified, drilled, damaged, failed; /* evidence, newest kinds present */
     int64_t verified_us, drilled_us;
 } CatalogBackup;

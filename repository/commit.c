@@ -2,6 +2,7 @@
 
 #include "common/timestamp.h"
 #include "repository/attempts.h"
+#include "repository/claim.h"
 #include "repository/host.h"
 #include "repository/json.h"
 
@@ -12,9 +13,11 @@
  * What a crash right after each step leaves (R-3.4):
  *
  *  P1 intent durable            an unfinished attempt; collectors keep whatever it might name
+ *     claim                    each source may be referred to: the intent keeps it from now on
  *  P2 packs durable             some packs that nothing refers to
  *  P3 map packs, refs durable   the same
- *  P4 directories synced        storage_commit did it with each object
+ *  P4 directories synced        storage_commit did it with each object; those of salvage sources
+ *                               are synced now
  *  P5 last look                 our intent still stands; the directories above it are synced again,
  *                               whoever made them
  *  P6 fate created once         no fate: no backup. A fate: everything it names is durable already,
@@ -101,6 +104,17 @@ copy_options(Commit *commit, const CommitOptions *options, CairnError *err)
     return true;
 }
 
+/* After the intent is durable, on no account before: see claim.h. */
+static bool
+check_claim(const Commit *commit, CairnError *err)
+{
+    return claim_check(commit->repository, commit->options.cluster,
+                       &(ClaimSources){.parent = commit->options.parent,
+                                       .salvage = commit->options.salvage,
+                                       .salvage_count = commit->options.salvage_count},
+                       err);
+}
+
 Commit *
 commit_begin(Repository *repository, const CommitOptions *options, CairnError *err)
 {
@@ -114,7 +128,7 @@ commit_begin(Repository *repository, const CommitOptions *options, CairnError *e
         !attempts_revoke_dead(repository, options->cluster, err) ||
         !random_token(repository_world(repository), commit->token, err) ||
         !attempts_next_id(repository, options->cluster, &commit->bid, err) ||
-        !write_intent(commit, err))
+        !write_intent(commit, err) || !check_claim(commit, err))
         return NULL;
     return take(&commit);
 }
@@ -171,6 +185,58 @@ last_look(Commit *commit, CairnError *err)
     return storage_make_durable(repository_storage(commit->repository), name, err);
 }
 
+typedef struct {
+    Storage *storage;
+    const char *prefix;
+} Directory;
+
+static bool make_all_durable(Directory directory, CairnError *err);
+
+static StorageListNext
+make_entry_durable(void *context, const StorageEntry *entry, CairnError *err)
+{
+    const Directory *directory = context;
+    char name[STORAGE_NAME_LIMIT];
+    const int size = snprintf(name, sizeof name, "%s/%s", directory->prefix, entry->name);
+    if (size < 0 || (size_t)size >= sizeof name)
+        return STORAGE_LIST_GO_ON; /* no name of ours is so long */
+    const bool done = entry->is_directory
+                          ? make_all_durable((Directory){directory->storage, name}, err)
+                          : storage_make_durable(directory->storage, name, err);
+    if (done)
+        return STORAGE_LIST_GO_ON;
+    if (err->kind != CAIRN_NOT_FOUND)
+        return STORAGE_LIST_FAILED;
+    cairn_error_clear(err); /* gone since it was listed: a claim stands, so it is not one of ours */
+    return STORAGE_LIST_GO_ON;
+}
+
+static bool
+make_all_durable(Directory directory, CairnError *err)
+{
+    return storage_list(directory.storage, directory.prefix, make_entry_durable, &directory, err);
+}
+
+/* P4 for what is not ours: a dead attempt may have died, or its disk failed, between a pack's name
+   and the sync of its directory. A parent's packs were durable before its fate. */
+static bool
+sync_salvage(const Commit *commit, CairnError *err)
+{
+    Storage *storage = repository_storage(commit->repository);
+    static const char *const parts[] = {"p", "m"};
+    for (size_t i = 0; i < commit->options.salvage_count; i++) {
+        for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
+            char prefix[STORAGE_NAME_LIMIT];
+            snprintf(prefix, sizeof prefix, "c/%s/b/%s/%s", commit->options.cluster,
+                     commit->salvage[i].text, parts[k]);
+            if (!make_all_durable((Directory){storage, prefix}, err))
+                return cairn_error_wrap(err, "unable to sync the packs of the dead attempt %s",
+                                        commit->salvage[i].text);
+        }
+    }
+    return true;
+}
+
 /* The slot is taken: by our own commit whose answer was lost, or by somebody who revoked us. */
 static bool
 settle_conflict(Commit *commit, const Fate *fate, CairnError *err)
@@ -197,7 +263,7 @@ commit_publish(Commit *commit, Fate *fate, CairnError *err)
     memcpy(fate->token, commit->token, sizeof fate->token);
     if (!attempts_newest_committed(commit->repository, commit->options.cluster, &fate->previous_bid,
                                    fate->previous_sha256, err) ||
-        !last_look(commit, err))
+        !sync_salvage(commit, err) || !last_look(commit, err) || !check_claim(commit, err))
         return false;
     if (fate_commit(commit->repository, fate, err) ||
         (err->kind == CAIRN_CONFLICT && settle_conflict(commit, fate, err))) {

@@ -36,7 +36,8 @@ typedef struct {
 
 typedef struct Commit Commit;
 
-/* Revokes dead attempts of this host, draws an id and makes the intent durable. */
+/* Revokes dead attempts of this host, draws an id, makes the intent durable and claims the sources:
+ * REFUSED when one of them may not be referred to (claim.h). */
 Commit *commit_begin(Repository *repository, const CommitOptions *options,
                      CairnError *err) MUST_CHECK;
 

@@ -151,17 +151,32 @@ fate_commit(Repository *repository, const Fate *fate, CairnError *err)
     return json_put(repository, name, OBJECT_FATE, backup_id_sequence(&fate->bid), json, NULL, err);
 }
 
-bool
-fate_revoke(Repository *repository, const char *cluster, const BackupId *bid, const char *token,
-            const char *reason, CairnError *err)
+static bool
+put_revocation(Repository *repository, const char *cluster, const BackupId *bid, const char *token,
+               const char *reason, bool packs_go, CairnError *err)
 {
     char name[STORAGE_NAME_LIMIT];
     fate_name(name, cluster, bid);
     const World *world = repository_world(repository);
     SCOPED_JSON json_t *json =
-        json_pack("{s:s, s:s, s:o, s:s, s:o}", "fate", "REVOKED", "token", token, "by", host_json(),
-                  "reason", reason, "at", json_time(world->clock->wall_us(world->clock)));
+        json_pack("{s:s, s:s, s:o, s:s, s:b, s:o}", "fate", "REVOKED", "token", token, "by",
+                  host_json(), "reason", reason, "packs_go", packs_go, "at",
+                  json_time(world->clock->wall_us(world->clock)));
     return json_put(repository, name, OBJECT_FATE, backup_id_sequence(bid), json, NULL, err);
+}
+
+bool
+fate_revoke(Repository *repository, const char *cluster, const BackupId *bid, const char *token,
+            const char *reason, CairnError *err)
+{
+    return put_revocation(repository, cluster, bid, token, reason, false, err);
+}
+
+bool
+fate_abandon(Repository *repository, const char *cluster, const BackupId *bid, const char *token,
+             const char *reason, CairnError *err)
+{
+    return put_revocation(repository, cluster, bid, token, reason, true, err);
 }
 
 static void
@@ -291,6 +306,14 @@ read_committed(Fate *fate, const char *cluster, JsonReader *fields)
     read_previous(fate, fields);
 }
 
+/* Writers of the first version removed the packs of whatever they revoked. */
+static void
+read_revoked(Fate *fate, JsonReader *fields)
+{
+    fate->packs_go =
+        json_object_get(fields->object, "packs_go") == NULL || json_read_bool(fields, "packs_go");
+}
+
 Fate *
 fate_read(Repository *repository, const char *cluster, const BackupId *bid, uint8_t *digest_out,
           CairnError *err)
@@ -312,7 +335,9 @@ fate_read(Repository *repository, const char *cluster, const BackupId *bid, uint
         memcpy(fate->token, token, strlen(token) + 1);
     if (!fields.failed && strcmp(verdict, "COMMITTED") == 0)
         read_committed(fate, cluster, &fields);
-    else if (!fields.failed && strcmp(verdict, "REVOKED") != 0)
+    else if (!fields.failed && strcmp(verdict, "REVOKED") == 0)
+        read_revoked(fate, &fields);
+    else if (!fields.failed)
         cairn_error(err, CAIRN_CORRUPT, "object '%s': fate '%s' is unknown", name, verdict);
     if (fields.failed || err->kind != CAIRN_OK)
         return NULL;

@@ -30,7 +30,8 @@ typedef struct {
 
 typedef struct {
     Arena *arena;
-    bool committed; /* false: REVOKED, and only bid and token are filled */
+    bool committed; /* false: REVOKED, and only bid, token and packs_go are filled */
+    bool packs_go;  /* revoked by its own writer, which removes its packs: never to be salvaged */
     BackupId bid;
     char token[17];
     const char *label; /* 20261122-233140F */
@@ -82,8 +83,12 @@ Fate *fate_read(Repository *repository, const char *cluster, const BackupId *bid
                 uint8_t *digest_out, CairnError *err) MUST_CHECK;
 /* Takes the slot with a commit record. CONFLICT when it is taken (fate_read tells by whom). */
 bool fate_commit(Repository *repository, const Fate *fate, CairnError *err) MUST_CHECK;
-/* Takes the slot with a revocation; CONFLICT when it is taken. */
+/* Takes the slot with a revocation; CONFLICT when it is taken. The packs stay: others may salvage
+ * them from now on, so only a collector removes them. */
 bool fate_revoke(Repository *repository, const char *cluster, const BackupId *bid,
                  const char *token, const char *reason, CairnError *err) MUST_CHECK;
+/* The same by the attempt's own writer, which removes its packs next: nobody may salvage them. */
+bool fate_abandon(Repository *repository, const char *cluster, const BackupId *bid,
+                  const char *token, const char *reason, CairnError *err) MUST_CHECK;
 
 #endif

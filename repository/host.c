@@ -75,3 +75,36 @@ host_json(void)
     return json_pack("{s:s, s:i, s:s}", "host", self.host, "pid", self.pid, "program",
                      "pgcairn " PGCAIRN_VERSION);
 }
+
+bool
+host_put(json_t *object)
+{
+    Host self;
+    host_self(&self);
+    SCOPED_JSON json_t *fields = json_pack(
+        "{s:s, s:s, s:s, s:i, s:o}", "host", self.host, "machine_id", self.machine_id, "boot_id",
+        self.boot_id, "pid", self.pid, "process_start", json_u64_text(self.process_start));
+    return fields != NULL && json_object_update(object, fields) == 0;
+}
+
+static void
+read_text(JsonReader *fields, const char *field, char *text, size_t size)
+{
+    const char *value = json_read_text(fields, field);
+    if (strlen(value) >= size)
+        json_reader_fail(fields, field);
+    else
+        memcpy(text, value, strlen(value) + 1);
+}
+
+void
+host_read(JsonReader *fields, Host *host_out)
+{
+    Host host = {0};
+    read_text(fields, "host", host.host, sizeof host.host);
+    read_text(fields, "machine_id", host.machine_id, sizeof host.machine_id);
+    read_text(fields, "boot_id", host.boot_id, sizeof host.boot_id);
+    host.pid = (int)json_read_integer(fields, "pid", 1, INT32_MAX);
+    host.process_start = json_read_u64_text(fields, "process_start");
+    *host_out = host;
+}

@@ -5,6 +5,8 @@
 #ifndef PGCAIRN_REPOSITORY_HOST_H
 #define PGCAIRN_REPOSITORY_HOST_H
 
+#include "repository/json.h"
+
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,5 +25,11 @@ void host_self(Host *host_out);
 bool host_is_dead(const Host *host);
 /* {"host", "pid", "program"}: new reference. */
 json_t *host_json(void);
+
+/* Puts the fields of this very process into an object: host, machine_id, boot_id, pid,
+ * process_start. False: out of memory. */
+bool host_put(json_t *object) MUST_CHECK;
+/* And reads them back; every field is checked, failure is the reader's. */
+void host_read(JsonReader *fields, Host *host_out);
 
 #endif

@@ -1,6 +1,7 @@
 #include "repository/verify_intern.h"
 
 #include "repository/pack.h"
+#include "repository/pin.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -212,6 +213,9 @@ verify_run(Repository *repository, const VerifyOptions *options, CairnError *err
 {
     SCOPED(Catalog) catalog = catalog_read(repository, options->cluster, err);
     if (catalog == NULL)
+        return NULL;
+    SCOPED(Pin) pin = NULL; /* what expires meanwhile is not found damaged */
+    if (!pin_catalog_or_warn(repository, options->cluster, "verify", catalog, &pin, err))
         return NULL;
     SCOPED(VerifyReport) report = calloc(1, sizeof *report);
     CAIRN_ASSERT(report != NULL);

@@ -75,10 +75,9 @@ compare_u32(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-/* Names below `below`, ascending. values is malloc'ed (returned owned), never NULL on success. */
-static bool
-list_groups(const WalStore *store, const char *below, uint32_t **values_out, size_t *count_out,
-            CairnError *err)
+bool
+wal_store_groups(const WalStore *store, const char *below, uint32_t **values_out, size_t *count_out,
+                 CairnError *err)
 {
     GroupList list = {.values = malloc(sizeof *list.values), .capacity = 1};
 
@@ -97,7 +96,7 @@ list_groups(const WalStore *store, const char *below, uint32_t **values_out, siz
 bool
 wal_store_timelines(WalStore *store, uint32_t **timelines_out, size_t *count_out, CairnError *err)
 {
-    return list_groups(store, "", timelines_out, count_out, err);
+    return wal_store_groups(store, "", timelines_out, count_out, err);
 }
 
 /* Segments of one log, as a bitmap: a constant amount of memory, whatever is stored. */
@@ -108,6 +107,7 @@ typedef struct {
     uint32_t timeline;
     uint32_t log;
     uint64_t sizes[LOG_SEGMENT_LIMIT]; /* of objects; 0: absent */
+    int64_t newest_us;
 } LogSegments;
 
 static StorageListNext
@@ -123,8 +123,11 @@ collect_segment(void *context, const StorageEntry *entry, CairnError *err)
         !wal_segment_parse(entry->name, segment_size, &timeline, &number))
         return STORAGE_LIST_GO_ON;
     const uint64_t per_log = (UINT64_C(1) << 32) / segment_size;
-    if (timeline == segments->timeline && number / per_log == segments->log)
+    if (timeline == segments->timeline && number / per_log == segments->log) {
         segments->sizes[number % per_log] = entry->size_bytes;
+        if (entry->modified_us > segments->newest_us)
+            segments->newest_us = entry->modified_us;
+    }
     return STORAGE_LIST_GO_ON;
 }
 
@@ -135,13 +138,16 @@ typedef struct {
 } RunList;
 
 static bool
-add_segment(RunList *list, uint64_t segment_number, uint64_t stored_bytes, CairnError *err)
+add_segment(RunList *list, uint64_t segment_number, const LogSegments *segments,
+            uint64_t stored_bytes, CairnError *err)
 {
     WalRun *last = list->count > 0 ? &list->runs[list->count - 1] : NULL;
 
     if (last != NULL && last->last_segment + 1 == segment_number) {
         last->last_segment = segment_number;
         last->stored_bytes += stored_bytes;
+        if (segments->newest_us > last->newest_us)
+            last->newest_us = segments->newest_us;
         return true;
     }
     if (list->count == list->capacity) {
@@ -154,7 +160,8 @@ add_segment(RunList *list, uint64_t segment_number, uint64_t stored_bytes, Cairn
     }
     list->runs[list->count++] = (WalRun){.first_segment = segment_number,
                                          .last_segment = segment_number,
-                                         .stored_bytes = stored_bytes};
+                                         .stored_bytes = stored_bytes,
+                                         .newest_us = segments->newest_us};
     return true;
 }
 
@@ -166,11 +173,12 @@ add_log(WalStore *store, LogSegments *segments, RunList *list, CairnError *err)
 
     snprintf(below, sizeof below, "/%08" PRIX32 "/%08" PRIX32, segments->timeline, segments->log);
     memset(segments->sizes, 0, sizeof segments->sizes);
+    segments->newest_us = 0;
     if (!wal_store_list(store, below, collect_segment, segments, err))
         return false;
     for (uint64_t i = 0; i < per_log; i++) {
         if (segments->sizes[i] != 0 &&
-            !add_segment(list, segments->log * per_log + i, segments->sizes[i], err))
+            !add_segment(list, segments->log * per_log + i, segments, segments->sizes[i], err))
             return false;
     }
     return true;
@@ -188,7 +196,7 @@ wal_store_coverage(WalStore *store, uint32_t timeline, WalRun **runs_out, size_t
 
     snprintf(below, sizeof below, "/%08" PRIX32, timeline);
     bool done = segments != NULL && list.runs != NULL
-                    ? list_groups(store, below, &logs, &log_count, err)
+                    ? wal_store_groups(store, below, &logs, &log_count, err)
                     : cairn_error(err, CAIRN_INTERNAL, "out of memory");
     for (size_t i = 0; done && i < log_count; i++) {
         segments->store = store;
@@ -249,7 +257,7 @@ find_later_segment(WalStore *store, uint32_t timeline, uint64_t after, LaterSear
 
     *search = (LaterSearch){.store = store, .timeline = timeline, .after = after};
     snprintf(below, sizeof below, "/%08" PRIX32, timeline);
-    if (!list_groups(store, below, &logs, &count, err))
+    if (!wal_store_groups(store, below, &logs, &count, err))
         return false;
     while (count > 0 && !search->found && logs[count - 1] >= after / per_log) {
         count--;

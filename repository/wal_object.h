@@ -40,6 +40,11 @@ enum { WAL_PREFIX_SIZE = 24 };
 bool wal_store_list(const WalStore *store, const char *below, StorageListCallback *callback,
                     void *context, CairnError *err) MUST_CHECK;
 
+/* Directories of eight hex digits below `below` (timelines, logs), ascending. values is malloc'ed
+   (returned owned), never NULL on success. */
+bool wal_store_groups(const WalStore *store, const char *below, uint32_t **values_out,
+                      size_t *count_out, CairnError *err) MUST_CHECK;
+
 bool wal_store_prepare(WalStore *store, CairnError *err) MUST_CHECK;
 
 /* Name of an object. partial_digest: the whole keyed digest, only looked at for a .partial. USAGE

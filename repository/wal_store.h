@@ -86,6 +86,7 @@ typedef struct {
     uint64_t first_segment;
     uint64_t last_segment;
     uint64_t stored_bytes;
+    int64_t newest_us; /* when the youngest object of its logs was stored, as the storage says */
 } WalRun;
 bool wal_store_coverage(WalStore *store, uint32_t timeline, WalRun **runs_out, size_t *count_out,
                         CairnError *err) MUST_CHECK;

@@ -44,7 +44,9 @@ typedef struct {
     char value[PLAN_VALUE_SIZE];
     bool inclusive;
     StopPoint stop;
-    uint64_t unbroken_end_lsn; /* of the path's whole segments; 0: not looked for */
+    uint64_t unbroken_end_lsn;      /* of the path's whole segments; 0: not looked for */
+    char hole_after[WAL_NAME_SIZE]; /* last whole segment before a hole with more WAL behind it,
+                                       when there is a target to stop at; "" else */
     uint32_t closed_by; /* it can be read, but opens for writing only once the history of this
                            timeline is stored; 0: it opens */
 } RestorePlan;

@@ -275,15 +275,13 @@ reach_lsn(const ReachQuery *query, Reach *reach, CairnError *err)
     return true;
 }
 
-/* End of the last segment that is stored for the path, whatever is missing before it. */
-static uint64_t
-stored_end(const ReachQuery *query)
+uint64_t
+plan_stored_end(const WalArchive *archive, const TimelineHistory *path, uint32_t segment_size)
 {
-    const uint32_t segment_size = query->backup->wal_segment_size;
     uint64_t end_lsn = 0;
-    for (size_t i = 0; i < query->path->stretch_count; i++) {
-        const TimelineStretch *stretch = &query->path->stretches[i];
-        const WalTimeline *timeline = wal_archive_find(query->archive, stretch->timeline);
+    for (size_t i = 0; i < path->stretch_count; i++) {
+        const TimelineStretch *stretch = &path->stretches[i];
+        const WalTimeline *timeline = wal_archive_find(archive, stretch->timeline);
         if (timeline == NULL || timeline->run_count == 0)
             continue;
         /* The segment with the fork is the next timeline's. */
@@ -312,7 +310,7 @@ reach_end(const ReachQuery *query, Reach *reach, CairnError *err)
     const uint64_t end_lsn =
         wal_archive_unbroken_end(query->archive, query->path, query->backup->start_lsn);
     const uint32_t segment_size = query->backup->wal_segment_size;
-    if (stored_end(query) > end_lsn) {
+    if (plan_stored_end(query->archive, query->path, segment_size) > end_lsn) {
         char name[WAL_NAME_SIZE];
         char start[LSN_TEXT_SIZE];
         wal_segment_name(name, timeline_history_at(query->path, end_lsn),

@@ -33,6 +33,9 @@ typedef struct {
     bool first_of_name; /* several restore points of one name: the first is meant */
 } ReachQuery;
 
+/* End of the last segment that is stored for a path, whatever is missing before it. */
+uint64_t plan_stored_end(const WalArchive *archive, const TimelineHistory *path,
+                         uint32_t segment_size);
 bool plan_reach(const ReachQuery *query, Reach *reach_out, CairnError *err) MUST_CHECK;
 
 #endif

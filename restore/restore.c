@@ -9,6 +9,7 @@
 #include "common/cancel.h"
 #include "repository/identity.h"
 #include "restore/materialise.h"
+#include "restore/sources.h"
 #include "restore/wal_files.h"
 
 #include <fcntl.h>
@@ -19,6 +20,7 @@
 static void
 restore_free(Restore *restore)
 {
+    pin_release(restore->pin);
     if (restore->frames != NULL)
         frame_reader_free(restore->frames);
     if (restore->frame_source != NULL)
@@ -65,6 +67,14 @@ make_plan(Restore *restore, CairnError *err)
     restore->plan = restore->result->plan;
     restore->backup = restore->plan->backup->fate;
     return true;
+}
+
+static bool
+pin_backup(Restore *restore, CairnError *err)
+{
+    const RestoreOptions *options = restore->options;
+    return options->dry_run || pin_take_or_warn(options->repository, options->cluster, "restore",
+                                                &restore->backup->bid, 1, &restore->pin, err);
 }
 
 /* Both lead to the same directory; where one is missing, to the same name. */
@@ -161,7 +171,7 @@ open_backup(Restore *restore, CairnError *err)
     map_reader_totals(restore->map, &restore->result->file_count, &directory_count,
                       &restore->result->size_bytes);
     restore->frame_source =
-        frame_source_new(options->repository, options->cluster, restore->memory.packs_open, err);
+        frame_source_new(options->repository, options->cluster, restore->memory.cache_bytes, err);
     if (restore->frame_source == NULL)
         return false;
     restore->frames = frame_reader_new(restore->frame_source, err);
@@ -269,8 +279,10 @@ prepare(Restore *restore, CairnError *err)
 {
     return plan_memory(restore, err) && choose_role(restore, err) &&
            restore_open_directory(restore, err) && restore_rescue_wal(restore, err) &&
-           make_plan(restore, err) && restore_check_replaced(restore, err) &&
-           restore_find_tail(restore, err) && check_wal(restore, err) &&
+           make_plan(restore, err) && pin_backup(restore, err) &&
+           restore_check_replaced(restore, err) && restore_find_tail(restore, err) &&
+           check_wal(restore, err) &&
+           sources_check(restore->options->repository, restore->backup, err) &&
            open_backup(restore, err) && restore_open_tablespaces(restore, err) &&
            restore_make_ours(restore, err) && restore_check_space(restore, err);
 }

@@ -9,6 +9,7 @@
 #define PGCAIRN_RESTORE_RESTORE_JOB_H
 
 #include "postgres/control.h"
+#include "repository/pin.h"
 #include "restore/config_files.h"
 #include "restore/restore.h"
 #include "restore/restore_memory.h"
@@ -24,6 +25,7 @@ typedef struct Restore {
     RestoreMemory memory;
     const RestorePlan *plan;
     const Fate *backup;
+    Pin *pin; /* keeps a collector from the backup; NULL in a dry run, or where none can be */
     MapReader *map;
     FrameSource *frame_source;
     FrameReader *frames;

@@ -24,6 +24,7 @@ make_settings(Restore *restore, CairnError *err)
         .config_file = options->config_file,
         .cluster = options->cluster,
         .repository = repository_config(options->repository),
+        .hole_after = restore->plan->hole_after,
     };
 
     if (!stored_file_read(restore->map, restore->frames, MAP_CLASS_CLUSTER, "postgresql.auto.conf",

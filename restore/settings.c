@@ -230,6 +230,10 @@ settings_restore_command(const RestoreCommandOptions *options, ByteWriter *comma
     }
     append_text(command_out, " --cluster=");
     append_word(command_out, options->cluster);
+    if (options->hole_after[0] != '\0') {
+        append_text(command_out, " --hole-after=");
+        append_text(command_out, options->hole_after);
+    }
     append_text(command_out, " %f \"%p\"");
     return byte_writer_check(command_out, err);
 }

@@ -50,6 +50,7 @@ typedef struct {
     const char *config_file;
     const char *cluster;
     const RepositoryConfig *repository;
+    const char *hole_after; /* "": none */
 } RestoreCommandOptions;
 
 bool settings_restore_command(const RestoreCommandOptions *options, ByteWriter *command_out,

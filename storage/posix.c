@@ -7,8 +7,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/vfs.h>
 
 /*
  * Invariants
@@ -430,6 +432,50 @@ posix_free_space(Storage *base, uint64_t *bytes_out, CairnError *err)
     return true;
 }
 
+/* Not synced: a directory that comes back after a power cut is as empty as before. */
+static bool
+posix_prune(Storage *base, const char *prefix, CairnError *err)
+{
+    PosixStorage *storage = (PosixStorage *)base;
+    const Disk *disk = storage->world->disk;
+    char parent[STORAGE_NAME_LIMIT + 1];
+    prefix_of(prefix, parent);
+    const int directory_fd = posix_open_directory(storage, parent, err);
+    if (directory_fd < 0) {
+        if (err->kind != CAIRN_NOT_FOUND)
+            return false;
+        cairn_error_clear(err);
+        return true;
+    }
+    bool pruned = true;
+    if (disk->unlinkat(disk, directory_fd, last_component(prefix), AT_REMOVEDIR) != 0 &&
+        errno != ENOENT && errno != ENOTEMPTY && errno != EEXIST)
+        pruned = cairn_error_errno(err, "unable to remove '%s/%s'", storage->root, prefix);
+    disk->close(disk, directory_fd);
+    return pruned;
+}
+
+/*
+ * File systems of one host, by the magic number of statfs(2); one that is not listed may be shared.
+ * About this very host, not stored data, so it does not go through the World.
+ */
+static bool
+posix_is_local(Storage *base)
+{
+    static const unsigned long LOCAL[] = {
+        EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC,      BTRFS_SUPER_MAGIC,         TMPFS_MAGIC,
+        F2FS_SUPER_MAGIC, 0x2fc12fc1 /* ZFS */, 0xca451a4e /* bcachefs */, OVERLAYFS_SUPER_MAGIC,
+    };
+    struct statfs status;
+    if (fstatfs(((PosixStorage *)base)->root_fd, &status) != 0)
+        return false;
+    for (size_t i = 0; i < sizeof LOCAL / sizeof LOCAL[0]; i++) {
+        if ((unsigned long)status.f_type == LOCAL[i])
+            return true;
+    }
+    return false;
+}
+
 static const StorageOps POSIX_OPS = {
     .close = posix_close,
     .create = posix_create,
@@ -440,6 +486,8 @@ static const StorageOps POSIX_OPS = {
     .remove = posix_remove,
     .free_space = posix_free_space,
     .sweep = posix_sweep,
+    .prune = posix_prune,
+    .is_local = posix_is_local,
 };
 
 static const StorageWriterOps POSIX_WRITER_OPS = {writer_write, writer_commit, writer_free};

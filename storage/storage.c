@@ -185,3 +185,16 @@ storage_sweep(Storage *storage, const char *prefix, int64_t older_than_us, Cairn
 {
     return check_prefix(prefix, err) && storage->ops->sweep(storage, prefix, older_than_us, err);
 }
+
+bool
+storage_prune(Storage *storage, const char *prefix, CairnError *err)
+{
+    return check_name(prefix, err) &&
+           (storage->ops->prune == NULL || storage->ops->prune(storage, prefix, err));
+}
+
+bool
+storage_is_local(Storage *storage)
+{
+    return storage->ops->is_local != NULL && storage->ops->is_local(storage);
+}

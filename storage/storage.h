@@ -55,6 +55,8 @@ typedef struct {
     bool (*remove)(Storage *storage, const char *name, CairnError *err);
     bool (*free_space)(Storage *storage, uint64_t *bytes_out, CairnError *err);
     bool (*sweep)(Storage *storage, const char *prefix, int64_t older_than_us, CairnError *err);
+    bool (*prune)(Storage *storage, const char *prefix, CairnError *err); /* NULL: nothing to do */
+    bool (*is_local)(Storage *storage);                                   /* NULL: no */
 } StorageOps;
 
 struct Storage {
@@ -128,5 +130,11 @@ bool storage_free_space(Storage *storage, uint64_t *bytes_out, CairnError *err) 
 /* Removes leftovers of crashed writers below prefix (not deeper) older than a wall-clock time. */
 bool storage_sweep(Storage *storage, const char *prefix, int64_t older_than_us,
                    CairnError *err) MUST_CHECK;
+/* Where prefixes are things of their own (directories): removes this one when nothing is in it. A
+   writer that is about to use it may fail once. Absent, or not empty, is success. */
+bool storage_prune(Storage *storage, const char *prefix, CairnError *err) MUST_CHECK;
+/* True when this host alone uses it, through a local file system: what is written is seen at once.
+   False when in doubt. */
+bool storage_is_local(Storage *storage);
 
 #endif

@@ -144,16 +144,33 @@ sweep_leftovers(const Target *target)
     disk->closedir(disk, directory);
 }
 
+/* The restore that set recovery up has proven that the target lies before this hole. */
+static bool
+is_known_hole(const WalGet *get)
+{
+    enum { TIMELINE_DIGITS = 8, SEGMENT_DIGITS = 24 };
+    return get->hole_after != NULL && strlen(get->hole_after) == SEGMENT_DIGITS &&
+           strlen(get->file_name) == SEGMENT_DIGITS &&
+           strcmp(get->file_name + TIMELINE_DIGITS, get->hole_after + TIMELINE_DIGITS) > 0;
+}
+
 /* Absent from the repository: is that the end of this history, or a hole in it? */
 static WalGetResult
-judge_absence(WalStore *wal, const char *file_name, CairnError *err)
+judge_absence(WalStore *wal, const WalGet *get, CairnError *err)
 {
+    const char *file_name = get->file_name;
     WalSuccessor successor;
 
     if (!wal_store_successor(wal, file_name, &successor, err))
         return WAL_GET_TROUBLE;
     if (!successor.found) {
         cairn_error(err, CAIRN_NOT_FOUND, "'%s' is not in the archive", file_name);
+        return WAL_GET_ABSENT;
+    }
+    if (is_known_hole(get)) {
+        cairn_error(err, CAIRN_NOT_FOUND,
+                    "'%s' is missing from the archive; the recovery target lies before it",
+                    file_name);
         return WAL_GET_ABSENT;
     }
     cairn_error(err, CAIRN_CORRUPT,
@@ -176,7 +193,7 @@ deliver(WalStore *wal, const WalGet *get, Target *target, CairnError *err)
         if (err->kind != CAIRN_NOT_FOUND)
             return WAL_GET_TROUBLE;
         cairn_error_clear(err);
-        return judge_absence(wal, get->file_name, err);
+        return judge_absence(wal, get, err);
     }
     if (!target_publish(target, err)) {
         target_abandon(target);

@@ -22,6 +22,9 @@ typedef struct {
     const char *path;      /* %p */
     const char *pgdata;    /* NULL: told by path */
     int64_t retry_ms;
+    /* Segment that ends what recovery to its target needs, before a hole; NULL: not said. The hole
+     * behind it is then no trouble: PostgreSQL reads ahead of what it replays. */
+    const char *hole_after;
 } WalGet;
 
 typedef enum {

@@ -79,14 +79,17 @@ class Bench:
     def attempt_names(self):
         return {path.name for path in self.attempts.iterdir()} if self.attempts.exists() else set()
 
-    def packs(self, attempt):
-        """What takes space in an attempt, temporary files included.
+    def temporary_files(self, attempt):
+        """Not that of the intent: without one nobody can say whose an attempt was, so it stays."""
+        return [path for path in (self.attempts / attempt).rglob(".*") if path.is_file()
+                and not path.name.startswith(".intent")]
 
-        Not that of the intent: without one nobody can say whose an attempt was, so it stays.
-        """
+    def packs(self, attempt):
+        """What takes space in an attempt, temporary files included."""
         directory = self.attempts / attempt
-        return [path for path in directory.rglob("*") if path.is_file()
-                and (path.parent != directory or re.match(r"\.(?!intent)", path.name))]
+        return self.temporary_files(attempt) + [
+            path for path in directory.rglob("*") if path.is_file()
+            and path.parent != directory and not path.name.startswith(".")]
 
     def restore_whole(self, backup):
         """A backup that is visible gives a whole data directory."""
@@ -101,7 +104,8 @@ class Bench:
         committed = self.committed()
         assert made["bid"] in committed
         for attempt in self.attempt_names() - committed:
-            assert not self.packs(attempt), "left by a dead attempt"
+            # Packs stay: they are salvage, and then a collector's business.
+            assert not self.temporary_files(attempt), "left by a dead attempt"
         self.pgcairn.run("verify")
         return made["bid"]
 

@@ -28,10 +28,12 @@ put_intent(Repository *repository, const BackupId *bid, const Host *host)
     CairnError err = {0};
     char name[STORAGE_NAME_LIMIT];
     snprintf(name, sizeof name, "c/main/b/%s/intent", bid->text);
-    SCOPED_JSON json_t *intent =
-        json_pack("{s:s, s:s, s:s, s:s, s:i, s:o}", "token", "0011223344556677", "host", host->host,
-                  "machine_id", host->machine_id, "boot_id", host->boot_id, "pid", host->pid,
-                  "process_start", json_u64_text(host->process_start));
+    SCOPED_JSON json_t *intent = json_pack(
+        "{s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:s, s:s, s:i, s:s, s:n, s:[], s:n}", "token",
+        "0011223344556677", "host", host->host, "machine_id", host->machine_id, "boot_id",
+        host->boot_id, "pid", host->pid, "process_start", json_u64_text(host->process_start),
+        "started_at", json_time(1700000000000000), "program", "test", "system_id", "1", "major", 17,
+        "type", "full", "parent", "salvage", "wal_floor");
     assert_true(json_put(repository, name, OBJECT_INTENT, 1, intent, NULL, &err));
 }
 
@@ -134,7 +136,7 @@ test_only_dead_attempts_of_this_host_are_revoked(void **state)
         put_packs(repository, &bid);
         assert_true(attempts_revoke_dead(repository, "main", &err));
         if (verdict_of(repository, &bid) != (hosts[i].dead ? REVOKED : NO_FATE) ||
-            !has_packs(repository, &bid))
+            !has_packs(repository, &bid)) /* salvage, or a collector's business */
             fail_msg("%s was judged wrongly", hosts[i].title);
     }
 }
@@ -180,8 +182,60 @@ test_attempts_without_a_readable_intent_are_left_alone(void **state)
     assert_int_equal(verdict_of(repository, &without), NO_FATE);
 }
 
-/* Committed, revoked, unfinished, revoked without packs, revoked: newest first, and nothing older
- * than the newest backup. */
+static void
+test_packs_that_a_dead_writer_left_when_it_gave_up_are_removed(void **state)
+{
+    (void)state;
+    SCOPED(Repository) repository = memory_repository("lz4");
+    CairnError err = {0};
+    const BackupId backup = test_backup_id(1), abandoned = test_backup_id(2);
+    put_packs(repository, &backup);
+    commit_backup(repository, &backup);
+    put_packs(repository, &abandoned);
+    assert_true(fate_abandon(repository, "main", &abandoned, "token", "reason", &err));
+    assert_true(attempts_revoke_dead(repository, "main", &err));
+    assert_false(has_packs(repository, &abandoned));
+    assert_true(has_packs(repository, &backup));
+}
+
+/* Somebody may have salvaged them since: a backup that lives would lose them. */
+static void
+test_packs_of_what_somebody_else_revoked_stay(void **state)
+{
+    (void)state;
+    SCOPED(Repository) repository = memory_repository("lz4");
+    CairnError err = {0};
+    const BackupId revoked = test_backup_id(2);
+    put_packs(repository, &revoked);
+    assert_true(fate_revoke(repository, "main", &revoked, "other", "reason", &err));
+    assert_true(attempts_revoke_dead(repository, "main", &err));
+    assert_true(has_packs(repository, &revoked));
+    attempts_abandon(repository, "main", &revoked, "token", "reason", false);
+    assert_true(has_packs(repository, &revoked));
+}
+
+static void
+test_giving_up_leaves_the_packs_to_be_salvaged_where_it_should(void **state)
+{
+    (void)state;
+    SCOPED(Repository) repository = memory_repository("lz4");
+    CairnError err = {0};
+    const BackupId kept = test_backup_id(1), dropped = test_backup_id(2);
+    put_packs(repository, &kept);
+    put_packs(repository, &dropped);
+    attempts_abandon(repository, "main", &kept, "token", "reason", true);
+    attempts_abandon(repository, "main", &dropped, "token", "reason", false);
+    assert_true(has_packs(repository, &kept));
+    assert_false(has_packs(repository, &dropped));
+    SCOPED_MEMORY BackupId *salvage = NULL;
+    size_t count = 0;
+    assert_true(attempts_salvage(repository, "main", &salvage, &count, &err));
+    assert_int_equal(count, 1);
+    assert_string_equal(salvage[0].text, kept.text);
+}
+
+/* Revoked, committed, revoked, unfinished, revoked without packs, revoked: newest first, and
+ * nothing older than the newest backup. */
 static void
 test_revoked_attempts_since_the_newest_backup_are_salvage(void **state)
 {
@@ -197,14 +251,12 @@ test_revoked_attempts_since_the_newest_backup_are_salvage(void **state)
             assert_true(fate_revoke(repository, "main", &ids[i], "token", "reason", &err));
     }
     commit_backup(repository, &ids[1]);
-    assert_true(attempts_revoke_dead(repository, "main", &err));
     SCOPED_MEMORY BackupId *salvage = NULL;
     size_t count = 0;
     assert_true(attempts_salvage(repository, "main", &salvage, &count, &err));
     assert_int_equal(count, 2);
     assert_string_equal(salvage[0].text, ids[5].text);
     assert_string_equal(salvage[1].text, ids[2].text);
-    assert_true(has_packs(repository, &ids[0]) && has_packs(repository, &ids[2]));
 }
 
 static void
@@ -222,7 +274,7 @@ test_a_damaged_fate_counts_as_one(void **state)
     memory_storage_replace(repository_storage(repository), name, "rubbish", 7);
     assert_true(attempts_revoke_dead(repository, "main", &err));
     assert_true(has_packs(repository, &bid));
-    attempts_abandon(repository, "main", &bid, "token", "reason", true);
+    attempts_abandon(repository, "main", &bid, "token", "reason", false);
     assert_true(has_packs(repository, &bid));
 }
 
@@ -268,7 +320,7 @@ test_a_full_disk_costs_a_dead_attempt_only_its_temporary_files(void **state)
     assert_int_equal(verdict_of(repository, &bid), NO_FATE);
 
     /* Our own attempt may lose everything: nobody else can commit it. */
-    attempts_abandon(repository, "main", &bid, "token", "reason", true);
+    attempts_abandon(repository, "main", &bid, "token", "reason", false);
     assert_false(has_packs(repository, &bid));
 
     disk.disk.write = write_as_before;
@@ -276,31 +328,21 @@ test_a_full_disk_costs_a_dead_attempt_only_its_temporary_files(void **state)
     assert_int_equal(verdict_of(repository, &bid), REVOKED);
 }
 
-/* Whoever revoked us may have named our packs as salvage since: only a collector removes them. */
 static void
-test_abandoning_removes_packs_only_where_there_is_no_fate(void **state)
+test_abandoning_twice_removes_the_packs_of_no_backup(void **state)
 {
     (void)state;
     SCOPED(Repository) repository = memory_repository("lz4");
     CairnError err = {0};
-    const BackupId revoked = test_backup_id(1), committed = test_backup_id(2),
-                   ours = test_backup_id(3), kept = test_backup_id(4);
-    put_packs(repository, &revoked);
+    const BackupId abandoned = test_backup_id(1), committed = test_backup_id(2);
+    put_packs(repository, &abandoned);
     put_packs(repository, &committed);
-    put_packs(repository, &ours);
-    put_packs(repository, &kept);
-    assert_true(fate_revoke(repository, "main", &revoked, "other", "reason", &err));
+    assert_true(fate_abandon(repository, "main", &abandoned, "token", "reason", &err));
     commit_backup(repository, &committed);
-    attempts_abandon(repository, "main", &revoked, "token", "reason", false);
+    attempts_abandon(repository, "main", &abandoned, "token", "reason", false);
     attempts_abandon(repository, "main", &committed, "token", "reason", false);
-    attempts_abandon(repository, "main", &ours, "token", "reason", false);
-    attempts_abandon(repository, "main", &kept, "token", "reason", true);
-    assert_true(has_packs(repository, &revoked) && has_packs(repository, &committed));
-    assert_false(has_packs(repository, &ours));
-    assert_true(has_packs(repository, &kept));
-    assert_int_equal(verdict_of(repository, &ours), REVOKED);
-    assert_int_equal(verdict_of(repository, &kept), REVOKED);
-    assert_int_equal(verdict_of(repository, &committed), COMMITTED);
+    assert_false(has_packs(repository, &abandoned));
+    assert_true(has_packs(repository, &committed));
 }
 
 static void
@@ -359,10 +401,13 @@ main(void)
         cmocka_unit_test(test_only_dead_attempts_of_this_host_are_revoked),
         cmocka_unit_test(test_backups_are_left_alone),
         cmocka_unit_test(test_attempts_without_a_readable_intent_are_left_alone),
+        cmocka_unit_test(test_packs_that_a_dead_writer_left_when_it_gave_up_are_removed),
+        cmocka_unit_test(test_packs_of_what_somebody_else_revoked_stay),
+        cmocka_unit_test(test_giving_up_leaves_the_packs_to_be_salvaged_where_it_should),
         cmocka_unit_test(test_revoked_attempts_since_the_newest_backup_are_salvage),
         cmocka_unit_test(test_a_damaged_fate_counts_as_one),
         cmocka_unit_test(test_a_full_disk_costs_a_dead_attempt_only_its_temporary_files),
-        cmocka_unit_test(test_abandoning_removes_packs_only_where_there_is_no_fate),
+        cmocka_unit_test(test_abandoning_twice_removes_the_packs_of_no_backup),
         cmocka_unit_test(test_ids_go_up_whatever_stands_beside_them),
         cmocka_unit_test(test_the_newest_committed_is_found_behind_others),
     };

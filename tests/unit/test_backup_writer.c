@@ -308,7 +308,7 @@ test_a_writer_that_was_revoked_meanwhile_is_refused(void **state)
         assert_int_equal(err.kind, CAIRN_REFUSED);
     }
     assert_false(is_committed(repository, &bid));
-    /* descriptor, intent, pack, map pack, refs, fate: somebody may be drawing on the packs */
+    /* descriptor, intent, refs, fate, and the packs, which others may have salvaged since */
     assert_int_equal(memory_storage_count(repository_storage(repository)), 6);
 }
 

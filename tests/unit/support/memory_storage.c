@@ -191,6 +191,18 @@ memory_open(Storage *base, const char *name, CairnError *err)
     return &reader->base;
 }
 
+/* Where the names below a prefix begin: they stand together. */
+static size_t
+first_below(const MemoryStorage *storage, const char *prefix)
+{
+    char low[STORAGE_NAME_LIMIT + 2];
+    bool found;
+    if (prefix[0] == '\0')
+        return 0;
+    snprintf(low, sizeof low, "%s/", prefix);
+    return place_of(storage, low, &found);
+}
+
 /* Names below the prefix, collected first: callbacks may remove what they are told of. */
 static bool
 memory_list(Storage *base, const char *prefix, StorageListCallback *callback, void *context,
@@ -198,28 +210,35 @@ memory_list(Storage *base, const char *prefix, StorageListCallback *callback, vo
 {
     const MemoryStorage *storage = (const MemoryStorage *)base;
     const size_t prefix_size = prefix[0] == '\0' ? 0 : strlen(prefix) + 1;
-    char(*names)[STORAGE_NAME_LIMIT] = need(malloc((storage->count + 1) * sizeof *names));
-    StorageEntry *entries = need(calloc(storage->count + 1, sizeof *entries));
-    size_t count = 0;
-    for (size_t i = 0; i < storage->count; i++) {
+    char(*names)[STORAGE_NAME_LIMIT] = NULL;
+    StorageEntry *entries = NULL;
+    size_t count = 0, capacity = 0;
+    for (size_t i = first_below(storage, prefix); i < storage->count; i++) {
         const char *name = storage->objects[i].name;
         if (prefix_size > 0 &&
             (strncmp(name, prefix, prefix_size - 1) != 0 || name[prefix_size - 1] != '/'))
-            continue;
+            break;
         const char *rest = name + prefix_size;
         const size_t size = strcspn(rest, "/");
         if (count > 0 && strlen(names[count - 1]) == size &&
             memcmp(names[count - 1], rest, size) == 0)
             continue; /* another object below the same component */
+        if (count == capacity) {
+            capacity = capacity == 0 ? 16 : 2 * capacity;
+            names = need(realloc(names, capacity * sizeof *names));
+            entries = need(realloc(entries, capacity * sizeof *entries));
+        }
         snprintf(names[count], sizeof *names, "%.*s", (int)size, rest);
-        entries[count] = (StorageEntry){.name = names[count], .is_directory = rest[size] == '/'};
+        entries[count] = (StorageEntry){.is_directory = rest[size] == '/'};
         if (!entries[count].is_directory)
             entries[count].size_bytes = storage->objects[i].size;
         count++;
     }
     StorageListNext next = STORAGE_LIST_GO_ON;
-    for (size_t i = 0; i < count && next == STORAGE_LIST_GO_ON; i++)
+    for (size_t i = 0; i < count && next == STORAGE_LIST_GO_ON; i++) {
+        entries[i].name = names[i];
         next = callback(context, &entries[i], err);
+    }
     free(names);
     free(entries);
     return next != STORAGE_LIST_FAILED;

@@ -1,0 +1,207 @@
+#include "repository/wal_expire.h"
+
+#include "common/cancel.h"
+#include "repository/wal_object.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* "<segment>", "<segment>.partial.<8 hex>" or "<segment>.<8 hex>.backup": WAL of one segment. */
+static bool
+parse_entry(const WalStore *store, const char *name, uint32_t *timeline_out, uint64_t *segment_out)
+{
+    char segment[WAL_NAME_SIZE];
+    const size_t size = strlen(name);
+    if (size < WAL_NAME_SIZE - 1 || size >= WAL_FILE_NAME_LIMIT)
+        return false;
+    snprintf(segment, sizeof segment, "%.24s", name);
+    const char *rest = name + WAL_NAME_SIZE - 1;
+    if (*rest != '\0' && strncmp(rest, ".partial.", strlen(".partial.")) != 0 &&
+        (strlen(rest) != strlen(".00000028.backup") || strcmp(rest + 9, ".backup") != 0))
+        return false;
+    return wal_segment_parse(segment, store->incarnation->wal_segment_size, timeline_out,
+                             segment_out);
+}
+
+typedef struct {
+    const WalStore *store;
+    uint32_t timeline;
+    bool found;
+    uint64_t last_segment;
+} LastSearch;
+
+static StorageListNext
+match_last(void *context, const StorageEntry *entry, CairnError *err)
+{
+    LastSearch *search = context;
+    uint32_t timeline;
+    uint64_t segment;
+    (void)err;
+    if (!entry->is_directory && parse_entry(search->store, entry->name, &timeline, &segment) &&
+        timeline == search->timeline && (!search->found || segment > search->last_segment)) {
+        search->found = true;
+        search->last_segment = segment;
+    }
+    return STORAGE_LIST_GO_ON;
+}
+
+/* Newest log first: that is where it is. */
+static bool
+find_last(WalStore *store, uint32_t timeline, LastSearch *search, CairnError *err)
+{
+    SCOPED_MEMORY uint32_t *logs = NULL;
+    size_t count = 0;
+    char below[WAL_PREFIX_SIZE];
+    *search = (LastSearch){.store = store, .timeline = timeline};
+    snprintf(below, sizeof below, "/%08" PRIX32, timeline);
+    if (!wal_store_groups(store, below, &logs, &count, err))
+        return false;
+    while (count > 0 && !search->found) {
+        count--;
+        snprintf(below, sizeof below, "/%08" PRIX32 "/%08" PRIX32, timeline, logs[count]);
+        if (!wal_store_list(store, below, match_last, search, err))
+            return false;
+    }
+    return true;
+}
+
+bool
+wal_expire_reach(WalStore *store, WalReach **reach_out, size_t *count_out, CairnError *err)
+{
+    SCOPED_MEMORY uint32_t *timelines = NULL;
+    size_t timeline_count = 0, count = 0;
+    if (!wal_store_timelines(store, &timelines, &timeline_count, err))
+        return false;
+    SCOPED_MEMORY WalReach *reach = calloc(timeline_count + 1, sizeof *reach);
+    if (reach == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    for (size_t i = 0; i < timeline_count; i++) {
+        LastSearch search;
+        if (!find_last(store, timelines[i], &search, err))
+            return false;
+        if (search.found)
+            reach[count++] =
+                (WalReach){.timeline = timelines[i], .last_segment = search.last_segment};
+    }
+    *reach_out = take(&reach);
+    *count_out = count;
+    return true;
+}
+
+/* Names of one log that are to go. */
+typedef struct {
+    const WalStore *store;
+    const WalExpiry *expiry;
+    const WalReach *reach;
+    char (*names)[WAL_FILE_NAME_LIMIT];
+    uint64_t *sizes;
+    size_t count, capacity;
+    bool others; /* something stays in this log */
+} Doomed;
+
+static bool
+may_go(const Doomed *doomed, uint64_t segment)
+{
+    const WalExpiry *expiry = doomed->expiry;
+    const uint64_t size = doomed->store->incarnation->wal_segment_size;
+    const uint64_t start = segment * size, end = start + size;
+    if (end > expiry->floor_lsn || segment > doomed->reach->last_segment)
+        return false;
+    for (size_t i = 0; i < expiry->kept_count; i++) {
+        /* The segment with the byte at end_lsn is kept too: one segment too many hurts nobody. */
+        if (start <= expiry->kept[i].end_lsn && end > expiry->kept[i].start_lsn)
+            return false;
+    }
+    return true;
+}
+
+static bool
+grow(Doomed *doomed, CairnError *err)
+{
+    if (doomed->count < doomed->capacity)
+        return true;
+    const size_t capacity = doomed->capacity == 0 ? 256 : 2 * doomed->capacity;
+    char(*names)[WAL_FILE_NAME_LIMIT] = reallocarray(doomed->names, capacity, sizeof *names);
+    if (names == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    doomed->names = names;
+    uint64_t *sizes = reallocarray(doomed->sizes, capacity, sizeof *sizes);
+    if (sizes == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    doomed->sizes = sizes;
+    doomed->capacity = capacity;
+    return true;
+}
+
+static StorageListNext
+note_entry(void *context, const StorageEntry *entry, CairnError *err)
+{
+    Doomed *doomed = context;
+    uint32_t timeline;
+    uint64_t segment;
+    if (entry->is_directory || !parse_entry(doomed->store, entry->name, &timeline, &segment) ||
+        timeline != doomed->reach->timeline || !may_go(doomed, segment)) {
+        doomed->others = true;
+        return STORAGE_LIST_GO_ON;
+    }
+    if (!grow(doomed, err))
+        return STORAGE_LIST_FAILED;
+    snprintf(doomed->names[doomed->count], sizeof *doomed->names, "%s", entry->name);
+    doomed->sizes[doomed->count++] = entry->size_bytes;
+    return STORAGE_LIST_GO_ON;
+}
+
+static bool
+remove_log(WalStore *store, Doomed *doomed, const char *below, uint64_t *files, uint64_t *bytes,
+           CairnError *err)
+{
+    Storage *storage = repository_storage(store->repository);
+    char prefix[STORAGE_NAME_LIMIT + 1], name[2 * STORAGE_NAME_LIMIT];
+    doomed->count = 0;
+    doomed->others = false;
+    if (!wal_store_list(store, below, note_entry, doomed, err))
+        return false;
+    snprintf(prefix, sizeof prefix, "%.400s%s", store->prefix, below);
+    for (size_t i = 0; i < doomed->count; i++) {
+        snprintf(name, sizeof name, "%s/%s", prefix, doomed->names[i]);
+        if (!doomed->expiry->dry_run && (!cancel_check(err) || !storage_remove(storage, name, err)))
+            return false;
+        *files += 1;
+        *bytes += doomed->sizes[i];
+    }
+    return doomed->others || doomed->expiry->dry_run || storage_prune(storage, prefix, err);
+}
+
+static bool
+expire_timeline(WalStore *store, Doomed *doomed, uint64_t *files, uint64_t *bytes, CairnError *err)
+{
+    SCOPED_MEMORY uint32_t *logs = NULL;
+    size_t count = 0;
+    char below[WAL_PREFIX_SIZE];
+    snprintf(below, sizeof below, "/%08" PRIX32, doomed->reach->timeline);
+    if (!wal_store_groups(store, below, &logs, &count, err))
+        return false;
+    for (size_t i = 0; i < count && (uint64_t)logs[i] << 32 < doomed->expiry->floor_lsn; i++) {
+        snprintf(below, sizeof below, "/%08" PRIX32 "/%08" PRIX32, doomed->reach->timeline,
+                 logs[i]);
+        if (!remove_log(store, doomed, below, files, bytes, err))
+            return false;
+    }
+    return true;
+}
+
+bool
+wal_expire(WalStore *store, const WalExpiry *expiry, uint64_t *files, uint64_t *bytes,
+           CairnError *err)
+{
+    Doomed doomed = {.store = store, .expiry = expiry};
+    bool done = true;
+    for (size_t i = 0; done && i < expiry->reach_count; i++) {
+        doomed.reach = &expiry->reach[i];
+        done = expire_timeline(store, &doomed, files, bytes, err);
+    }
+    free(doomed.names);
+    free(doomed.sizes);
+    return done || cairn_error_wrap(err, "unable to delete WAL that no backup needs");
+}

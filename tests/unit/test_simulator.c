@@ -1,0 +1,84 @@
+/* Stories of the simulator, by their seeds: tests/sim/README.md says what they are and check. */
+#include "tests/sim/sim.h"
+
+#include "common/log.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+/* Sanitizers make a step several times as long. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SEEDS = 200 };
+#else
+enum { SEEDS = 2000 };
+#endif
+
+typedef struct {
+    unsigned commits, revocations, crashes, power_cuts, restores, expiries, unexpiries, collections;
+} Sums;
+
+static void
+test_no_story_breaks_an_invariant(void **state)
+{
+    (void)state;
+    Sums sums = {0};
+    Sim *sim = malloc(sizeof *sim);
+    assert_non_null(sim);
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        if (!sim_run(sim, seed, false))
+            fail_msg("seed %" PRIu64 ": %s (again: simulate --seed %" PRIu64 " --trace)", seed,
+                     sim->failure, seed);
+        sums.commits += sim->commits;
+        sums.revocations += sim->revocations;
+        sums.crashes += sim->crashes;
+        sums.power_cuts += sim->power_cuts;
+        sums.restores += sim->restores;
+        sums.expiries += sim->expiries;
+        sums.unexpiries += sim->unexpiries;
+        sums.collections += sim->collections;
+        sim_free(sim);
+    }
+    free(sim);
+    /* Stories in which nothing happens would prove nothing. */
+    assert_true(sums.commits > 4 * SEEDS && sums.collections > SEEDS && sums.restores > SEEDS / 2);
+    assert_true(sums.revocations > SEEDS / 4 && sums.crashes > SEEDS / 2);
+    assert_true(sums.power_cuts > SEEDS / 10);
+    assert_true(sums.expiries > SEEDS && sums.unexpiries > SEEDS / 5);
+}
+
+static void
+test_the_same_seed_is_the_same_story(void **state)
+{
+    (void)state;
+    Sim *first = malloc(sizeof *first), *second = malloc(sizeof *second);
+    assert_true(first != NULL && second != NULL);
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        assert_true(sim_run(first, seed, false) && sim_run(second, seed, false));
+        assert_int_equal(first->steps, second->steps);
+        assert_int_equal(first->now_us, second->now_us);
+        assert_int_equal(first->random, second->random);
+        assert_int_equal(first->object_count, second->object_count);
+        sim_free(first);
+        sim_free(second);
+    }
+    free(first);
+    free(second);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_no_story_breaks_an_invariant),
+        cmocka_unit_test(test_the_same_seed_is_the_same_story),
+    };
+    log_set_level(LOG_LEVEL_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
