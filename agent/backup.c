@@ -10,6 +10,7 @@
 #include "postgres/server_config.h"
 #include "repository/attempts.h"
 #include "repository/incarnation.h"
+#include "repository/parent_choice.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -27,6 +28,8 @@ typedef struct {
     Incarnation incarnation;
     PageChecks *checks;
     BackupWriter *writer;
+    Fate *parent;       /* chosen; NULL: none */
+    char why_full[512]; /* "" unless it is full without having been asked to be */
     Fate *fate;
 } Run;
 
@@ -36,6 +39,7 @@ run_free(Run *run)
     backup_writer_free(run->writer); /* before what its workers use */
     page_checks_free(run->checks);
     connection_close(run->server);
+    fate_free(run->parent);
     fate_free(run->fate);
     arena_free(run->arena);
 }
@@ -111,23 +115,52 @@ check_incarnation(Run *run, CairnError *err)
 }
 
 static bool
+choose_parent(Run *run, CairnError *err)
+{
+    const BackupOptions *options = run->options;
+    char reason[PARENT_REASON_SIZE];
+    if (options->type == BACKUP_TYPE_FULL)
+        return true;
+    if (!parent_choose(run->repository, options->cluster->name, run->facts.system_id,
+                       run->facts.major, options->type == BACKUP_TYPE_DIFF, &run->parent, reason,
+                       err))
+        return false;
+    if (run->parent == NULL)
+        snprintf(run->why_full, sizeof run->why_full, "%s", reason);
+    return true;
+}
+
+static bool
 begin_writer(Run *run, CairnError *err)
 {
     run->checks = page_checks_new();
-    run->writer = backup_writer_begin(run->repository,
-                                      &(BackupWriterOptions){
-                                          .cluster = run->options->cluster->name,
-                                          .system_id = run->facts.system_id,
-                                          .major = run->facts.major,
-                                          .wal_floor_lsn = run->facts.redo_lsn,
-                                          .jobs = run->options->jobs,
-                                          .max_memory_bytes = run->options->max_memory_bytes,
-                                          .scratch_directory = scratch_file_directory(),
-                                          .check = page_checks_see,
-                                          .check_context = run->checks,
-                                      },
-                                      err);
-    return run->writer != NULL;
+    run->writer =
+        backup_writer_begin(run->repository,
+                            &(BackupWriterOptions){
+                                .cluster = run->options->cluster->name,
+                                .system_id = run->facts.system_id,
+                                .major = run->facts.major,
+                                .type = run->options->type == BACKUP_TYPE_DIFF ? "diff" : "incr",
+                                .parent = run->parent,
+                                .refresh_percent = run->options->refresh_percent,
+                                .wal_floor_lsn = run->facts.redo_lsn,
+                                .jobs = run->options->jobs,
+                                .max_memory_bytes = run->options->max_memory_bytes,
+                                .scratch_directory = scratch_file_directory(),
+                                .check = page_checks_see,
+                                .check_context = run->checks,
+                            },
+                            err);
+    if (run->writer == NULL)
+        return false;
+    const char *why_full;
+    run->fate->type = arena_strdup(run->fate->arena, backup_writer_type(run->writer, &why_full));
+    if (why_full != NULL) {
+        snprintf(run->why_full, sizeof run->why_full, "%.*s", (int)sizeof run->why_full - 1,
+                 why_full);
+        log_warn("taking a full backup: %s", why_full);
+    }
+    return true;
 }
 
 /* Configuration files outside the data directory: config/<n>, and config/index says what they are.
@@ -187,7 +220,16 @@ capture_config(Run *run, CairnError *err)
     return captured;
 }
 
-/* 20261122-233140F: the start in UTC. The newest backup may have begun in the same second. */
+static char
+label_suffix(const Fate *fate)
+{
+    if (strcmp(fate->type, "full") == 0)
+        return 'F';
+    return strcmp(fate->type, "diff") == 0 ? 'D' : 'I';
+}
+
+/* 20261122-233140F: the start in UTC, and the type. The newest backup may have begun in the same
+ * second. */
 static bool
 choose_label(Run *run, CairnError *err)
 {
@@ -206,8 +248,9 @@ choose_label(Run *run, CairnError *err)
     for (int64_t at_us = fate->started_us;; at_us += 1000000) {
         char stem[TIMESTAMP_TEXT_SIZE];
         timestamp_format_label(stem, at_us);
-        fate->label = arena_printf(fate->arena, "%sF", stem);
-        if (before == NULL || !before->committed || strcmp(before->label, fate->label) != 0)
+        fate->label = arena_printf(fate->arena, "%s%c", stem, label_suffix(fate));
+        if (before == NULL || !before->committed ||
+            strncmp(before->label, fate->label, strlen(stem)) != 0)
             return true;
     }
 }
@@ -218,7 +261,6 @@ fill_fate(Run *run)
     Fate *fate = run->fate;
     fate->committed = true;
     fate->name = run->options->name != NULL ? arena_strdup(fate->arena, run->options->name) : NULL;
-    fate->type = "full";
     fate->cluster = arena_strdup(fate->arena, run->options->cluster->name);
     fate->system_id = run->facts.system_id;
     fate->major = run->facts.major;
@@ -307,9 +349,13 @@ backup_run(Repository *repository, const BackupOptions *options, CairnError *err
     SCOPED(BackupReport) report = calloc(1, sizeof *report);
     CAIRN_ASSERT(report != NULL);
 
-    if (!ask_server(&run, err) || !check_incarnation(&run, err) || !begin_writer(&run, err) ||
-        !copy(&run, err))
+    if (!ask_server(&run, err) || !check_incarnation(&run, err) || !choose_parent(&run, err) ||
+        !begin_writer(&run, err) || !copy(&run, err))
         return NULL;
+    report->counts = *backup_writer_counts(run.writer);
+    memcpy(report->why_full, run.why_full, sizeof report->why_full);
+    if (run.fate->parent.text[0] != '\0')
+        report->parent_label = arena_strdup(run.fate->arena, run.parent->label);
     report->copy_seconds = seconds_since(world, start_ns);
 
     start_ns = world->clock->monotonic_ns(world->clock);

@@ -119,10 +119,11 @@ texts_json(const char *const *texts, size_t count)
 static json_t *
 fate_json(const Fate *fate)
 {
-    return json_pack("{s:s, s:s?, s:s, s:s, s:o, s:i, s:s, s:b, s:o, s:I, s:o, s:I, s:I, s:o, s:o, "
-                     "s:b, s:I, s:I, s:I, s:I,"
+    return json_pack("{s:s, s:s?, s:s, s:s?, s:s, s:o, s:i, s:s, s:b, s:o, s:I, s:o, s:I, s:I, "
+                     "s:o, s:o, s:b, s:I, s:I, s:I, s:I,"
                      " s:I, s:o, s:o, s:o}",
-                     "label", fate->label, "name", fate->name, "type", fate->type, "cluster",
+                     "label", fate->label, "name", fate->name, "type", fate->type, "parent",
+                     fate->parent.text[0] != '\0' ? fate->parent.text : NULL, "cluster",
                      fate->cluster, "system_id", json_u64_text(fate->system_id), "major",
                      fate->major, "server_version", fate->server_version, "from_standby",
                      fate->from_standby, "start_lsn", json_lsn(fate->start_lsn), "start_timeline",

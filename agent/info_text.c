@@ -263,8 +263,11 @@ info_format_backup(const InfoBackup *entry, ByteWriter *text)
               entry->first_missing);
     if (fate->name != NULL)
         print(text, "%-16s %s\n", "name", fate->name);
-    print(text, "%-16s %s\n%-16s %s\n%-16s %" PRIu64 "\n", "type", fate->type, "cluster",
-          fate->cluster, "system id", fate->system_id);
+    print(text, "%-16s %s\n", "type", fate->type);
+    if (fate->parent.text[0] != '\0')
+        print(text, "%-16s %s\n", "compared with", fate->parent.text);
+    print(text, "%-16s %s\n%-16s %" PRIu64 "\n", "cluster", fate->cluster, "system id",
+          fate->system_id);
     print(text, "%-16s PostgreSQL %s%s\n", "server", fate->server_version,
           fate->from_standby ? ", a standby" : "");
     print_time(text, "started", fate->started_us);

@@ -57,14 +57,32 @@ state_name(BackupOutcome outcome)
 }
 
 static bool
+parse_type(const char *text, BackupType *type_out, CairnError *err)
+{
+    static const struct {
+        const char *name;
+        BackupType type;
+    } types[] = {
+        {"full", BACKUP_TYPE_FULL}, {"incr", BACKUP_TYPE_INCR}, {"diff", BACKUP_TYPE_DIFF}};
+    *type_out = BACKUP_TYPE_AUTO;
+    for (size_t i = 0; text != NULL && i < sizeof types / sizeof *types; i++) {
+        if (strcmp(text, types[i].name) == 0) {
+            *type_out = types[i].type;
+            return true;
+        }
+    }
+    if (text == NULL)
+        return true;
+    cairn_error(err, CAIRN_USAGE, "backup type '%s' is unknown", text);
+    return cairn_error_hint(err, "use --type=full, incr or diff");
+}
+
+static bool
 check_arguments(const Arguments *arguments, CairnError *err)
 {
-    if (arguments->type != NULL && strcmp(arguments->type, "full") != 0) {
-        bool known = strcmp(arguments->type, "incr") == 0 || strcmp(arguments->type, "diff") == 0;
-        cairn_error(err, CAIRN_USAGE, "backup type '%s' is %s", arguments->type,
-                    known ? "not supported by this version" : "unknown");
-        return cairn_error_hint(err, "use --type=full");
-    }
+    BackupType ignored;
+    if (!parse_type(arguments->type, &ignored, err))
+        return false;
     if (arguments->jobs < 0 || arguments->jobs > MAX_JOBS)
         return cairn_error(err, CAIRN_USAGE, "--jobs must be between 1 and %d", MAX_JOBS);
     if (arguments->wal_timeout < -1 || arguments->wal_timeout > 86400)
@@ -76,6 +94,30 @@ check_arguments(const Arguments *arguments, CairnError *err)
         (strlen(arguments->label) > 512 || strpbrk(arguments->label, "\n\r") != NULL))
         return cairn_error(err, CAIRN_USAGE, "--label takes one line of at most 512 bytes");
     return true;
+}
+
+/* A page that changed in a region that was refreshed counts as refreshed. */
+static uint64_t
+changed_units(const BackupCounts *counts)
+{
+    return counts->stored > counts->refreshed ? counts->stored - counts->refreshed : 0;
+}
+
+/* Pages of 8 kB, whatever they hold; those of the cluster's files and of ours alike. */
+static void
+print_comparison(const BackupReport *report)
+{
+    const BackupCounts *counts = &report->counts;
+    if (report->why_full[0] != '\0')
+        printf("  full, because %s\n", report->why_full);
+    if (report->parent_label != NULL)
+        printf("  compared with %s: %" PRIu64 " pages, %" PRIu64 " changed or new, %" PRIu64
+               " refreshed\n",
+               report->parent_label, counts->compared, changed_units(counts), counts->refreshed);
+    if (counts->salvaged > 0)
+        printf("  salvaged %" PRIu64 " pages of an interrupted backup\n", counts->salvaged);
+    if (counts->lost > 0)
+        printf("  stored anew what %" PRIu64 " missing or damaged packs held\n", counts->lost);
 }
 
 static json_t *
@@ -98,6 +140,7 @@ print_text(const BackupReport *report)
     lsn_format(start, fate->start_lsn);
     lsn_format(stop, fate->stop_lsn);
     printf("backup %s: %s\n", fate->label, state_name(report->outcome));
+    print_comparison(report);
     printf("  WAL %s .. %s, timeline %u; %s in %" PRIu64 " files, stored in %s\n", start, stop,
            fate->stop_timeline, size, fate->file_count, stored);
     printf("  copied in %.1f s, waited %.1f s for WAL\n", report->copy_seconds,
@@ -111,18 +154,30 @@ report_json(const BackupReport *report, const Expiry *expiry)
     json_t *missing = json_array();
     for (size_t i = 0; i < report->missing_wal_count && i < BACKUP_MISSING_WAL_LISTED; i++)
         json_array_append_new(missing, json_string(report->missing_wal[i]));
-    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:f, s:f, "
-                     "s:o, s:I, s:o}",
-                     "label", fate->label, "bid", fate->bid.text, "type", fate->type, "state",
-                     state_name(report->outcome), "start_lsn", json_lsn(fate->start_lsn),
-                     "stop_lsn", json_lsn(fate->stop_lsn), "timeline", (int)fate->stop_timeline,
-                     "started_at", json_time(fate->started_us), "stopped_at",
-                     json_time(fate->stopped_us), "size_bytes", (json_int_t)fate->size_bytes,
-                     "stored_bytes", (json_int_t)fate->stored_bytes, "map_bytes",
-                     (json_int_t)fate->map_bytes, "file_count", (json_int_t)fate->file_count,
-                     "copy_seconds", report->copy_seconds, "wal_wait_seconds",
-                     report->wal_wait_seconds, "missing_wal", missing, "checksum_failure_count",
-                     (json_int_t)fate->checksum_failure_count, "expiry", expiry_json(expiry));
+    const BackupCounts *counts = &report->counts;
+    json_t *comparison = json_pack(
+        "{s:s?, s:s?, s:s?, s:I, s:I, s:I, s:I, s:I, s:I}", "parent",
+        fate->parent.text[0] != '\0' ? fate->parent.text : NULL, "parent_label",
+        report->parent_label, "why_full", report->why_full[0] != '\0' ? report->why_full : NULL,
+        "pages_compared", (json_int_t)counts->compared, "pages_changed",
+        (json_int_t)changed_units(counts), "pages_refreshed", (json_int_t)counts->refreshed,
+        "pages_salvaged", (json_int_t)counts->salvaged, "pages_stored", (json_int_t)counts->stored,
+        "packs_lost", (json_int_t)counts->lost);
+    json_t *json = json_pack(
+        "{s:s, s:s, s:s, s:s, s:o, s:o, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I, "
+        "s:o}",
+        "label", fate->label, "bid", fate->bid.text, "type", fate->type, "state",
+        state_name(report->outcome), "start_lsn", json_lsn(fate->start_lsn), "stop_lsn",
+        json_lsn(fate->stop_lsn), "timeline", (int)fate->stop_timeline, "started_at",
+        json_time(fate->started_us), "stopped_at", json_time(fate->stopped_us), "size_bytes",
+        (json_int_t)fate->size_bytes, "stored_bytes", (json_int_t)fate->stored_bytes, "map_bytes",
+        (json_int_t)fate->map_bytes, "file_count", (json_int_t)fate->file_count, "copy_seconds",
+        report->copy_seconds, "wal_wait_seconds", report->wal_wait_seconds, "missing_wal", missing,
+        "checksum_failure_count", (json_int_t)fate->checksum_failure_count, "expiry",
+        expiry_json(expiry));
+    json_object_update(json, comparison);
+    json_decref(comparison);
+    return json;
 }
 
 /* Committed, but not good: says why, and the exit code follows from it. */
@@ -204,8 +259,14 @@ run(const World *world, const Arguments *arguments, Expiry *expiry, CairnError *
     int wal_timeout_s = arguments->wal_timeout >= 0  ? (int)arguments->wal_timeout
                         : global->wal_timeout_s >= 0 ? global->wal_timeout_s
                                                      : DEFAULT_WAL_TIMEOUT_S;
+    BackupType type;
+    if (!parse_type(arguments->type, &type, err))
+        return NULL;
     BackupOptions options = {
         .cluster = session.cluster,
+        .type = type,
+        .refresh_percent = global->refresh_percent >= 0 ? (unsigned)global->refresh_percent
+                                                        : BACKUP_REFRESH_PERCENT,
         .name = arguments->label,
         .fast_checkpoint = arguments->start_fast,
         .show_progress =
@@ -240,7 +301,8 @@ command_backup(const World *world, int argc, char **argv)
 {
     Arguments arguments = {.wal_timeout = -1, .expire = true};
     const Option options[] = {
-        {"type", 0, OPTION_TEXT, &arguments.type, "TYPE", "full (default)"},
+        {"type", 0, OPTION_TEXT, &arguments.type, "TYPE",
+         "incr (default where there is a backup), diff (against the newest full one), full"},
         {"label", 0, OPTION_TEXT, &arguments.label, "TEXT",
          "a name of your own, kept with the backup"},
         {"start-fast", 0, OPTION_FLAG, &arguments.start_fast, NULL,

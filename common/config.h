@@ -49,6 +49,7 @@ typedef struct {
     const char *log_level;     /* NULL: not said */
     uint64_t max_memory_bytes; /* 0: not said */
     int wal_timeout_s;         /* -1: not said */
+    int refresh_percent;       /* refresh-budget; -1: not said */
     const char *file;          /* where it was read from, absolute; NULL when there was none */
 } GlobalConfig;
 

@@ -29,6 +29,7 @@ const ConfigKey CONFIG_GLOBAL_KEYS[] = {
     CHOICE_KEY(GlobalConfig, log_level, "log-level", " error warn info debug "),
     {"max-memory", VALUE_SIZE, offsetof(GlobalConfig, max_memory_bytes), NULL, 0, 0},
     INT_KEY(GlobalConfig, wal_timeout_s, "wal-timeout", 0, 86400),
+    INT_KEY(GlobalConfig, refresh_percent, "refresh-budget", 0, 100),
     {NULL, VALUE_TEXT, 0, NULL, 0, 0},
 };
 

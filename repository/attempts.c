@@ -9,6 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Attempts that fail one after another hold about the same. */
+enum { SALVAGE_LIMIT = 8 };
+
 typedef struct {
     BackupId *ids;
     size_t count, capacity;
@@ -184,10 +187,11 @@ has_no_fate(Repository *repository, const char *cluster, const BackupId *bid)
  */
 void
 attempts_abandon(Repository *repository, const char *cluster, const BackupId *bid,
-                 const char *token, const char *reason)
+                 const char *token, const char *reason, bool keep_packs)
 {
     CairnError err = {0};
-    bool done = abandon_and_remove(repository, cluster, bid, token, reason, &err);
+    bool done = keep_packs ? fate_revoke(repository, cluster, bid, token, reason, &err)
+                           : abandon_and_remove(repository, cluster, bid, token, reason, &err);
     if (!done && err.kind == CAIRN_NO_SPACE && has_no_fate(repository, cluster, bid)) {
         CairnError second = {0};
         if (remove_packs(repository, cluster, bid, false, &second)) {
@@ -335,6 +339,53 @@ attempts_fence_dead(Repository *repository, const char *cluster, CairnError *err
             (!named && !revoke_if_dead(repository, cluster, &ids[i], err)))
             return false;
     }
+    return true;
+}
+
+static StorageListNext
+note_entry(void *context, const StorageEntry *entry, CairnError *err)
+{
+    (void)entry;
+    (void)err;
+    *(bool *)context = true;
+    return STORAGE_LIST_STOP;
+}
+
+static bool
+has_packs(Repository *repository, const char *cluster, const BackupId *bid, bool *has_out,
+          CairnError *err)
+{
+    char prefix[STORAGE_NAME_LIMIT];
+    snprintf(prefix, sizeof prefix, "c/%s/b/%s/p", cluster, bid->text);
+    *has_out = false;
+    return storage_list(repository_storage(repository), prefix, note_entry, has_out, err);
+}
+
+bool
+attempts_salvage(Repository *repository, const char *cluster, BackupId **ids_out, size_t *count_out,
+                 CairnError *err)
+{
+    SCOPED_MEMORY BackupId *ids = NULL;
+    size_t count, found = 0;
+    if (!attempts_list(repository, cluster, &ids, &count, err))
+        return false;
+    SCOPED_MEMORY BackupId *salvage = calloc(SALVAGE_LIMIT, sizeof *salvage);
+    if (salvage == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    for (size_t i = count; i-- > 0 && found < SALVAGE_LIMIT;) {
+        AttemptState state;
+        bool has = false;
+        if (!attempt_state(repository, cluster, &ids[i], NULL, &state, err))
+            return false;
+        if (state == ATTEMPT_COMMITTED)
+            break;
+        if (state == ATTEMPT_REVOKED && !has_packs(repository, cluster, &ids[i], &has, err))
+            return false;
+        if (has)
+            salvage[found++] = ids[i];
+    }
+    *ids_out = take(&salvage);
+    *count_out = found;
     return true;
 }
 

@@ -31,13 +31,19 @@ bool attempts_revoke_dead(Repository *repository, const char *cluster, CairnErro
 /* The fates alone. */
 bool attempts_fence_dead(Repository *repository, const char *cluster, CairnError *err) MUST_CHECK;
 
+/* Revoked attempts that have packs and are newer than the newest backup, newest first, at most
+   eight: what the next one may salvage. malloc'ed (returned owned). */
+bool attempts_salvage(Repository *repository, const char *cluster, BackupId **ids_out,
+                      size_t *count_out, CairnError *err) MUST_CHECK;
+
 /*
- * Gives up our own attempt: take its fate, then remove its packs, so that a full disk is not full
+ * Gives up our own attempt by taking its fate. keep_packs: what it stored stays, for the next one
+ * to salvage; else the fate says that its packs go, and they do, so that a full disk is not full
  * for the next run as well. Never fails: what cannot be done now (the disk may be full or gone) the
  * next run on this host does. Where somebody else took the fate the packs stay.
  */
 void attempts_abandon(Repository *repository, const char *cluster, const BackupId *bid,
-                      const char *token, const char *reason);
+                      const char *token, const char *reason, bool keep_packs);
 
 /* Newest backup with a COMMITTED fate and the digest of that fate; bid_out is "" when there is
  * none. */

@@ -1,5 +1,8 @@
 #include "repository/backup_writer.h"
 
+#include "common/log.h"
+#include "repository/attempts.h"
+#include "repository/backup_base.h"
 #include "repository/commit.h"
 #include "repository/object.h"
 #include "repository/pack_pipeline.h"
@@ -8,9 +11,9 @@
 #include <string.h>
 
 enum {
-    REFS_LAYOUT = 1,
     JOB_MEMORY = 544 << 10,  /* raw and stored buffer of one job in flight */
     FIXED_MEMORY = 24 << 20, /* libraries, libpq, map sort and nodes, directories of three packs */
+    BASE_MEMORY = 6 << 20,   /* of the parent and of salvage, beside FINGERPRINTS_MEMORY */
     WORKER_MEMORY = 1 << 20, /* codec state and stack */
     DEFAULT_MEMORY = 64 << 20,
     JOBS_A_WORKER_MIN = 2,
@@ -21,17 +24,24 @@ struct BackupWriter {
     Repository *repository;
     BackupWriterOptions options;
     Commit *commit;
+    BackupBase *base;
     MapBuilder *map;
     PackPipeline *pipeline;
+    const char *type;
+    BackupId parent;           /* "": none */
+    CairnError parent_problem; /* why there is no parent although one was asked for */
+    BackupCounts counts;
 };
 
 /* As many jobs in flight as the memory allows, within what is useful. */
 static bool
-plan_memory(const BackupWriterOptions *options, size_t *in_flight_out, CairnError *err)
+plan_memory(const BackupWriterOptions *options, bool compares, size_t *in_flight_out,
+            CairnError *err)
 {
     uint64_t limit = options->max_memory_bytes != 0 ? options->max_memory_bytes : DEFAULT_MEMORY;
     uint64_t jobs = (uint64_t)options->jobs;
-    uint64_t fixed = FIXED_MEMORY + jobs * WORKER_MEMORY;
+    uint64_t fixed =
+        FIXED_MEMORY + jobs * WORKER_MEMORY + (compares ? BASE_MEMORY + FINGERPRINTS_MEMORY : 0);
     uint64_t least = fixed + (jobs * JOBS_A_WORKER_MIN + 2) * JOB_MEMORY;
     if (limit < least) {
         cairn_error(err, CAIRN_USAGE, "%llu MiB of memory are too little for %d workers",
@@ -53,12 +63,15 @@ start_pipeline(BackupWriter *writer, size_t in_flight, CairnError *err)
                                   options->scratch_directory, err);
     if (writer->map == NULL)
         return false;
+    const MapSources sources = backup_base_map_sources(writer->base);
+    map_builder_draw_on(writer->map, &sources);
     writer->pipeline = pack_pipeline_start(
         &(PackPipelineOptions){
             .repository = writer->repository,
             .cluster = options->cluster,
             .bid = commit_id(writer->commit),
             .map = writer->map,
+            .source = backup_base_units(writer->base),
             .jobs = options->jobs,
             .jobs_in_flight = in_flight,
             .check = options->check,
@@ -68,11 +81,86 @@ start_pipeline(BackupWriter *writer, size_t in_flight, CairnError *err)
     return writer->pipeline != NULL;
 }
 
+/* The intent names whom the backup may draw on before any of it is read: a collector either sees
+ * that, or we see what it condemned. */
+static bool
+begin_commit(BackupWriter *writer, const Fate *parent, const BackupId *salvage,
+             size_t salvage_count, CairnError *err)
+{
+    const BackupWriterOptions *options = &writer->options;
+    writer->commit = commit_begin(writer->repository,
+                                  &(CommitOptions){
+                                      .cluster = options->cluster,
+                                      .system_id = options->system_id,
+                                      .major = options->major,
+                                      .type = parent != NULL ? options->type : "full",
+                                      .wal_floor_lsn = options->wal_floor_lsn,
+                                      .parent = parent != NULL ? &parent->bid : NULL,
+                                      .salvage = salvage,
+                                      .salvage_count = salvage_count,
+                                  },
+                                  err);
+    return writer->commit != NULL;
+}
+
+/* Begins the attempt; where its sources are being collected, once more without any. */
+static bool
+claim(BackupWriter *writer, const Fate **parent, const BackupId *salvage, size_t *salvage_count,
+      CairnError *err)
+{
+    if (begin_commit(writer, *parent, salvage, *salvage_count, err))
+        return true;
+    if (err->kind != CAIRN_REFUSED || (*parent == NULL && *salvage_count == 0))
+        return false;
+    if (*parent != NULL)
+        writer->parent_problem = *err;
+    cairn_error_clear(err);
+    *parent = NULL;
+    *salvage_count = 0;
+    return begin_commit(writer, NULL, NULL, 0, err);
+}
+
+static bool
+open_base(BackupWriter *writer, CairnError *err)
+{
+    const BackupWriterOptions *options = &writer->options;
+    SCOPED_MEMORY BackupId *salvage = NULL;
+    size_t salvage_count = 0, in_flight = 0;
+    const Fate *parent = options->parent;
+    if (!attempts_revoke_dead(writer->repository, options->cluster, err) ||
+        !attempts_salvage(writer->repository, options->cluster, &salvage, &salvage_count, err))
+        return false;
+    if (!plan_memory(options, parent != NULL || salvage_count > 0, &in_flight, err) ||
+        !claim(writer, &parent, salvage, &salvage_count, err))
+        return false;
+    writer->base =
+        backup_base_open(&(BackupBaseOptions){.repository = writer->repository,
+                                              .cluster = options->cluster,
+                                              .bid = commit_id(writer->commit),
+                                              .parent = parent,
+                                              .salvage = salvage,
+                                              .salvage_count = salvage_count,
+                                              .scratch_directory = options->scratch_directory,
+                                              .refresh_percent = options->refresh_percent},
+                         &writer->parent_problem, err);
+    if (writer->base == NULL)
+        return false;
+    writer->type = backup_base_has_parent(writer->base) ? options->type : "full";
+    if (backup_base_has_parent(writer->base))
+        writer->parent = parent->bid;
+    if (salvage_count > 0)
+        log_info("what %zu revoked attempts left is used where it is still the same",
+                 salvage_count);
+    return start_pipeline(writer, in_flight, err);
+}
+
 BackupWriter *
 backup_writer_begin(Repository *repository, const BackupWriterOptions *options, CairnError *err)
 {
     size_t in_flight = 0;
-    if (!plan_memory(options, &in_flight, err))
+    CAIRN_ASSERT(options->parent == NULL || options->type != NULL);
+    /* Before anything is asked of the storage: what cannot work is refused at once. */
+    if (!plan_memory(options, options->parent != NULL, &in_flight, err))
         return NULL;
     SCOPED(BackupWriter) writer = calloc(1, sizeof *writer);
     if (writer == NULL) {
@@ -81,17 +169,9 @@ backup_writer_begin(Repository *repository, const BackupWriterOptions *options, 
     }
     writer->repository = repository;
     writer->options = *options;
-    writer->commit = commit_begin(repository,
-                                  &(CommitOptions){
-                                      .cluster = options->cluster,
-                                      .system_id = options->system_id,
-                                      .major = options->major,
-                                      .type = "full",
-                                      .wal_floor_lsn = options->wal_floor_lsn,
-                                  },
-                                  err);
-    if (writer->commit == NULL || !start_pipeline(writer, in_flight, err))
+    if (!open_base(writer, err))
         return NULL;
+    writer->options.parent = NULL; /* borrowed for this call */
     return take(&writer);
 }
 
@@ -102,6 +182,7 @@ backup_writer_free(BackupWriter *writer)
         return;
     pack_pipeline_free(writer->pipeline);
     map_builder_free(writer->map);
+    backup_base_free(writer->base);
     commit_free(writer->commit); /* the last: its packs are removed when nobody writes any more */
     free(writer);
 }
@@ -112,60 +193,79 @@ backup_writer_id(const BackupWriter *writer)
     return commit_id(writer->commit);
 }
 
+const char *
+backup_writer_type(const BackupWriter *writer, const char **why_full_out)
+{
+    *why_full_out = writer->parent_problem.kind != CAIRN_OK ? writer->parent_problem.message : NULL;
+    return writer->type;
+}
+
+const BackupCounts *
+backup_writer_counts(const BackupWriter *writer)
+{
+    return &writer->counts;
+}
+
+/* Where the disk is full, what was stored would stand in the way of the next run: it goes. */
+static bool
+noted(BackupWriter *writer, bool good, const CairnError *err)
+{
+    if (!good && err->kind == CAIRN_NO_SPACE)
+        commit_drop_packs(writer->commit);
+    return good;
+}
+
 bool
 backup_writer_directory(BackupWriter *writer, MapClass class, const char *path, uint32_t mode,
                         CairnError *err)
 {
-    return pack_pipeline_directory(writer->pipeline, class, path, mode, err);
+    return noted(writer, pack_pipeline_directory(writer->pipeline, class, path, mode, err), err);
 }
 
 bool
 backup_writer_file_begin(BackupWriter *writer, MapClass class, const char *path, uint32_t mode,
                          CairnError *err)
 {
-    return pack_pipeline_file_begin(writer->pipeline, class, path, mode, err);
+    return noted(writer, pack_pipeline_file_begin(writer->pipeline, class, path, mode, err), err);
 }
 
 bool
 backup_writer_data(BackupWriter *writer, const void *data, size_t size, CairnError *err)
 {
-    return pack_pipeline_data(writer->pipeline, data, size, err);
+    return noted(writer, pack_pipeline_data(writer->pipeline, data, size, err), err);
 }
 
 bool
 backup_writer_file_end(BackupWriter *writer, uint64_t *size_out, uint32_t *crc32c_out,
                        CairnError *err)
 {
-    return pack_pipeline_file_end(writer->pipeline, size_out, crc32c_out, err);
+    return noted(writer, pack_pipeline_file_end(writer->pipeline, size_out, crc32c_out, err), err);
 }
 
-/* A full backup needs its own packs and nobody else's: one creator, a range a pack. */
 static bool
-write_refs(BackupWriter *writer, const PackPipelineResult *packs, uint32_t map_pack_count,
-           uint8_t digest_out[SHA256_SIZE], CairnError *err)
+write_refs(BackupWriter *writer, uint8_t digest_out[SHA256_SIZE], CairnError *err)
 {
     const BackupId *bid = commit_id(writer->commit);
     SCOPED_BYTES ByteWriter refs = {0};
-    byte_writer_u16(&refs, REFS_LAYOUT);
-    byte_writer_u16(&refs, 0);
-    byte_writer_varint(&refs, 1);
-    byte_writer_bytes(&refs, bid->text, BACKUP_ID_LENGTH);
-    byte_writer_varint(&refs, packs->pack_count);
-    for (uint32_t i = 0; i < packs->pack_count; i++) {
-        byte_writer_varint(&refs, 0);
-        byte_writer_varint(&refs, 1);
-        byte_writer_varint(&refs, packs->live_units[i]);
-    }
-    byte_writer_varint(&refs, 1);
-    byte_writer_varint(&refs, 0);
-    byte_writer_varint(&refs, map_pack_count);
-    byte_writer_varint(&refs, 0);
-
     char name[STORAGE_NAME_LIMIT];
     snprintf(name, sizeof name, "c/%s/b/%s/refs", writer->options.cluster, bid->text);
-    return byte_writer_check(&refs, err) &&
+    return refs_builder_finish(backup_base_refs(writer->base), &refs, err) &&
            object_put_small(writer->repository, name, OBJECT_REFS, backup_id_sequence(bid),
                             refs.data, refs.size, digest_out, err);
+}
+
+static void
+fill_counts(BackupWriter *writer, const PackPipelineResult *packs, const MapResult *map)
+{
+    const UnitSource *units = backup_base_units(writer->base);
+    const UnitSourceCounts none = {0};
+    const UnitSourceCounts *source = units != NULL ? unit_source_counts(units) : &none;
+    writer->counts = (BackupCounts){.compared = source->compared,
+                                    .stored = packs->stored_units,
+                                    .refreshed = source->refreshed,
+                                    .salvaged = packs->salvage_units,
+                                    .shared_nodes = map->shared_nodes,
+                                    .lost = backup_base_lost(writer->base)};
 }
 
 static bool
@@ -174,8 +274,8 @@ add_digest(void *context, const uint8_t digest[SHA256_SIZE], CairnError *err)
     return sha256_update(context, digest, SHA256_SIZE, err);
 }
 
-bool
-backup_writer_finish_data(BackupWriter *writer, Fate *fate, CairnError *err)
+static bool
+finish_data(BackupWriter *writer, Fate *fate, CairnError *err)
 {
     SCOPED(Sha256) digests = sha256_new(err);
     if (digests == NULL)
@@ -185,9 +285,12 @@ backup_writer_finish_data(BackupWriter *writer, Fate *fate, CairnError *err)
     if (!pack_pipeline_finish(writer->pipeline, digests, &packs, err) ||
         !map_builder_finish(writer->map, add_digest, digests, &map, err) ||
         !sha256_finish(digests, fate->packs_sha256, err) ||
-        !write_refs(writer, &packs, map.map_pack_count, fate->refs_sha256, err))
+        !write_refs(writer, fate->refs_sha256, err))
         return false;
+    fill_counts(writer, &packs, &map);
     fate->bid = *commit_id(writer->commit);
+    fate->type = arena_strdup(fate->arena, writer->type);
+    fate->parent = writer->parent;
     memcpy(fate->token, commit_token(writer->commit), sizeof fate->token);
     fate->map_root = map.root;
     fate->pack_count = packs.pack_count;
@@ -197,6 +300,12 @@ backup_writer_finish_data(BackupWriter *writer, Fate *fate, CairnError *err)
     fate->stored_bytes = packs.stored_bytes + map.map_bytes;
     fate->map_bytes = map.map_bytes;
     return true;
+}
+
+bool
+backup_writer_finish_data(BackupWriter *writer, Fate *fate, CairnError *err)
+{
+    return noted(writer, finish_data(writer, fate, err), err);
 }
 
 bool

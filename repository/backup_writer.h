@@ -23,10 +23,16 @@
 typedef void UnitCheck(void *context, const char *path, uint64_t first_unit, const uint8_t *data,
                        uint32_t units, uint32_t tail_bytes);
 
+/* How much of a cluster a backup may store anew to gather what has become scattered, in percent. */
+enum { BACKUP_REFRESH_PERCENT = 10 };
+
 typedef struct {
     const char *cluster;
     uint64_t system_id;
     int major;
+    const char *type;   /* "incr" or "diff" where there is a parent; NULL: "full" */
+    const Fate *parent; /* whom to compare with; NULL: none. Borrowed for the call */
+    unsigned refresh_percent;
     uint64_t wal_floor_lsn; /* 0: unknown */
     int jobs;
     uint64_t max_memory_bytes; /* 0: default */
@@ -42,6 +48,20 @@ BackupWriter *backup_writer_begin(Repository *repository, const BackupWriterOpti
 void backup_writer_free(
     BackupWriter *writer); /* not committed: stops the threads, revokes the attempt */
 const BackupId *backup_writer_id(const BackupWriter *writer);
+/* "full" also when the parent that was asked for could not be used: then *why_full_out says why,
+   else it is NULL. Borrowed from the writer. */
+const char *backup_writer_type(const BackupWriter *writer, const char **why_full_out);
+
+/* Units (pages) of a backup, valid after finish_data. */
+typedef struct {
+    uint64_t compared;     /* that the parent had in the same place */
+    uint64_t stored;       /* changed, new, or refreshed */
+    uint64_t refreshed;    /* stored anew to gather them */
+    uint64_t salvaged;     /* found in what a revoked attempt had left */
+    uint64_t shared_nodes; /* of the parent's map */
+    uint64_t lost; /* packs and map nodes that could not be used: what they held was stored anew */
+} BackupCounts;
+const BackupCounts *backup_writer_counts(const BackupWriter *writer);
 
 bool backup_writer_directory(BackupWriter *writer, MapClass class, const char *path, uint32_t mode,
                              CairnError *err) MUST_CHECK;

@@ -35,6 +35,7 @@ struct Commit {
     BackupId bid;
     char token[17];
     bool intent_written;
+    bool drop_packs;
     bool decided; /* a commit record exists, or may exist: nothing is to be revoked or removed any
                      more */
 };
@@ -133,13 +134,19 @@ commit_begin(Repository *repository, const CommitOptions *options, CairnError *e
 }
 
 void
+commit_drop_packs(Commit *commit)
+{
+    commit->drop_packs = true;
+}
+
+void
 commit_free(Commit *commit)
 {
     if (commit == NULL)
         return;
     if (commit->intent_written && !commit->decided) {
         attempts_abandon(commit->repository, commit->options.cluster, &commit->bid, commit->token,
-                         "the backup failed");
+                         "the backup failed", !commit->drop_packs);
     }
     free(commit->salvage);
     free(commit);

@@ -51,7 +51,10 @@ const char *commit_token(const Commit *commit);
  */
 bool commit_publish(Commit *commit, Fate *fate, CairnError *err) MUST_CHECK;
 
-/* Not published: revokes the attempt and removes its packs. */
+/* The attempt failed for want of space: commit_free removes its packs instead of leaving them for
+   the next one to salvage. */
+void commit_drop_packs(Commit *commit);
+/* Not published: revokes the attempt. */
 void commit_free(Commit *commit);
 SCOPED_TYPE(Commit, commit_free);
 

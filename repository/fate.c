@@ -101,7 +101,7 @@ fate_json(const Fate *fate)
     if (fate->name != NULL)
         SET("name", json_string(fate->name));
     SET("type", json_string(fate->type));
-    SET("parent", json_null());
+    SET("parent", fate->parent.text[0] != '\0' ? json_string(fate->parent.text) : json_null());
     SET("cluster", json_string(fate->cluster));
     SET("system_id", json_u64_text(fate->system_id));
     SET("major", json_integer(fate->major));
@@ -267,6 +267,9 @@ read_committed(Fate *fate, const char *cluster, JsonReader *fields)
     const char *name = json_read_text_or_null(fields, "name");
     fate->name = name != NULL ? arena_strdup(arena, name) : NULL;
     fate->type = arena_strdup(arena, json_read_text(fields, "type"));
+    const char *parent = json_read_text_or_null(fields, "parent");
+    if (parent != NULL && !backup_id_parse(parent, &fate->parent))
+        json_reader_fail(fields, "parent");
     fate->cluster = arena_strdup(arena, json_read_text(fields, "cluster"));
     if (strcmp(fate->cluster, cluster) != 0)
         json_reader_fail(fields, "cluster");

@@ -36,7 +36,8 @@ typedef struct {
     char token[17];
     const char *label; /* 20261122-233140F */
     const char *name;  /* --label text, or NULL */
-    const char *type;  /* "full" */
+    const char *type;  /* "full", "incr", "diff" */
+    BackupId parent;   /* whom it was compared with; "" for a full one */
     const char *cluster;
     uint64_t system_id;
     int major;

@@ -3,11 +3,12 @@
 #include <string.h>
 
 FrameJob *
-frame_job_new(size_t stored_capacity, CairnError *err)
+frame_job_new(size_t stored_capacity, bool compares, CairnError *err)
 {
     FrameJob *job = calloc(1, sizeof *job);
     if (job == NULL || (job->raw = malloc((size_t)JOB_SLOTS * UNIT_SIZE)) == NULL ||
-        (job->stored = malloc(stored_capacity)) == NULL) {
+        (job->stored = malloc(stored_capacity)) == NULL ||
+        (compares && (job->places = calloc(JOB_SLOTS, sizeof *job->places)) == NULL)) {
         frame_job_free(job);
         cairn_error(err, CAIRN_INTERNAL, "out of memory");
         return NULL;
@@ -21,10 +22,12 @@ frame_job_reset(FrameJob *job)
     for (size_t i = 0; i < job->event_count; i++) {
         if (job->events[i].type == EVENT_END)
             pipeline_file_free(job->events[i].file);
+        free(job->events[i].node);
     }
     job->event_count = 0;
     job->slot_count = 0;
     job->frame_count = 0;
+    job->stored_count = job->framed_count = 0;
     job->done = false;
 }
 
@@ -38,6 +41,7 @@ frame_job_free(void *pointer)
     free(job->events);
     free(job->raw);
     free(job->stored);
+    free(job->places);
     free(job);
 }
 
@@ -45,9 +49,10 @@ bool
 frame_job_event(FrameJob *job, const FrameEvent *event, CairnError *err)
 {
     FrameEvent *last = job->event_count > 0 ? &job->events[job->event_count - 1] : NULL;
-    if (last != NULL && event->type != EVENT_END && last->type == event->type &&
-        last->file == event->file && last->first_unit + last->units == event->first_unit &&
-        last->units < REGION_UNITS) {
+    if (last != NULL && (event->type == EVENT_DATA || event->type == EVENT_ZERO) &&
+        last->type == event->type && last->file == event->file &&
+        last->first_unit + last->units == event->first_unit &&
+        event->first_unit % REGION_UNITS != 0) {
         last->units += event->units;
         last->tail_bytes = event->tail_bytes;
         return true;
@@ -90,12 +95,44 @@ process_extent(FrameJob *job, const FrameTools *tools, const FrameEvent *event, 
     return true;
 }
 
+/* Which of its places, if any, holds just what this slot does. */
+static uint8_t
+compare(const FrameJob *job, uint32_t slot)
+{
+    for (uint8_t i = 0; i < UNIT_SOURCES; i++) {
+        const UnitPlace *place = &job->places[slot][i];
+        if (place->creator != UNIT_CREATOR_NONE &&
+            memcmp(place->fingerprint, job->fingerprints[slot], FINGERPRINT_SIZE) == 0)
+            return (uint8_t)(UNIT_IN_PARENT + i);
+    }
+    return UNIT_STORED;
+}
+
+/* Moves the units that are to be stored to the front. */
+static void
+keep_changed(FrameJob *job)
+{
+    uint32_t kept = 0;
+    for (uint32_t slot = 0; slot < job->slot_count; slot++) {
+        job->outcomes[slot] = compare(job, slot);
+        if (job->outcomes[slot] != UNIT_STORED)
+            continue;
+        if (kept != slot) {
+            memcpy(job->raw + (size_t)kept * UNIT_SIZE, job->raw + (size_t)slot * UNIT_SIZE,
+                   UNIT_SIZE);
+            memcpy(job->fingerprints[kept], job->fingerprints[slot], FINGERPRINT_SIZE);
+        }
+        kept++;
+    }
+    job->stored_count = kept;
+}
+
 static bool
 compress_frames(FrameJob *job, const FrameTools *tools, CairnError *err)
 {
     size_t used = 0;
-    for (uint32_t slot = 0; slot < job->slot_count;) {
-        uint32_t slots = job->slot_count - slot;
+    for (uint32_t slot = 0; slot < job->framed_count;) {
+        uint32_t slots = job->framed_count - slot;
         if (slots > tools->slots_per_frame)
             slots = tools->slots_per_frame;
         size_t raw_size = (size_t)slots * UNIT_SIZE, stored_size;
@@ -125,6 +162,12 @@ frame_job_process(FrameJob *job, const FrameTools *tools, CairnError *err)
         slot += job->events[i].units;
     }
     CAIRN_ASSERT(slot == job->slot_count);
+    if (job->places != NULL) {
+        keep_changed(job);
+        job->framed_count = job->stored_count - job->stored_count % tools->slots_per_frame;
+    } else {
+        job->framed_count = job->stored_count = job->slot_count;
+    }
     return compress_frames(job, tools, err);
 }
 
@@ -148,19 +191,27 @@ pipeline_file_free(PipelineFile *file)
     if (file == NULL)
         return;
     free(file->runs);
+    free(file->parent_node);
+    map_draft_free(&file->draft);
     free(file->path);
     free(file);
 }
 
-bool
-pipeline_file_run(PipelineFile *file, const MapRun *run, CairnError *err)
+/* A run that waits for a frame: no pack has this number. */
+#define WAITING_PACK UINT32_MAX
+
+static bool
+continues(const MapRun *last, const MapRun *run)
 {
-    MapRun *last = file->run_count > 0 ? &file->runs[file->run_count - 1] : NULL;
-    if (last != NULL && last->is_zero == run->is_zero &&
-        (run->is_zero || (last->pack == run->pack && last->slot + last->units == run->slot))) {
-        last->units += run->units;
-        return true;
-    }
+    if (last->is_zero || run->is_zero)
+        return last->is_zero && run->is_zero;
+    return last->pack != WAITING_PACK && last->creator == run->creator && last->pack == run->pack &&
+           last->slot + last->units == run->slot;
+}
+
+static bool
+append_run(PipelineFile *file, const MapRun *run, CairnError *err)
+{
     if (file->run_count == file->run_capacity) {
         size_t capacity = file->run_capacity == 0 ? 2 : 2 * file->run_capacity;
         MapRun *runs = realloc(file->runs, capacity * sizeof *runs);
@@ -171,4 +222,39 @@ pipeline_file_run(PipelineFile *file, const MapRun *run, CairnError *err)
     }
     file->runs[file->run_count++] = *run;
     return true;
+}
+
+bool
+pipeline_file_run(PipelineFile *file, const MapRun *run, CairnError *err)
+{
+    MapRun *last = file->run_count > 0 ? &file->runs[file->run_count - 1] : NULL;
+    if (last != NULL && continues(last, run)) {
+        last->units += run->units;
+        return true;
+    }
+    return append_run(file, run, err);
+}
+
+bool
+pipeline_file_wait(PipelineFile *file, size_t *index_out, CairnError *err)
+{
+    if (!append_run(file, &(MapRun){.units = 1, .pack = WAITING_PACK}, err))
+        return false;
+    *index_out = file->run_count - 1;
+    file->waiting++;
+    return true;
+}
+
+void
+pipeline_file_merge(PipelineFile *file)
+{
+    CAIRN_ASSERT(file->waiting == 0);
+    size_t kept = 0;
+    for (size_t i = 0; i < file->run_count; i++) {
+        if (kept > 0 && continues(&file->runs[kept - 1], &file->runs[i]))
+            file->runs[kept - 1].units += file->runs[i].units;
+        else
+            file->runs[kept++] = file->runs[i];
+    }
+    file->run_count = kept;
 }

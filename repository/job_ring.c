@@ -20,7 +20,7 @@ struct JobRing {
 };
 
 JobRing *
-job_ring_new(size_t job_count, size_t stored_capacity, CairnError *err)
+job_ring_new(size_t job_count, size_t stored_capacity, bool compares, CairnError *err)
 {
     SCOPED(JobRing) ring = calloc(1, sizeof *ring);
     if (ring == NULL) {
@@ -36,7 +36,7 @@ job_ring_new(size_t job_count, size_t stored_capacity, CairnError *err)
         return NULL;
     }
     for (; ring->job_count < job_count; ring->job_count++) {
-        ring->jobs[ring->job_count] = frame_job_new(stored_capacity, err);
+        ring->jobs[ring->job_count] = frame_job_new(stored_capacity, compares, err);
         if (ring->jobs[ring->job_count] == NULL)
             return NULL;
     }

@@ -17,7 +17,9 @@
 
 typedef struct JobRing JobRing;
 
-JobRing *job_ring_new(size_t job_count, size_t stored_capacity, CairnError *err) MUST_CHECK;
+/* compares: jobs have room for the places that their units are compared with. */
+JobRing *job_ring_new(size_t job_count, size_t stored_capacity, bool compares,
+                      CairnError *err) MUST_CHECK;
 void job_ring_free(JobRing *ring); /* after every thread has been joined */
 
 /* The next job to fill, empty; waits for the writer when all are in flight. NULL: cancelled. */

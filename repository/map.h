@@ -13,6 +13,7 @@
 
 #include "common/bytes.h"
 #include "repository/backup_id.h"
+#include "repository/creator_table.h"
 #include "repository/repository.h"
 
 #include <stdbool.h>
@@ -45,8 +46,8 @@ typedef struct {
 typedef struct {
     bool is_zero;
     uint64_t units;
-    uint32_t creator; /* index into the reader's BID table (map_reader_creator); 0 for a builder:
-                         itself */
+    uint32_t creator; /* number in the reader's table (map_reader_creator), or in the builder's
+                         (MapSources); 0 for a builder without one: itself */
     uint32_t pack;
     uint32_t slot;
 } MapRun;
@@ -73,8 +74,42 @@ typedef struct MapBuilder MapBuilder;
 MapBuilder *map_builder_new(Repository *repository, const char *cluster, const BackupId *bid,
                             const char *scratch_directory, CairnError *err) MUST_CHECK;
 void map_builder_free(MapBuilder *builder);
-/* One file or directory with all its runs in unit order; run_count is 0 for directories and empty
- * files. */
+
+/*
+ * Where a map draws on others; everything borrowed as long as the builder.
+ *
+ * creators  what the creator numbers of runs mean; 0 is the builder's own backup
+ * refs      counts the packs that the map refers to; may be NULL
+ * find_node a node of the parent's tree at this level (0: the leaves) with this first key, if the
+ *           map may refer to it; asked with ascending keys on each level; NULL: no parent
+ */
+typedef struct {
+    const CreatorTable *creators;
+    struct RefsBuilder *refs;
+    bool (*find_node)(void *context, size_t level, const void *key, size_t key_size,
+                      MapNodeRef *ref_out, bool *found_out, CairnError *err);
+    void *context;
+} MapSources;
+
+/* Before anything is added. */
+void map_builder_draw_on(MapBuilder *builder, const MapSources *sources);
+
+/* The regions of a file that were encoded so far. Start with {0}; free with map_draft_free. */
+typedef struct {
+    ByteWriter regions;
+    uint64_t region_count;
+    uint64_t units;
+} MapDraft;
+
+void map_draft_free(MapDraft *draft);
+/* The next region of a file: REGION_UNITS, or fewer in the last one. parent (may be NULL): node
+   that holds the same region of the parent's file, referred to again when it is equal. */
+bool map_builder_region(MapBuilder *builder, MapDraft *draft, const MapRun *runs, size_t count,
+                        const MapNodeRef *parent, CairnError *err) MUST_CHECK;
+/* One file or directory, whose regions are all in the draft. */
+bool map_builder_add_draft(MapBuilder *builder, const MapEntry *entry, const MapDraft *draft,
+                           CairnError *err) MUST_CHECK;
+/* The same in one step: all runs in unit order; run_count is 0 for directories and empty files. */
 bool map_builder_add(MapBuilder *builder, const MapEntry *entry, const MapRun *runs,
                      size_t run_count, CairnError *err) MUST_CHECK;
 /* Copy of a finished data pack's frame table (the bytes as they stand in its index). */
@@ -84,7 +119,8 @@ bool map_builder_add_frame_table(MapBuilder *builder, uint32_t pack, const void 
 typedef struct {
     MapNodeRef root;
     uint32_t map_pack_count;
-    uint64_t map_bytes; /* stored, containers included */
+    uint64_t map_bytes;    /* stored, containers included */
+    uint64_t shared_nodes; /* of the parent's, referred to again */
     uint64_t file_count;
     uint64_t directory_count;
     uint64_t size_bytes; /* of the cluster's files */
@@ -129,7 +165,32 @@ bool map_reader_seek(MapReader *reader, MapClass class, const char *path,
  */
 bool map_reader_region(MapReader *reader, const MapRun **runs_out, size_t *count_out,
                        uint64_t *first_unit_out, CairnError *err) MUST_CHECK;
-/* BID behind a run's creator index; valid as long as the reader. */
+/* The same without following a reference to a region's own node. */
+typedef struct {
+    uint64_t first_unit, units;
+    bool is_node;
+    MapNodeRef node;    /* when it is one ... */
+    const MapRun *runs; /* ... else its runs, borrowed until the next call */
+    size_t count;
+} MapRegion;
+bool map_reader_region_raw(MapReader *reader, MapRegion *region_out, bool *found_out,
+                           CairnError *err) MUST_CHECK;
+/* Runs of a region's node, checked as above, wherever the walk stands. Borrowed until the next
+   call. */
+bool map_reader_region_node(MapReader *reader, const MapNodeRef *ref, uint64_t first_unit,
+                            uint64_t units, const MapRun **runs_out, size_t *count_out,
+                            CairnError *err) MUST_CHECK;
+/* Calls back for every node of the tree, leaves at level 0, as the walk comes to it: on each level
+   in key order. key: the first one of the node; NULL for the top. */
+typedef struct {
+    size_t level;
+    const uint8_t *key;
+    size_t key_size;
+    const MapNodeRef *ref;
+} MapNodeSeenAt;
+typedef bool MapNodeSeen(void *context, const MapNodeSeenAt *at, CairnError *err);
+void map_reader_on_node(MapReader *reader, MapNodeSeen *on_node, void *context);
+/* BID behind a run's creator number; valid as long as the reader. */
 const BackupId *map_reader_creator(const MapReader *reader, uint32_t creator);
 /* A pack's frame table from the map, for a pack whose tail is lost. malloc'ed; NOT_FOUND. Own packs
  * only. */

@@ -4,6 +4,7 @@
 #include "repository/map_sort.h"
 #include "repository/object.h"
 #include "repository/pack.h"
+#include "repository/refs.h"
 
 #include <string.h>
 
@@ -15,15 +16,23 @@ enum {
     NODE_PREFIX_SIZE = 64, /* type, version and BID table of one */
 };
 
+/* A node that the map refers to: newly written, or the parent's. */
+typedef struct {
+    MapNodeRef ref;
+    uint32_t creator; /* number of ref.creator */
+} NodePlace;
+
 /* One level of the tree while it grows: level 0 collects entries, the others references. */
 typedef struct {
     ByteWriter body;
+    NodeCreators creators; /* those that the body names */
     uint64_t count;
     uint8_t first_key[MAP_KEY_LIMIT + 1];
     size_t first_key_size;
     uint8_t last_key[MAP_KEY_LIMIT + 1];
     size_t last_key_size;
-    uint64_t nodes_written;
+    uint64_t nodes_made;
+    NodePlace last_made;
 } Level;
 
 struct MapBuilder {
@@ -33,9 +42,14 @@ struct MapBuilder {
     MapSort *sort;
     CodecContext *codec;
     KeyedDigest *digest;
+    CreatorTable *own_creators; /* where nobody gave us a table: our own backup alone */
+    MapSources sources;
+    uint64_t shared_nodes;
     ByteWriter node;   /* the node being written out */
     ByteWriter stored; /* its compressed form */
     ByteWriter payload;
+    ByteWriter region;            /* one region's runs ... */
+    NodeCreators region_creators; /* ... and whom they name */
 
     ObjectWriter *pack; /* open map pack, or NULL */
     uint32_t pack_count;
@@ -47,7 +61,7 @@ struct MapBuilder {
     Level levels[MAP_DEPTH_LIMIT + 1];
     ByteWriter pack_list; /* current 'P' node's entries */
     uint32_t pack_list_count;
-    ByteWriter pack_lists; /* references of finished 'P' nodes */
+    MapNodeRef *pack_lists; /* finished 'P' nodes */
     uint32_t pack_lists_count;
     uint64_t file_count, directory_count, size_bytes;
 };
@@ -72,9 +86,20 @@ map_builder_new(Repository *repository, const char *cluster, const BackupId *bid
     if (builder->codec == NULL)
         return NULL;
     builder->digest = repository_digest(repository, DIGEST_MAP, err);
-    if (builder->digest == NULL)
+    if (builder->digest == NULL || (builder->own_creators = creator_table_new(err)) == NULL)
         return NULL;
+    uint32_t self;
+    if (!creator_table_add(builder->own_creators, bid, &self, err))
+        return NULL;
+    builder->sources.creators = builder->own_creators;
     return take(&builder);
+}
+
+void
+map_builder_draw_on(MapBuilder *builder, const MapSources *sources)
+{
+    CAIRN_ASSERT(backup_id_equal(creator_table_get(sources->creators, 0), &builder->bid));
+    builder->sources = *sources;
 }
 
 void
@@ -91,11 +116,16 @@ map_builder_free(MapBuilder *builder)
     byte_writer_free(&builder->node);
     byte_writer_free(&builder->stored);
     byte_writer_free(&builder->payload);
+    byte_writer_free(&builder->region);
+    node_creators_free(&builder->region_creators);
+    creator_table_free(builder->own_creators);
     byte_writer_free(&builder->pack_index);
     byte_writer_free(&builder->pack_list);
-    byte_writer_free(&builder->pack_lists);
-    for (size_t i = 0; i <= MAP_DEPTH_LIMIT; i++)
+    free(builder->pack_lists);
+    for (size_t i = 0; i <= MAP_DEPTH_LIMIT; i++) {
         byte_writer_free(&builder->levels[i].body);
+        node_creators_free(&builder->levels[i].creators);
+    }
     free(builder->digests);
     free(builder);
 }
@@ -145,83 +175,196 @@ ensure_pack(MapBuilder *builder, CairnError *err)
     return true;
 }
 
-/* Writes the raw node in builder->node as a frame of the open map pack. */
+/* Room for the compressed form of builder->node. */
 static bool
-write_node(MapBuilder *builder, MapNodeRef *ref_out, CairnError *err)
+reserve_stored(MapBuilder *builder, size_t capacity, CairnError *err)
 {
-    ByteWriter *node = &builder->node;
-    if (!byte_writer_check(node, err) || !ensure_pack(builder, err))
-        return false;
-    CAIRN_ASSERT(node->size <= MAP_NODE_LIMIT);
+    if (builder->stored.capacity >= capacity)
+        return true;
+    uint8_t *data = realloc(builder->stored.data, capacity);
+    if (data == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    builder->stored.data = data;
+    builder->stored.capacity = capacity;
+    return true;
+}
 
+/* Writes the raw node in builder->node, whose digest ref holds, as a frame of the open map pack. */
+static bool
+write_node(MapBuilder *builder, MapNodeRef *ref, CairnError *err)
+{
+    const ByteWriter *node = &builder->node;
     size_t capacity = codec_bound(builder->codec, node->size);
-    if (builder->stored.capacity < capacity) {
-        uint8_t *data = realloc(builder->stored.data, capacity);
-        if (data == NULL)
-            return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-        builder->stored.data = data;
-        builder->stored.capacity = capacity;
-    }
     size_t stored_size;
     CodecId codec_id;
-    MapNodeRef ref = {.creator = builder->bid, .pack = builder->pack_count - 1};
-    if (!codec_compress(builder->codec, node->data, node->size, builder->stored.data, capacity,
+    if (!ensure_pack(builder, err) || !reserve_stored(builder, capacity, err) ||
+        !codec_compress(builder->codec, node->data, node->size, builder->stored.data, capacity,
                         &stored_size, &codec_id, err) ||
-        !keyed_digest_of(builder->digest, node->data, node->size, ref.digest, err) ||
-        !object_append(builder->pack, builder->stored.data, stored_size, &ref.offset, err))
+        !object_append(builder->pack, builder->stored.data, stored_size, &ref->offset, err))
         return false;
-    ref.stored_size = (uint32_t)stored_size;
-    ref.raw_size = (uint32_t)node->size;
-    ref.codec = (uint8_t)codec_id;
-    byte_writer_u8(&builder->pack_index, ref.codec);
-    byte_writer_varint(&builder->pack_index, ref.raw_size);
-    byte_writer_varint(&builder->pack_index, ref.stored_size);
+    ref->creator = builder->bid;
+    ref->pack = builder->pack_count - 1;
+    ref->stored_size = (uint32_t)stored_size;
+    ref->codec = (uint8_t)codec_id;
+    byte_writer_u8(&builder->pack_index, ref->codec);
+    byte_writer_varint(&builder->pack_index, ref->raw_size);
+    byte_writer_varint(&builder->pack_index, ref->stored_size);
     byte_writer_u32(&builder->pack_index, crc32c(0, builder->stored.data, stored_size));
     builder->pack_frames++;
-    *ref_out = ref;
     return byte_writer_check(&builder->pack_index, err);
 }
 
-/* Appends one region to the payload: inline when it is short, else as a node of its own. */
+/*
+ * Makes the raw node in builder->node part of the map: the parent's own node where that holds the
+ * same bytes (by keyed digest and length) and its backup is one we may draw on, else a new one.
+ */
 static bool
-append_region(MapBuilder *builder, uint64_t first_unit, const MapRun *runs, size_t count,
-              CairnError *err)
+place_node(MapBuilder *builder, const MapNodeRef *parent, NodePlace *place_out, CairnError *err)
 {
-    SCOPED_BYTES ByteWriter encoded = {0};
-    node_runs_append(&encoded, runs, count);
-    if (!byte_writer_check(&encoded, err))
+    const ByteWriter *node = &builder->node;
+    if (!byte_writer_check(node, err))
         return false;
-    if (encoded.size <= REGION_INLINE_LIMIT) {
-        byte_writer_u8(&builder->payload, 0);
-        byte_writer_bytes(&builder->payload, encoded.data, encoded.size);
-        return true;
+    if (node->size > MAP_NODE_LIMIT)
+        return cairn_error(err, CAIRN_UNSUPPORTED,
+                           "the map draws on too many backups: take a full one");
+    NodePlace place = {.ref = {.raw_size = (uint32_t)node->size}};
+    if (!keyed_digest_of(builder->digest, node->data, node->size, place.ref.digest, err))
+        return false;
+    bool shared = parent != NULL && parent->raw_size == place.ref.raw_size &&
+                  memcmp(parent->digest, place.ref.digest, sizeof place.ref.digest) == 0 &&
+                  creator_table_find(builder->sources.creators, &parent->creator, &place.creator);
+    if (shared) {
+        place.ref = *parent;
+        builder->shared_nodes++;
+    } else if (!write_node(builder, &place.ref, err)) {
+        return false;
     }
-    MapNodeRef ref;
-    node_start(&builder->node, NODE_REGION, &builder->bid);
-    byte_writer_varint(&builder->node, first_unit);
-    byte_writer_bytes(&builder->node, encoded.data, encoded.size);
-    if (!write_node(builder, &ref, err))
+    *place_out = place;
+    return builder->sources.refs == NULL ||
+           refs_builder_node(builder->sources.refs, place.creator, place.ref.pack, err);
+}
+
+/* A node of our own that nobody else could have: its BID table names us alone. */
+static bool
+place_own_node(MapBuilder *builder, MapNodeRef *ref_out, CairnError *err)
+{
+    NodePlace place;
+    if (!place_node(builder, NULL, &place, err))
         return false;
-    byte_writer_u8(&builder->payload, 1);
-    node_ref_append(&builder->payload, &ref, 0);
+    *ref_out = place.ref;
     return true;
+}
+
+static bool
+count_units(MapBuilder *builder, const MapRun *runs, size_t count, uint64_t *units_out,
+            CairnError *err)
+{
+    *units_out = 0;
+    for (size_t i = 0; i < count; i++) {
+        *units_out += runs[i].units;
+        if (!runs[i].is_zero && builder->sources.refs != NULL &&
+            !refs_builder_units(builder->sources.refs, runs[i].creator, runs[i].pack, runs[i].units,
+                                err))
+            return false;
+    }
+    return true;
+}
+
+void
+map_draft_free(MapDraft *draft)
+{
+    byte_writer_free(&draft->regions);
+}
+
+/*
+ * Inline when it is short, else as a node of its own. What is short is judged by the region alone,
+ * so that the same runs are always kept in the same way. In the draft creators stand by their
+ * number in the table: the leaf's are known when it is written.
+ */
+bool
+map_builder_region(MapBuilder *builder, MapDraft *draft, const MapRun *runs, size_t count,
+                   const MapNodeRef *parent, CairnError *err)
+{
+    CAIRN_ASSERT(draft->units % REGION_UNITS == 0);
+    const uint64_t first_unit = draft->units;
+    uint64_t units;
+    if (!count_units(builder, runs, count, &units, err))
+        return false;
+    CAIRN_ASSERT(units >= 1 && units <= REGION_UNITS);
+    draft->units += units;
+    draft->region_count++;
+
+    byte_writer_reset(&builder->region);
+    node_creators_reset(&builder->region_creators);
+    node_runs_append(&builder->region, runs, count, &builder->region_creators);
+    if (!byte_writer_check(&builder->region, err))
+        return false;
+    if (builder->region.size <= REGION_INLINE_LIMIT) {
+        byte_writer_u8(&draft->regions, 0);
+        node_runs_append(&draft->regions, runs, count, NULL);
+        return byte_writer_check(&draft->regions, err);
+    }
+    NodePlace place;
+    node_begin(&builder->node, NODE_REGION, builder->sources.creators, &builder->region_creators);
+    byte_writer_varint(&builder->node, first_unit);
+    byte_writer_bytes(&builder->node, builder->region.data, builder->region.size);
+    if (!place_node(builder, parent, &place, err))
+        return false;
+    byte_writer_u8(&draft->regions, 1);
+    node_ref_append(&draft->regions, &place.ref, place.creator);
+    return byte_writer_check(&draft->regions, err);
+}
+
+bool
+map_builder_add_draft(MapBuilder *builder, const MapEntry *entry, const MapDraft *draft,
+                      CairnError *err)
+{
+    uint8_t key[MAP_KEY_LIMIT + 1];
+    size_t path_size = strlen(entry->path);
+    CAIRN_ASSERT(path_size < MAP_KEY_LIMIT);
+    key[0] = (uint8_t)entry->class;
+    memcpy(key + 1, entry->path, path_size);
+
+    ByteWriter *payload = &builder->payload;
+    byte_writer_reset(payload);
+    byte_writer_u8(payload, (uint8_t)entry->type);
+    byte_writer_varint(payload, entry->mode);
+    if (entry->type == MAP_FILE) {
+        CAIRN_ASSERT(draft->units == units_of_size(entry->size_bytes));
+        byte_writer_varint(payload, entry->size_bytes);
+        byte_writer_u8(payload, entry->has_crc32c ? ENTRY_HAS_CRC : 0);
+        if (entry->has_crc32c)
+            byte_writer_u32(payload, entry->crc32c);
+        byte_writer_varint(payload, draft->region_count);
+        byte_writer_bytes(payload, draft->regions.data, draft->regions.size);
+    }
+    if (!byte_writer_check(payload, err))
+        return false;
+    if (payload->size > MAP_ENTRY_LIMIT)
+        return cairn_error(err, CAIRN_UNSUPPORTED, "file '%s' is too large for one map entry",
+                           entry->path);
+
+    if (entry->class == MAP_CLASS_CLUSTER) {
+        builder->file_count += entry->type == MAP_FILE;
+        builder->directory_count += entry->type == MAP_DIRECTORY;
+        builder->size_bytes += entry->type == MAP_FILE ? entry->size_bytes : 0;
+    }
+    return map_sort_add(builder->sort, key, path_size + 1, payload->data, payload->size, err);
 }
 
 /* Cuts the runs of a file at region boundaries. */
 static bool
-append_regions(MapBuilder *builder, uint64_t units, const MapRun *runs, size_t run_count,
-               CairnError *err)
+append_regions(MapBuilder *builder, MapDraft *draft, uint64_t units, const MapRun *runs,
+               size_t run_count, CairnError *err)
 {
-    uint64_t regions = (units + REGION_UNITS - 1) / REGION_UNITS;
-    byte_writer_varint(&builder->payload, regions);
     SCOPED_MEMORY MapRun *region = malloc((run_count + 1) * sizeof *region);
     if (region == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
 
     size_t next = 0;
     uint64_t taken = 0; /* of runs[next] */
-    for (uint64_t r = 0; r < regions; r++) {
-        uint64_t left = units - r * REGION_UNITS;
+    while (draft->units < units) {
+        uint64_t left = units - draft->units;
         if (left > REGION_UNITS)
             left = REGION_UNITS;
         size_t count = 0;
@@ -240,7 +383,7 @@ append_regions(MapBuilder *builder, uint64_t units, const MapRun *runs, size_t r
             }
             region[count++] = run;
         }
-        if (!append_region(builder, r * REGION_UNITS, region, count, err))
+        if (!map_builder_region(builder, draft, region, count, NULL, err))
             return false;
     }
     CAIRN_ASSERT(next == run_count);
@@ -251,36 +394,13 @@ bool
 map_builder_add(MapBuilder *builder, const MapEntry *entry, const MapRun *runs, size_t run_count,
                 CairnError *err)
 {
-    uint8_t key[MAP_KEY_LIMIT + 1];
-    size_t path_size = strlen(entry->path);
-    CAIRN_ASSERT(path_size < MAP_KEY_LIMIT);
-    key[0] = (uint8_t)entry->class;
-    memcpy(key + 1, entry->path, path_size);
-
-    ByteWriter *payload = &builder->payload;
-    byte_writer_reset(payload);
-    byte_writer_u8(payload, (uint8_t)entry->type);
-    byte_writer_varint(payload, entry->mode);
-    if (entry->type == MAP_FILE) {
-        byte_writer_varint(payload, entry->size_bytes);
-        byte_writer_u8(payload, entry->has_crc32c ? ENTRY_HAS_CRC : 0);
-        if (entry->has_crc32c)
-            byte_writer_u32(payload, entry->crc32c);
-        if (!append_regions(builder, units_of_size(entry->size_bytes), runs, run_count, err))
-            return false;
-    }
-    if (!byte_writer_check(payload, err))
-        return false;
-    if (payload->size > MAP_ENTRY_LIMIT)
-        return cairn_error(err, CAIRN_UNSUPPORTED, "file '%s' is too large for one map entry",
-                           entry->path);
-
-    if (entry->class == MAP_CLASS_CLUSTER) {
-        builder->file_count += entry->type == MAP_FILE;
-        builder->directory_count += entry->type == MAP_DIRECTORY;
-        builder->size_bytes += entry->type == MAP_FILE ? entry->size_bytes : 0;
-    }
-    return map_sort_add(builder->sort, key, path_size + 1, payload->data, payload->size, err);
+    MapDraft draft = {0};
+    bool added =
+        (entry->type != MAP_FILE ||
+         append_regions(builder, &draft, units_of_size(entry->size_bytes), runs, run_count, err)) &&
+        map_builder_add_draft(builder, entry, &draft, err);
+    map_draft_free(&draft);
+    return added;
 }
 
 static bool
@@ -288,17 +408,21 @@ finish_pack_list(MapBuilder *builder, CairnError *err)
 {
     if (builder->pack_list_count == 0)
         return true;
-    MapNodeRef ref;
+    MapNodeRef *lists =
+        realloc(builder->pack_lists, (builder->pack_lists_count + 1) * sizeof *lists);
+    if (lists == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    builder->pack_lists = lists;
     node_start(&builder->node, NODE_PACK_LIST, &builder->bid);
     byte_writer_varint(&builder->node, builder->pack_list_count);
     byte_writer_bytes(&builder->node, builder->pack_list.data, builder->pack_list.size);
-    if (!byte_writer_check(&builder->pack_list, err) || !write_node(builder, &ref, err))
+    if (!byte_writer_check(&builder->pack_list, err) ||
+        !place_own_node(builder, &lists[builder->pack_lists_count], err))
         return false;
-    node_ref_append(&builder->pack_lists, &ref, 0);
     builder->pack_lists_count++;
     byte_writer_reset(&builder->pack_list);
     builder->pack_list_count = 0;
-    return byte_writer_check(&builder->pack_lists, err);
+    return true;
 }
 
 bool
@@ -310,7 +434,7 @@ map_builder_add_frame_table(MapBuilder *builder, uint32_t pack, const void *tabl
     MapNodeRef ref;
     node_start(&builder->node, NODE_FRAME_TABLE, &builder->bid);
     byte_writer_bytes(&builder->node, table, size);
-    if (!write_node(builder, &ref, err))
+    if (!place_own_node(builder, &ref, err))
         return false;
     byte_writer_varint(&builder->pack_list, pack);
     node_ref_append(&builder->pack_list, &ref, 0);
@@ -318,31 +442,49 @@ map_builder_add_frame_table(MapBuilder *builder, uint32_t pack, const void *tabl
     return builder->pack_list_count < PACKS_PER_LIST || finish_pack_list(builder, err);
 }
 
-static bool level_add(MapBuilder *builder, size_t depth, const uint8_t *key, size_t key_size,
-                      const void *payload, size_t payload_size, CairnError *err);
+static bool level_add_node(MapBuilder *builder, size_t depth, const uint8_t *key, size_t key_size,
+                           const NodePlace *node, CairnError *err);
 
-/* Writes what a level has collected as a node, and the reference one level up. */
+/* The parent's node in the same place of the tree, if there is one; NULL in *ref_out otherwise. */
 static bool
-flush_level(MapBuilder *builder, size_t depth, MapNodeRef *ref_out, CairnError *err)
+find_parent_node(MapBuilder *builder, size_t depth, MapNodeRef *storage, const MapNodeRef **ref_out,
+                 CairnError *err)
+{
+    const Level *level = &builder->levels[depth];
+    bool found = false;
+    *ref_out = NULL;
+    if (builder->sources.find_node != NULL &&
+        !builder->sources.find_node(builder->sources.context, depth, level->first_key,
+                                    level->first_key_size, storage, &found, err))
+        return false;
+    if (found)
+        *ref_out = storage;
+    return true;
+}
+
+/* Makes a node of what a level has collected, and adds the reference one level up. */
+static bool
+flush_level(MapBuilder *builder, size_t depth, CairnError *err)
 {
     Level *level = &builder->levels[depth];
-    node_start(&builder->node, depth == 0 ? NODE_LEAF : NODE_INNER, &builder->bid);
+    node_begin(&builder->node, depth == 0 ? NODE_LEAF : NODE_INNER, builder->sources.creators,
+               &level->creators);
     byte_writer_varint(&builder->node, level->count);
     byte_writer_bytes(&builder->node, level->body.data, level->body.size);
-    if (!byte_writer_check(&level->body, err) || !write_node(builder, ref_out, err))
+    MapNodeRef storage;
+    const MapNodeRef *parent;
+    if (!byte_writer_check(&level->body, err) ||
+        !find_parent_node(builder, depth, &storage, &parent, err) ||
+        !place_node(builder, parent, &level->last_made, err))
         return false;
-    level->nodes_written++;
+    level->nodes_made++;
     level->count = 0;
     byte_writer_reset(&level->body);
-
-    SCOPED_BYTES ByteWriter reference = {0};
-    node_ref_append(&reference, ref_out, 0);
-    if (!byte_writer_check(&reference, err))
-        return false;
+    node_creators_reset(&level->creators);
     if (depth == MAP_DEPTH_LIMIT)
         return cairn_error(err, CAIRN_UNSUPPORTED, "the cluster has too many files");
-    return level_add(builder, depth + 1, level->first_key, level->first_key_size, reference.data,
-                     reference.size, err);
+    return level_add_node(builder, depth + 1, level->first_key, level->first_key_size,
+                          &level->last_made, err);
 }
 
 static size_t
@@ -367,35 +509,129 @@ is_boundary(const Level *level, size_t depth, const uint8_t *key, size_t key_siz
            hash % (depth == 0 ? BOUNDARY_LEAF : BOUNDARY_INNER) == 0;
 }
 
+/* Before an entry of this size: one large entry must not push a node past the limit. */
 static bool
-level_add(MapBuilder *builder, size_t depth, const uint8_t *key, size_t key_size,
-          const void *payload, size_t payload_size, CairnError *err)
+level_begin_entry(MapBuilder *builder, size_t depth, const uint8_t *key, size_t key_size,
+                  size_t payload_size, CairnError *err)
 {
     Level *level = &builder->levels[depth];
-    MapNodeRef ref;
-    /* One large entry must not push a node past the limit. */
     if (level->count > 0 && level->body.size + key_size + payload_size > MAP_NODE_LIMIT / 2 &&
-        !flush_level(builder, depth, &ref, err))
+        !flush_level(builder, depth, err))
         return false;
     if (level->count == 0) {
         memcpy(level->first_key, key, key_size);
         level->first_key_size = key_size;
         level->last_key_size = 0;
     }
-    if (depth == 0) {
-        size_t shared = shared_prefix(level, key, key_size);
-        byte_writer_varint(&level->body, shared);
-        byte_writer_varint(&level->body, key_size - shared);
-        byte_writer_bytes(&level->body, key + shared, key_size - shared);
-        memcpy(level->last_key, key, key_size);
-        level->last_key_size = key_size;
-    } else {
-        byte_writer_varint(&level->body, key_size);
-        byte_writer_bytes(&level->body, key, key_size);
-    }
-    byte_writer_bytes(&level->body, payload, payload_size);
+    return true;
+}
+
+static bool
+level_end_entry(MapBuilder *builder, size_t depth, const uint8_t *key, size_t key_size,
+                CairnError *err)
+{
+    Level *level = &builder->levels[depth];
     level->count++;
-    return !is_boundary(level, depth, key, key_size) || flush_level(builder, depth, &ref, err);
+    return !is_boundary(level, depth, key, key_size) || flush_level(builder, depth, err);
+}
+
+static bool
+level_add_node(MapBuilder *builder, size_t depth, const uint8_t *key, size_t key_size,
+               const NodePlace *node, CairnError *err)
+{
+    Level *level = &builder->levels[depth];
+    if (!level_begin_entry(builder, depth, key, key_size, 0, err))
+        return false;
+    byte_writer_varint(&level->body, key_size);
+    byte_writer_bytes(&level->body, key, key_size);
+    node_ref_append(&level->body, &node->ref, node_creator(&level->creators, node->creator));
+    return level_end_entry(builder, depth, key, key_size, err);
+}
+
+/* Runs of the payload into the leaf, creators renumbered. */
+static void
+renumber_runs(ByteReader *payload, Level *leaf)
+{
+    uint64_t count = byte_reader_varint(payload);
+    byte_writer_varint(&leaf->body, count);
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t head = byte_reader_varint(payload);
+        byte_writer_varint(&leaf->body, head);
+        switch (head % 4) {
+        case RUN_ZERO:
+            break;
+        case RUN_DATA:
+            byte_writer_varint(
+                &leaf->body, node_creator(&leaf->creators, (uint32_t)byte_reader_varint(payload)));
+            byte_writer_varint(&leaf->body, byte_reader_varint(payload));
+            byte_writer_varint(&leaf->body, byte_reader_varint(payload));
+            break;
+        case RUN_SOURCE:
+            byte_writer_varint(&leaf->body, byte_reader_varint(payload));
+            byte_writer_varint(&leaf->body, byte_reader_varint(payload));
+            break;
+        default:
+            byte_writer_varint(&leaf->body, byte_reader_varint(payload));
+            break;
+        }
+    }
+}
+
+static void
+renumber_ref(ByteReader *payload, Level *leaf)
+{
+    uint32_t creator = (uint32_t)byte_reader_varint(payload);
+    byte_writer_varint(&leaf->body, node_creator(&leaf->creators, creator));
+    for (int i = 0; i < 4; i++) /* pack, offset, stored and raw size */
+        byte_writer_varint(&leaf->body, byte_reader_varint(payload));
+    byte_writer_u8(&leaf->body, byte_reader_u8(payload));
+    byte_writer_bytes(&leaf->body, byte_reader_bytes(payload, KEYED_DIGEST_SIZE),
+                      KEYED_DIGEST_SIZE);
+}
+
+/* An entry as map_builder_add_draft put it into the sort, creators renumbered for this leaf. */
+static void
+renumber_entry(ByteReader payload, Level *leaf)
+{
+    uint8_t type = byte_reader_u8(&payload);
+    byte_writer_u8(&leaf->body, type);
+    byte_writer_varint(&leaf->body, byte_reader_varint(&payload)); /* mode */
+    if (type == MAP_FILE) {
+        byte_writer_varint(&leaf->body, byte_reader_varint(&payload)); /* size */
+        uint8_t flags = byte_reader_u8(&payload);
+        byte_writer_u8(&leaf->body, flags);
+        if ((flags & ENTRY_HAS_CRC) != 0)
+            byte_writer_u32(&leaf->body, byte_reader_u32(&payload));
+        uint64_t regions = byte_reader_varint(&payload);
+        byte_writer_varint(&leaf->body, regions);
+        for (uint64_t i = 0; i < regions; i++) {
+            uint8_t kind = byte_reader_u8(&payload);
+            byte_writer_u8(&leaf->body, kind);
+            if (kind == 0)
+                renumber_runs(&payload, leaf);
+            else
+                renumber_ref(&payload, leaf);
+        }
+    }
+    CAIRN_ASSERT(byte_reader_done(&payload)); /* our own bytes, back from our own scratch */
+    leaf->body.failed |= leaf->creators.failed;
+}
+
+static bool
+leaf_add(MapBuilder *builder, const uint8_t *key, size_t key_size, const void *payload,
+         size_t payload_size, CairnError *err)
+{
+    Level *level = &builder->levels[0];
+    if (!level_begin_entry(builder, 0, key, key_size, payload_size, err))
+        return false;
+    size_t shared = shared_prefix(level, key, key_size);
+    byte_writer_varint(&level->body, shared);
+    byte_writer_varint(&level->body, key_size - shared);
+    byte_writer_bytes(&level->body, key + shared, key_size - shared);
+    memcpy(level->last_key, key, key_size);
+    level->last_key_size = key_size;
+    renumber_entry(byte_reader(payload, payload_size), level);
+    return level_end_entry(builder, 0, key, key_size, err);
 }
 
 static bool
@@ -409,7 +645,7 @@ write_entries(MapBuilder *builder, CairnError *err)
             return false;
         if (!found)
             return true;
-        if (!level_add(builder, 0, key, key_size, payload, payload_size, err))
+        if (!leaf_add(builder, key, key_size, payload, payload_size, err))
             return false;
     }
 }
@@ -417,29 +653,15 @@ write_entries(MapBuilder *builder, CairnError *err)
 /* Closes the levels from below; the first one that made a single node, with nothing above it, is
  * the top. */
 static bool
-finish_tree(MapBuilder *builder, MapNodeRef *top_out, size_t *depth_out, CairnError *err)
+finish_tree(MapBuilder *builder, NodePlace *top_out, size_t *depth_out, CairnError *err)
 {
     for (size_t depth = 0; depth <= MAP_DEPTH_LIMIT; depth++) {
         Level *level = &builder->levels[depth];
-        if (level->count > 0 || (depth == 0 && level->nodes_written == 0)) {
-            if (!flush_level(builder, depth, top_out, err))
-                return false;
-        }
-        if (level->nodes_written == 1) {
-            /* When its only node went out by a boundary, the reference waits one level up. */
-            Level *above = &builder->levels[depth + 1];
-            ByteReader reference = byte_reader(above->body.data, above->body.size);
-            byte_reader_bytes(&reference, byte_reader_varint(&reference));
-            MapNodeRef ref = {.creator = builder->bid};
-            byte_reader_varint(&reference);
-            ref.pack = (uint32_t)byte_reader_varint(&reference);
-            ref.offset = byte_reader_varint(&reference);
-            ref.stored_size = (uint32_t)byte_reader_varint(&reference);
-            ref.raw_size = (uint32_t)byte_reader_varint(&reference);
-            ref.codec = byte_reader_u8(&reference);
-            memcpy(ref.digest, byte_reader_bytes(&reference, sizeof ref.digest), sizeof ref.digest);
-            CAIRN_ASSERT(byte_reader_done(&reference));
-            *top_out = ref;
+        if ((level->count > 0 || (depth == 0 && level->nodes_made == 0)) &&
+            !flush_level(builder, depth, err))
+            return false;
+        if (level->nodes_made == 1) {
+            *top_out = level->last_made;
             *depth_out = depth;
             return true;
         }
@@ -447,27 +669,41 @@ finish_tree(MapBuilder *builder, MapNodeRef *top_out, size_t *depth_out, CairnEr
     return cairn_error(err, CAIRN_UNSUPPORTED, "the cluster has too many files");
 }
 
+/* The reference to the tree is the only one that may be another's. */
+static bool
+write_root(MapBuilder *builder, const NodePlace *top, size_t depth, MapNodeRef *root_out,
+           CairnError *err)
+{
+    SCOPED_BYTES ByteWriter lists = {0};
+    NodeCreators *creators = &builder->region_creators;
+    node_creators_reset(creators);
+    uint32_t top_creator = node_creator(creators, top->creator);
+    for (uint32_t i = 0; i < builder->pack_lists_count; i++)
+        node_ref_append(&lists, &builder->pack_lists[i], node_creator(creators, 0));
+    if (!byte_writer_check(&lists, err))
+        return false;
+    node_begin(&builder->node, NODE_ROOT, builder->sources.creators, creators);
+    byte_writer_varint(&builder->node, depth);
+    node_ref_append(&builder->node, &top->ref, top_creator);
+    byte_writer_varint(&builder->node, builder->pack_lists_count);
+    byte_writer_bytes(&builder->node, lists.data, lists.size);
+    byte_writer_varint(&builder->node, builder->file_count);
+    byte_writer_varint(&builder->node, builder->directory_count);
+    byte_writer_varint(&builder->node, builder->size_bytes);
+    return place_own_node(builder, root_out, err);
+}
+
 bool
 map_builder_finish(MapBuilder *builder, MapPackDigest *each_digest, void *context,
                    MapResult *result_out, CairnError *err)
 {
-    MapNodeRef top, root;
+    NodePlace top;
+    MapNodeRef root;
     size_t depth = 0;
     if (!write_entries(builder, err) || !finish_tree(builder, &top, &depth, err) ||
-        !finish_pack_list(builder, err))
+        !finish_pack_list(builder, err) || !write_root(builder, &top, depth, &root, err) ||
+        !finish_pack(builder, err))
         return false;
-
-    node_start(&builder->node, NODE_ROOT, &builder->bid);
-    byte_writer_varint(&builder->node, depth);
-    node_ref_append(&builder->node, &top, 0);
-    byte_writer_varint(&builder->node, builder->pack_lists_count);
-    byte_writer_bytes(&builder->node, builder->pack_lists.data, builder->pack_lists.size);
-    byte_writer_varint(&builder->node, builder->file_count);
-    byte_writer_varint(&builder->node, builder->directory_count);
-    byte_writer_varint(&builder->node, builder->size_bytes);
-    if (!write_node(builder, &root, err) || !finish_pack(builder, err))
-        return false;
-
     for (uint32_t i = 0; i < builder->pack_count; i++) {
         if (!each_digest(context, builder->digests[i], err))
             return false;
@@ -476,6 +712,7 @@ map_builder_finish(MapBuilder *builder, MapPackDigest *each_digest, void *contex
         .root = root,
         .map_pack_count = builder->pack_count,
         .map_bytes = builder->map_bytes,
+        .shared_nodes = builder->shared_nodes,
         .file_count = builder->file_count,
         .directory_count = builder->directory_count,
         .size_bytes = builder->size_bytes,

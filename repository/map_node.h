@@ -6,17 +6,21 @@
 #define PGCAIRN_REPOSITORY_MAP_NODE_H
 
 #include "common/bytes.h"
+#include "repository/creator_table.h"
 #include "repository/map.h"
 
 enum {
     MAP_LAYOUT = 1,
     NODE_VERSION = 1,
-    NODE_BID_LIMIT = 65536,
+    NODE_BID_LIMIT = CREATOR_LIMIT,
     REGION_INLINE_LIMIT = 64,
     MAP_ENTRY_LIMIT = 512 << 10,
     PACKS_PER_LIST = 512,
     ENTRY_HAS_CRC = 1,
 };
+
+/* Kinds of runs. */
+enum { RUN_ZERO = 0, RUN_DATA = 1, RUN_NEXT = 2, RUN_SOURCE = 3 };
 
 typedef enum {
     NODE_ROOT = 'T',
@@ -31,8 +35,26 @@ typedef enum {
 void node_ref_append(ByteWriter *node, const MapNodeRef *ref, uint32_t creator);
 /* Type, version and a BID table of one. */
 void node_start(ByteWriter *node, NodeType type, const BackupId *bid);
-/* Runs with their count; creator indexes as they stand. */
-void node_runs_append(ByteWriter *node, const MapRun *runs, size_t count);
+/*
+ * Creators of one node, numbered in the order of their first use, so that nodes of equal content
+ * have equal bytes, whoever writes them. An allocation failure is sticky, as a ByteWriter's.
+ */
+typedef struct {
+    uint32_t *local; /* by number in the CreatorTable: number in the node + 1, or 0 */
+    size_t local_size;
+    uint32_t *used; /* numbers in the CreatorTable, by number in the node */
+    size_t used_count, used_capacity;
+    bool failed;
+} NodeCreators;
+
+uint32_t node_creator(NodeCreators *creators, uint32_t creator);
+void node_creators_reset(NodeCreators *creators);
+void node_creators_free(NodeCreators *creators);
+/* Type, version and the BID table of these creators. */
+void node_begin(ByteWriter *node, NodeType type, const CreatorTable *table,
+                const NodeCreators *creators);
+/* Runs with their count; creators NULL: numbers as they stand. */
+void node_runs_append(ByteWriter *node, const MapRun *runs, size_t count, NodeCreators *creators);
 
 /* A raw node under its reader: BIDs are borrowed from the raw bytes. */
 typedef struct {

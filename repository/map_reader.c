@@ -17,7 +17,7 @@
  * 3. Runs handed out add up to the file's size, and slots stay below 2^31.
  */
 
-enum { OPEN_MAP_PACKS = 8, CREATOR_LIMIT = NODE_BID_LIMIT };
+enum { OPEN_MAP_PACKS = 8 };
 
 /* A node on the way from the root to the current entry. */
 typedef struct {
@@ -35,6 +35,12 @@ typedef struct {
     uint64_t used;        /* for least-recently-used */
 } OpenPack;
 
+/* A source of a list of runs: where its last run so far ended. */
+typedef struct {
+    uint32_t creator, pack;
+    uint64_t end;
+} RunSource;
+
 struct MapReader {
     Repository *repository;
     char cluster[CLUSTER_NAME_LIMIT + 1];
@@ -44,8 +50,7 @@ struct MapReader {
     OpenPack open[OPEN_MAP_PACKS];
     uint64_t clock;
 
-    BackupId *creators; /* every BID seen so far: what run indexes mean to our caller */
-    size_t creator_count;
+    CreatorTable *creators; /* every BID seen so far: what run indexes mean to our caller */
 
     MapNodeRef top;
     MapNodeRef *pack_lists;
@@ -65,6 +70,11 @@ struct MapReader {
     uint64_t region_count, region_next, units_left;
     MapRun *runs;
     size_t run_capacity;
+    RunSource *sources; /* of the list of runs being decoded, by number */
+    size_t source_count, source_capacity;
+
+    MapNodeSeen *on_node; /* may be NULL */
+    void *on_node_context;
 };
 
 static ObjectReader *
@@ -191,7 +201,7 @@ map_reader_open_walk(Repository *repository, const char *cluster, const MapNodeR
     if (reader->codec == NULL)
         return NULL;
     reader->digest = repository_digest(repository, DIGEST_MAP, err);
-    if (reader->digest == NULL)
+    if (reader->digest == NULL || (reader->creators = creator_table_new(err)) == NULL)
         return NULL;
     SCOPED_MEMORY uint8_t *raw = read_node(reader, root, err);
     if (raw == NULL || !parse_root(reader, raw, root->raw_size, err))
@@ -213,9 +223,10 @@ map_reader_free(MapReader *reader)
     if (reader->codec != NULL)
         codec_close(reader->codec);
     keyed_digest_free(reader->digest);
-    free(reader->creators);
+    creator_table_free(reader->creators);
     free(reader->pack_lists);
     free(reader->runs);
+    free(reader->sources);
     free(reader);
 }
 
@@ -231,29 +242,14 @@ map_reader_totals(const MapReader *reader, uint64_t *files_out, uint64_t *direct
 const BackupId *
 map_reader_creator(const MapReader *reader, uint32_t creator)
 {
-    CAIRN_ASSERT(creator < reader->creator_count);
-    return &reader->creators[creator];
+    return creator_table_get(reader->creators, creator);
 }
 
-/* Index of a BID in the caller's table; backups draw on at most some hundred others. */
-static bool
-intern_creator(MapReader *reader, const BackupId *bid, uint32_t *creator_out, CairnError *err)
+void
+map_reader_on_node(MapReader *reader, MapNodeSeen *on_node, void *context)
 {
-    for (size_t i = reader->creator_count; i-- > 0;) {
-        if (backup_id_equal(&reader->creators[i], bid)) {
-            *creator_out = (uint32_t)i;
-            return true;
-        }
-    }
-    if (reader->creator_count == CREATOR_LIMIT)
-        return cairn_error(err, CAIRN_CORRUPT, "the map draws on too many backups");
-    BackupId *creators = realloc(reader->creators, (reader->creator_count + 1) * sizeof *creators);
-    if (creators == NULL)
-        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    reader->creators = creators;
-    reader->creators[reader->creator_count] = *bid;
-    *creator_out = (uint32_t)reader->creator_count++;
-    return true;
+    reader->on_node = on_node;
+    reader->on_node_context = context;
 }
 
 /* Reads the node of a step and the count that begins it. */
@@ -298,6 +294,20 @@ next_child(Step *step, MapNodeRef *ref_out, CairnError *err)
     return node_ref_read(&step->node, ref_out, err);
 }
 
+/* Tells who asked about a node that the walk came to; key: as the node above names it. */
+static bool
+tell_node(MapReader *reader, size_t depth, const Step *parent, const MapNodeRef *ref,
+          CairnError *err)
+{
+    if (reader->on_node == NULL)
+        return true;
+    const MapNodeSeenAt at = {.level = reader->depth - depth,
+                              .key = parent != NULL ? parent->key : NULL,
+                              .key_size = parent != NULL ? parent->key_size : 0,
+                              .ref = ref};
+    return reader->on_node(reader->on_node_context, &at, err);
+}
+
 /* Descends from step `depth`, always into the next child, down to a leaf. */
 static bool
 descend(MapReader *reader, size_t depth, CairnError *err)
@@ -311,6 +321,8 @@ descend(MapReader *reader, size_t depth, CairnError *err)
             return cairn_error_wrap(err, "files from '%.*s' on",
                                     step->key_size > 0 ? (int)step->key_size - 1 : 0,
                                     (const char *)step->key + 1);
+        if (!tell_node(reader, depth + 1, step, &ref, err))
+            return false;
     }
     reader->at_leaf_start = true;
     return true;
@@ -323,7 +335,8 @@ next_leaf(MapReader *reader, bool *found_out, CairnError *err)
 {
     if (!reader->positioned) {
         reader->positioned = true;
-        if (!load_step(reader, 0, &reader->top, err) || !descend(reader, 0, err))
+        if (!load_step(reader, 0, &reader->top, err) ||
+            !tell_node(reader, 0, NULL, &reader->top, err) || !descend(reader, 0, err))
             return false;
     }
     while (reader->steps[reader->depth].left == 0) {
@@ -384,6 +397,59 @@ parse_key(MapReader *reader, ByteReader *body, CairnError *err)
     return true;
 }
 
+/* A run of kind RUN_DATA begins a source. */
+static bool
+begin_source(MapReader *reader, NodeReader *node, ByteReader *body, MapRun *run, uint64_t *slot_out,
+             CairnError *err)
+{
+    uint64_t creator = byte_reader_varint_max(body, NODE_BID_LIMIT);
+    BackupId bid;
+    if (!node_bid(node, creator, &bid, err))
+        return false;
+    if (!creator_table_add(reader->creators, &bid, &run->creator, err))
+        return cairn_error_wrap(err, "map");
+    run->pack = (uint32_t)byte_reader_varint_max(body, INT32_MAX);
+    *slot_out = byte_reader_varint_max(body, INT32_MAX);
+    if (reader->source_count == reader->source_capacity) {
+        size_t capacity = reader->source_capacity == 0 ? 16 : 2 * reader->source_capacity;
+        RunSource *sources = realloc(reader->sources, capacity * sizeof *sources);
+        if (sources == NULL)
+            return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        reader->sources = sources;
+        reader->source_capacity = capacity;
+    }
+    reader->sources[reader->source_count++] =
+        (RunSource){.creator = run->creator, .pack = run->pack};
+    return true;
+}
+
+/* Creator, pack and slot of a data run; *last is the source of the one before (count: none yet). */
+static bool
+parse_place(MapReader *reader, NodeReader *node, ByteReader *body, unsigned kind, MapRun *run,
+            size_t *last, CairnError *err)
+{
+    uint64_t slot = 0;
+    if (kind == RUN_DATA) {
+        if (!begin_source(reader, node, body, run, &slot, err))
+            return false;
+        *last = reader->source_count - 1;
+    } else {
+        if (kind == RUN_SOURCE)
+            *last = byte_reader_varint_max(body, REGION_UNITS);
+        if (*last >= reader->source_count)
+            return damaged(reader, "a run goes on from nowhere", err);
+        const RunSource *source = &reader->sources[*last];
+        run->creator = source->creator;
+        run->pack = source->pack;
+        slot = source->end + byte_reader_varint_max(body, INT32_MAX);
+    }
+    if (body->failed || slot + run->units > INT32_MAX)
+        return damaged(reader, "a run is damaged", err);
+    run->slot = (uint32_t)slot;
+    reader->sources[*last].end = slot + run->units;
+    return true;
+}
+
 /* Decodes a list of runs (of the node whose BID table is `node`), or only checks and passes it. */
 static bool
 parse_runs(MapReader *reader, NodeReader *node, ByteReader *body, uint64_t units, size_t *count_out,
@@ -398,33 +464,18 @@ parse_runs(MapReader *reader, NodeReader *node, ByteReader *body, uint64_t units
         reader->run_capacity = count;
     }
     uint64_t total = 0;
-    const MapRun *last = NULL;
+    size_t last = SIZE_MAX;
+    reader->source_count = 0;
     for (uint64_t i = 0; i < count; i++) {
         uint64_t head = byte_reader_varint_max(body, (uint64_t)REGION_UNITS * 4 + 3);
-        uint64_t slot = 0;
         MapRun *run = &reader->runs[i];
-        *run = (MapRun){.units = head / 4, .is_zero = head % 4 == 0};
+        *run = (MapRun){.units = head / 4, .is_zero = head % 4 == RUN_ZERO};
         total += run->units;
-        if (head % 4 == 1) {
-            uint64_t creator = byte_reader_varint_max(body, NODE_BID_LIMIT);
-            BackupId bid;
-            if (!node_bid(node, creator, &bid, err) ||
-                !intern_creator(reader, &bid, &run->creator, err))
-                return false;
-            run->pack = (uint32_t)byte_reader_varint_max(body, INT32_MAX);
-            slot = byte_reader_varint_max(body, INT32_MAX);
-        } else if (head % 4 == 2 && last != NULL) {
-            run->creator = last->creator;
-            run->pack = last->pack;
-            slot = last->slot + last->units + byte_reader_varint_max(body, INT32_MAX);
-        } else if (head % 4 != 0) {
-            return damaged(reader, "a run is of unknown kind", err);
-        }
-        if (body->failed || run->units == 0 || total > units || slot + run->units > INT32_MAX)
+        if (!run->is_zero &&
+            !parse_place(reader, node, body, (unsigned)(head % 4), run, &last, err))
+            return false;
+        if (body->failed || run->units == 0 || total > units)
             return damaged(reader, "a run is damaged", err);
-        run->slot = (uint32_t)slot;
-        if (!run->is_zero)
-            last = run;
     }
     if (body->failed || total != units)
         return damaged(reader, "its runs do not add up to its size", err);
@@ -572,42 +623,64 @@ map_reader_seek(MapReader *reader, MapClass class, const char *path, CairnError 
 }
 
 bool
-map_reader_region(MapReader *reader, const MapRun **runs_out, size_t *count_out,
-                  uint64_t *first_unit_out, CairnError *err)
+map_reader_region_node(MapReader *reader, const MapNodeRef *ref, uint64_t first_unit,
+                       uint64_t units, const MapRun **runs_out, size_t *count_out, CairnError *err)
 {
-    *count_out = 0;
+    CAIRN_ASSERT(units >= 1 && units <= REGION_UNITS);
+    SCOPED_MEMORY uint8_t *raw = read_node(reader, ref, err);
+    NodeReader region;
+    if (raw == NULL || !node_open(&region, raw, ref->raw_size, NODE_REGION, err))
+        return false;
+    if (byte_reader_varint(&region.body) != first_unit)
+        return damaged(reader, "a region is another's", err);
+    if (!parse_runs(reader, &region, &region.body, units, count_out, err))
+        return false;
+    if (!byte_reader_done(&region.body))
+        return damaged(reader, "a region is damaged", err);
     *runs_out = reader->runs;
-    *first_unit_out = reader->region_next * REGION_UNITS;
-    if (reader->region_next == reader->region_count)
+    return true;
+}
+
+bool
+map_reader_region_raw(MapReader *reader, MapRegion *region_out, bool *found_out, CairnError *err)
+{
+    *found_out = reader->region_next < reader->region_count;
+    if (!*found_out)
         return true;
 
     /* The leaf's own reader has moved on to the next entry: work on a copy that stands at our
      * region. */
     NodeReader node = reader->steps[reader->depth].node;
     node.body = reader->regions;
-    uint64_t units = region_units(reader->units_left);
-    if (byte_reader_u8(&node.body) == 0) {
-        if (!parse_runs(reader, &node, &node.body, units, count_out, err))
-            return false;
-    } else {
-        MapNodeRef ref;
-        if (!node_ref_read(&node, &ref, err))
-            return false;
-        SCOPED_MEMORY uint8_t *raw = read_node(reader, &ref, err);
-        NodeReader region;
-        if (raw == NULL || !node_open(&region, raw, ref.raw_size, NODE_REGION, err))
-            return false;
-        if (byte_reader_varint(&region.body) != *first_unit_out)
-            return damaged(reader, "a region is another's", err);
-        if (!parse_runs(reader, &region, &region.body, units, count_out, err))
-            return false;
-        if (!byte_reader_done(&region.body))
-            return damaged(reader, "a region is damaged", err);
-    }
+    MapRegion region = {.first_unit = reader->region_next * REGION_UNITS,
+                        .units = region_units(reader->units_left)};
+    region.is_node = byte_reader_u8(&node.body) != 0;
+    if (region.is_node ? !node_ref_read(&node, &region.node, err)
+                       : !parse_runs(reader, &node, &node.body, region.units, &region.count, err))
+        return false;
+    region.runs = reader->runs;
     reader->regions = node.body;
-    reader->units_left -= units;
+    reader->units_left -= region.units;
     reader->region_next++;
-    *runs_out = reader->runs;
+    *region_out = region;
+    return true;
+}
+
+bool
+map_reader_region(MapReader *reader, const MapRun **runs_out, size_t *count_out,
+                  uint64_t *first_unit_out, CairnError *err)
+{
+    MapRegion region = {.runs = reader->runs, .first_unit = reader->region_next * REGION_UNITS};
+    bool found;
+    if (!map_reader_region_raw(reader, &region, &found, err))
+        return false;
+    if (found && region.is_node &&
+        !map_reader_region_node(reader, &region.node, region.first_unit, region.units, &region.runs,
+                                &region.count, err))
+        return false;
+    *runs_out = region.runs;
+    *count_out = region.count;
+    *first_unit_out = region.first_unit;
     return true;
 }
 

@@ -22,13 +22,11 @@ static bool
 make_room(PackFinisherResult *result, CairnError *err)
 {
     const size_t count = (size_t)result->pack_count + 1;
-    uint64_t *live = realloc(result->live_units, count * sizeof *live);
-    if (live != NULL)
-        result->live_units = live;
     void *digests = realloc(result->digests, count * sizeof *result->digests);
-    if (digests != NULL)
-        result->digests = digests;
-    return (live != NULL && digests != NULL) || cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    if (digests == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    result->digests = digests;
+    return true;
 }
 
 /* A crash after this leaves a durable pack that nothing refers to. */
@@ -38,10 +36,9 @@ finish(PackFinisher *finisher, PackWriter *pack, CairnError *err)
     PackFinisherResult *result = &finisher->result;
     const uint32_t number = result->pack_count;
     SCOPED_BYTES ByteWriter frame_table = {0};
-    uint64_t stored;
+    uint64_t stored, units;
     if (!make_room(result, err) ||
-        !pack_finish(pack, result->digests[number], &result->live_units[number], &stored,
-                     &frame_table, err))
+        !pack_finish(pack, result->digests[number], &units, &stored, &frame_table, err))
         return false;
     result->stored_bytes += stored;
     result->pack_count++;
@@ -120,7 +117,6 @@ pack_finisher_free(PackFinisher *finisher)
         pthread_join(finisher->thread, NULL);
     }
     queue_free(finisher->packs);
-    free(finisher->result.live_units);
     free(finisher->result.digests);
     free(finisher);
 }

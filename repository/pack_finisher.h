@@ -25,7 +25,6 @@ typedef struct {
 typedef struct {
     uint32_t pack_count;
     uint64_t stored_bytes;
-    uint64_t *live_units;
     uint8_t (*digests)[SHA256_SIZE];
 } PackFinisherResult;
 

@@ -1,6 +1,7 @@
 #include "repository/pack_pipeline.h"
 
 #include "postgres/page.h"
+#include "repository/frame_gather.h"
 #include "repository/frame_job.h"
 #include "repository/job_ring.h"
 #include "repository/pack.h"
@@ -10,6 +11,9 @@
 #include <string.h>
 
 enum { EVENTS_WITHOUT_DATA = 256, EVENTS_WITH_DATA = 4096 };
+
+/* A file that ends with more runs than this does not wait for its last units' frame to fill. */
+enum { RUNS_WAITING_MAX = 1024 };
 
 struct PackPipeline {
     PackPipelineOptions options;
@@ -35,6 +39,8 @@ struct PackPipeline {
     PackWriter *pack;
     uint32_t pack_slots;
     uint32_t pack_count;
+    FrameGather *gather; /* with a source only */
+    PackPipelineResult counts;
     PackFinisher *finisher;
     pthread_mutex_t map_mutex; /* the writer adds files to the map, the finisher frame tables */
 };
@@ -109,34 +115,185 @@ ensure_pack(PackPipeline *pipeline, uint32_t slots, CairnError *err)
     return true;
 }
 
+/* All units of the region have their places: it becomes part of the map. */
 static bool
-write_event(PackPipeline *pipeline, FrameEvent *event, uint32_t *slot, CairnError *err)
+end_region(PackPipeline *pipeline, PipelineFile *file, CairnError *err)
+{
+    pipeline_file_merge(file);
+    pthread_mutex_lock(&pipeline->map_mutex);
+    bool added = map_builder_region(pipeline->options.map, &file->draft, file->runs,
+                                    file->run_count, file->parent_node, err);
+    pthread_mutex_unlock(&pipeline->map_mutex);
+    file->run_count = 0;
+    file->region_units = 0;
+    free(file->parent_node);
+    file->parent_node = NULL;
+    return added;
+}
+
+/* Takes the file, which ended and waits for nothing. */
+static bool
+end_file(void *context, PipelineFile *file, CairnError *err)
+{
+    PackPipeline *pipeline = context;
+    bool added = file->region_units == 0 || end_region(pipeline, file, err);
+    if (added) {
+        pthread_mutex_lock(&pipeline->map_mutex);
+        added = map_builder_add_draft(pipeline->options.map, &file->entry, &file->draft, err);
+        pthread_mutex_unlock(&pipeline->map_mutex);
+    }
+    pipeline_file_free(file);
+    return added;
+}
+
+/* Writes what was gathered, full or not. */
+static bool
+write_gathered(PackPipeline *pipeline, CodecContext *codec, CairnError *err)
+{
+    FrameGather *gather = pipeline->gather;
+    uint32_t count = gather != NULL ? frame_gather_count(gather) : 0, first_slot;
+    PackFrame frame;
+    if (count == 0)
+        return true;
+    if (!frame_gather_compress(gather, codec, &frame, err) || !ensure_pack(pipeline, count, err) ||
+        !pack_append(pipeline->pack, &frame, &first_slot, err))
+        return false;
+    pipeline->pack_slots += count;
+    return frame_gather_placed(gather, pipeline->pack, pipeline->pack_count - 1, first_slot,
+                               end_file, pipeline, err);
+}
+
+/* Where a job's frames went. */
+typedef struct {
+    CodecContext *codec; /* of the writing worker */
+    uint32_t pack;
+    uint32_t first_slot;
+    uint32_t slot;   /* of the job: the next one that events speak of */
+    uint32_t stored; /* how many of the slots before it were stored */
+} JobPlace;
+
+/* One unit of a job with a source: in an earlier pack, in this job's frames, or still to be
+ * gathered. */
+static bool
+write_unit(PackPipeline *pipeline, FrameJob *job, const FrameEvent *event, uint32_t index,
+           JobPlace *place, CairnError *err)
+{
+    uint32_t slot = place->slot++;
+    uint8_t outcome = job->outcomes[slot];
+    MapRun run = {.units = 1};
+    if (outcome != UNIT_STORED) {
+        const UnitPlace *found = &job->places[slot][outcome - UNIT_IN_PARENT];
+        run.creator = found->creator;
+        run.pack = found->pack;
+        run.slot = found->slot;
+        *(outcome == UNIT_IN_PARENT ? &pipeline->counts.parent_units
+                                    : &pipeline->counts.salvage_units) += 1;
+        return pipeline_file_run(event->file, &run, err);
+    }
+    uint32_t stored = place->stored++;
+    if (stored < job->framed_count) {
+        run.pack = place->pack;
+        run.slot = place->first_slot + stored;
+        return pipeline_file_run(event->file, &run, err);
+    }
+    if (frame_gather_is_full(pipeline->gather) && !write_gathered(pipeline, place->codec, err))
+        return false;
+    return frame_gather_add(pipeline->gather, event->file, event->first_unit + index,
+                            index + 1 == event->units ? event->tail_bytes : 0,
+                            job->raw + (size_t)stored * UNIT_SIZE, job->fingerprints[stored], err);
+}
+
+static bool
+write_units(PackPipeline *pipeline, FrameJob *job, const FrameEvent *event, JobPlace *place,
+            CairnError *err)
 {
     PipelineFile *file = event->file;
-    if (event->type == EVENT_END) {
-        pthread_mutex_lock(&pipeline->map_mutex);
-        bool added =
-            map_builder_add(pipeline->options.map, &file->entry, file->runs, file->run_count, err);
-        pthread_mutex_unlock(&pipeline->map_mutex);
-        pipeline_file_free(file);
-        event->type = EVENT_ZERO; /* its file is gone: the job must not free it again */
-        return added;
-    }
-    MapRun run = {.is_zero = event->type == EVENT_ZERO, .units = event->units};
-    if (event->type == EVENT_DATA) {
-        run.pack = pipeline->pack_count - 1;
-        run.slot = *slot;
-        *slot += event->units;
-        if (!pack_add_run(pipeline->pack, file->entry.class, file->path, event->first_unit,
-                          event->units, event->tail_bytes, err))
+    if (event->type == EVENT_ZERO || job->places == NULL) {
+        MapRun run = {.is_zero = event->type == EVENT_ZERO, .units = event->units};
+        if (event->type == EVENT_DATA) {
+            run.pack = place->pack;
+            run.slot = place->first_slot + place->slot;
+            place->slot += event->units;
+        }
+        if (!pipeline_file_run(file, &run, err))
             return false;
+    } else {
+        for (uint32_t i = 0; i < event->units; i++) {
+            if (!write_unit(pipeline, job, event, i, place, err))
+                return false;
+        }
     }
-    return pipeline_file_run(file, &run, err);
+    file->region_units += event->units;
+    CAIRN_ASSERT(file->region_units <= REGION_UNITS);
+    if (file->region_units < REGION_UNITS)
+        return true;
+    return (file->waiting == 0 || write_gathered(pipeline, place->codec, err)) &&
+           end_region(pipeline, file, err);
+}
+
+static bool
+write_event(PackPipeline *pipeline, FrameJob *job, FrameEvent *event, JobPlace *place,
+            CairnError *err)
+{
+    PipelineFile *file = event->file;
+    switch (event->type) {
+    case EVENT_REGION:
+        CAIRN_ASSERT(file->region_units == 0 && file->parent_node == NULL);
+        file->parent_node = take(&event->node);
+        return true;
+    case EVENT_END:
+        if (file->waiting > 0 && file->run_count > RUNS_WAITING_MAX &&
+            !write_gathered(pipeline, place->codec, err))
+            return false;
+        event->type = EVENT_ZERO; /* its file is not the job's any more */
+        event->file = NULL;
+        file->ended = true;
+        return file->waiting > 0 || end_file(pipeline, file, err);
+    case EVENT_DATA:
+    case EVENT_ZERO:
+        break;
+    }
+    return write_units(pipeline, job, event, place, err);
+}
+
+/* Tells the pack's directory whose the units in the job's frames are. */
+static bool
+name_units(PackPipeline *pipeline, const FrameJob *job, CairnError *err)
+{
+    uint32_t slot = 0, stored = 0;
+    for (size_t i = 0; i < job->event_count && stored < job->framed_count; i++) {
+        const FrameEvent *event = &job->events[i];
+        if (event->type != EVENT_DATA)
+            continue;
+        uint32_t end = slot + event->units, begin = slot;
+        while (slot < end && stored < job->framed_count) {
+            uint32_t first = slot;
+            if (job->places == NULL) {
+                slot = end;
+            } else {
+                while (slot < end && job->outcomes[slot] == UNIT_STORED &&
+                       stored + (slot - first) < job->framed_count)
+                    slot++;
+            }
+            if (slot == first) {
+                slot++; /* stored elsewhere already */
+                continue;
+            }
+            stored += slot - first;
+            if (!pack_add_run(pipeline->pack, event->file->entry.class, event->file->path,
+                              event->first_unit + (first - begin), slot - first,
+                              slot == end ? event->tail_bytes : 0, err))
+                return false;
+        }
+        slot = end;
+    }
+    CAIRN_ASSERT(stored == job->framed_count);
+    return true;
 }
 
 /* All frames of a job go into one pack, so that their slots follow each other. */
 static bool
-write_frames(PackPipeline *pipeline, FrameJob *job, uint32_t *first_slot_out, CairnError *err)
+write_frames(PackPipeline *pipeline, const FrameJob *job, uint32_t *first_slot_out, CairnError *err)
 {
     PackFrame frames[JOB_SLOTS];
     uint32_t slots = 0;
@@ -150,18 +307,22 @@ write_frames(PackPipeline *pipeline, FrameJob *job, uint32_t *first_slot_out, Ca
         slots += frame->slot_count;
     }
     pipeline->pack_slots += slots;
-    return pack_append_frames(pipeline->pack, frames, job->frame_count, first_slot_out, err);
+    return pack_append_frames(pipeline->pack, frames, job->frame_count, first_slot_out, err) &&
+           name_units(pipeline, job, err);
 }
 
 static bool
-write_job(PackPipeline *pipeline, FrameJob *job, CairnError *err)
+write_job(PackPipeline *pipeline, FrameJob *job, CodecContext *codec, CairnError *err)
 {
-    uint32_t slot = 0;
-    if (job->slot_count > 0 &&
-        (!ensure_pack(pipeline, job->slot_count, err) || !write_frames(pipeline, job, &slot, err)))
+    JobPlace place = {.codec = codec};
+    if (job->framed_count > 0 && (!ensure_pack(pipeline, job->framed_count, err) ||
+                                  !write_frames(pipeline, job, &place.first_slot, err)))
         return false;
+    if (job->framed_count > 0)
+        place.pack = pipeline->pack_count - 1;
+    pipeline->counts.stored_units += job->stored_count;
     for (size_t i = 0; i < job->event_count; i++) {
-        if (!write_event(pipeline, &job->events[i], &slot, err))
+        if (!write_event(pipeline, job, &job->events[i], &place, err))
             return false;
     }
     return true;
@@ -169,10 +330,10 @@ write_job(PackPipeline *pipeline, FrameJob *job, CairnError *err)
 
 /* Writes every job whose turn has come. False: this worker shall end. */
 static bool
-write_done_jobs(PackPipeline *pipeline, CairnError *err)
+write_done_jobs(PackPipeline *pipeline, CodecContext *codec, CairnError *err)
 {
     for (FrameJob *job; (job = job_ring_next(pipeline->ring)) != NULL;) {
-        if (!write_job(pipeline, job, err))
+        if (!write_job(pipeline, job, codec, err))
             return false;
         job_ring_release(pipeline->ring);
     }
@@ -190,7 +351,7 @@ worker_main(void *argument)
         bool processed = frame_job_process(job, start.tools, &err);
         if (processed)
             job_ring_done(pipeline->ring, job);
-        if (!processed || !write_done_jobs(pipeline, &err)) {
+        if (!processed || !write_done_jobs(pipeline, start.tools->codec, &err)) {
             fail(pipeline, &err);
             return NULL;
         }
@@ -217,7 +378,13 @@ make_ring(PackPipeline *pipeline, CairnError *err)
     const uint32_t slots_per_frame = slots_per_frame_of(codec);
     const size_t stored_capacity = (JOB_SLOTS + slots_per_frame - 1) / slots_per_frame *
                                    codec_bound(codec, (size_t)slots_per_frame * UNIT_SIZE);
-    pipeline->ring = job_ring_new(pipeline->options.jobs_in_flight, stored_capacity, err);
+    const bool compares = pipeline->options.source != NULL;
+    if (compares) {
+        pipeline->gather = frame_gather_new(slots_per_frame, codec, err);
+        if (pipeline->gather == NULL)
+            return false;
+    }
+    pipeline->ring = job_ring_new(pipeline->options.jobs_in_flight, stored_capacity, compares, err);
     return pipeline->ring != NULL;
 }
 
@@ -306,6 +473,7 @@ pack_pipeline_free(PackPipeline *pipeline)
     pack_writer_free(pipeline->pack);
     pipeline_file_free(pipeline->file);
     job_ring_free(pipeline->ring);
+    frame_gather_free(pipeline->gather);
     for (int i = 0; pipeline->tools != NULL && i < pipeline->options.jobs; i++) {
         if (pipeline->tools[i].codec != NULL)
             codec_close(pipeline->tools[i].codec);
@@ -354,6 +522,26 @@ hand_over(PackPipeline *pipeline, PipelineFile *file, CairnError *err)
     return ensure_job(pipeline, err) && frame_job_event(pipeline->job, &event, err);
 }
 
+/* A region of the open file begins: asks what is known of it, and hands on the parent's node. */
+static bool
+begin_region(PackPipeline *pipeline, uint64_t region, CairnError *err)
+{
+    const MapNodeRef *node;
+    if (!unit_source_region(pipeline->options.source, region, &node, err))
+        return false;
+    if (node == NULL)
+        return true;
+    FrameEvent event = {.type = EVENT_REGION, .file = pipeline->file};
+    event.node = malloc(sizeof *event.node);
+    if (event.node == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    *event.node = *node;
+    if (ensure_job(pipeline, err) && frame_job_event(pipeline->job, &event, err))
+        return true;
+    free(event.node);
+    return false;
+}
+
 /* One unit of the open file; size < UNIT_SIZE only for its short end. */
 static bool
 add_unit(PackPipeline *pipeline, const uint8_t *data, uint32_t size, uint64_t unit, CairnError *err)
@@ -362,6 +550,10 @@ add_unit(PackPipeline *pipeline, const uint8_t *data, uint32_t size, uint64_t un
                         .first_unit = unit,
                         .units = 1,
                         .tail_bytes = size < UNIT_SIZE ? size : 0};
+    UnitSource *source = pipeline->options.source;
+    if (source != NULL && unit % REGION_UNITS == 0 &&
+        !begin_region(pipeline, unit / REGION_UNITS, err))
+        return false;
     if (!ensure_job(pipeline, err))
         return false;
     if (bytes_are_zero(data, size)) {
@@ -375,6 +567,8 @@ add_unit(PackPipeline *pipeline, const uint8_t *data, uint32_t size, uint64_t un
     uint8_t *slot = job->raw + (size_t)job->slot_count * UNIT_SIZE;
     memcpy(slot, data, size);
     memset(slot + size, 0, UNIT_SIZE - size);
+    if (source != NULL)
+        unit_source_unit(source, unit, size, job->places[job->slot_count]);
     event.type = EVENT_DATA;
     if (!frame_job_event(job, &event, err))
         return false;
@@ -408,7 +602,8 @@ pack_pipeline_file_begin(PackPipeline *pipeline, MapClass class, const char *pat
     pipeline->file_size = 0;
     pipeline->file_crc = 0;
     pipeline->unit_used = 0;
-    return pipeline->file != NULL;
+    return pipeline->file != NULL && (pipeline->options.source == NULL ||
+                                      unit_source_file(pipeline->options.source, class, path, err));
 }
 
 bool
@@ -477,7 +672,7 @@ pack_pipeline_finish(PackPipeline *pipeline, Sha256 *digests, PackPipelineResult
     join_threads(pipeline);
     if (pipeline->failed)
         return report(pipeline, err);
-    if (!finish_pack(pipeline, err))
+    if (!write_gathered(pipeline, pipeline->tools[0].codec, err) || !finish_pack(pipeline, err))
         return false;
     const PackFinisherResult *packs = pack_finisher_join(pipeline->finisher);
     if (pipeline->failed)
@@ -487,8 +682,8 @@ pack_pipeline_finish(PackPipeline *pipeline, Sha256 *digests, PackPipelineResult
         if (!sha256_update(digests, packs->digests[i], SHA256_SIZE, err))
             return false;
     }
-    *result_out = (PackPipelineResult){.pack_count = packs->pack_count,
-                                       .stored_bytes = packs->stored_bytes,
-                                       .live_units = packs->live_units};
+    *result_out = pipeline->counts;
+    result_out->pack_count = packs->pack_count;
+    result_out->stored_bytes = packs->stored_bytes;
     return true;
 }

@@ -1,17 +1,19 @@
 /*
  * From a stream of files to packs: one thread feeds, N workers check, fingerprint and compress
  * frames, and one of them at a time appends them to packs in order and tells the map
- * (ARCHITECTURE.md, "The way of a page").
+ * (ARCHITECTURE.md, "The way of a page"). Where there is a UnitSource, workers compare, and only
+ * units that it does not hold are stored.
  *
  * Memory: jobs_in_flight * 0.5 MiB, three packs' directories (each PACK_DIRECTORY_LIMIT and one
- * frame's events), and the runs of the files in flight. Errors: the first failure of any thread;
- * sticky. Threads: the feeding functions from one thread.
+ * frame's events), and the runs of one region of each file in flight. Errors: the first failure of
+ * any thread; sticky. Threads: the feeding functions from one thread.
  */
 #ifndef PGCAIRN_REPOSITORY_PACK_PIPELINE_H
 #define PGCAIRN_REPOSITORY_PACK_PIPELINE_H
 
 #include "repository/backup_writer.h"
 #include "repository/map.h"
+#include "repository/unit_source.h"
 
 /* A pack ends early when its directory grows past these: small files with long names, or bad
  * intent. */
@@ -22,6 +24,7 @@ typedef struct {
     const char *cluster;
     const BackupId *bid;
     MapBuilder *map;
+    UnitSource *source; /* what may be referred to; the feeder's. NULL: every unit is stored */
     int jobs;
     size_t jobs_in_flight;
     UnitCheck *check;
@@ -31,7 +34,9 @@ typedef struct {
 typedef struct {
     uint32_t pack_count;
     uint64_t stored_bytes;
-    uint64_t *live_units; /* of each pack; borrowed from the pipeline */
+    uint64_t stored_units;
+    uint64_t parent_units;  /* that the parent's packs hold */
+    uint64_t salvage_units; /* that packs of salvaged attempts hold */
 } PackPipelineResult;
 
 typedef struct PackPipeline PackPipeline;

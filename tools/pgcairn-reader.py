@@ -554,7 +554,8 @@ def parse_node_ref(parse, bids):
 
 def parse_runs(parse, bids):
     """[(unit count, ZEROS or (bid, pack, first slot))]; checked to fit one region."""
-    runs, total, last, end = [], 0, None, 0
+    runs, total, last = [], 0, None
+    sources = []  # [creator, pack, end of its last run], one for each run of kind 1
     for _ in range(parse.varint()):
         count, kind = divmod(parse.varint(), 4)
         total += count
@@ -567,13 +568,17 @@ def parse_runs(parse, bids):
             creator, pack, slot = parse.varint(), parse.varint(0xFFFFFFFF), parse.varint()
             if creator >= len(bids):
                 parse.fail(f"creator {creator} is not in the node's table")
-            last = bids[creator], pack
-        elif kind == 2 and last is not None:
-            slot = end + parse.varint()
+            last = [bids[creator], pack, slot]
+            sources.append(last)
         else:
-            parse.fail(f"a run of kind {kind}")
-        runs.append((count, (*last, slot)))
-        end = slot + count
+            if kind == 3:
+                source = parse.varint()
+                last = sources[source] if source < len(sources) else None
+            if last is None:
+                parse.fail("a run that goes on from nowhere")
+            slot = last[2] + parse.varint()
+        runs.append((count, (last[0], last[1], slot)))
+        last[2] = slot + count
     return runs
 
 

@@ -210,8 +210,53 @@ test_packs_of_what_somebody_else_revoked_stay(void **state)
     assert_true(fate_revoke(repository, "main", &revoked, "other", "reason", &err));
     assert_true(attempts_revoke_dead(repository, "main", &err));
     assert_true(has_packs(repository, &revoked));
-    attempts_abandon(repository, "main", &revoked, "token", "reason");
+    attempts_abandon(repository, "main", &revoked, "token", "reason", false);
     assert_true(has_packs(repository, &revoked));
+}
+
+static void
+test_giving_up_leaves_the_packs_to_be_salvaged_where_it_should(void **state)
+{
+    (void)state;
+    SCOPED(Repository) repository = memory_repository("lz4");
+    CairnError err = {0};
+    const BackupId kept = test_backup_id(1), dropped = test_backup_id(2);
+    put_packs(repository, &kept);
+    put_packs(repository, &dropped);
+    attempts_abandon(repository, "main", &kept, "token", "reason", true);
+    attempts_abandon(repository, "main", &dropped, "token", "reason", false);
+    assert_true(has_packs(repository, &kept));
+    assert_false(has_packs(repository, &dropped));
+    SCOPED_MEMORY BackupId *salvage = NULL;
+    size_t count = 0;
+    assert_true(attempts_salvage(repository, "main", &salvage, &count, &err));
+    assert_int_equal(count, 1);
+    assert_string_equal(salvage[0].text, kept.text);
+}
+
+/* Revoked, committed, revoked, unfinished, revoked without packs, revoked: newest first, and
+ * nothing older than the newest backup. */
+static void
+test_revoked_attempts_since_the_newest_backup_are_salvage(void **state)
+{
+    (void)state;
+    SCOPED(Repository) repository = memory_repository("lz4");
+    CairnError err = {0};
+    const BackupId ids[] = {test_backup_id(1), test_backup_id(2), test_backup_id(3),
+                            test_backup_id(4), test_backup_id(5), test_backup_id(6)};
+    for (size_t i = 0; i < 6; i++) {
+        if (i != 4)
+            put_packs(repository, &ids[i]);
+        if (i != 1 && i != 3)
+            assert_true(fate_revoke(repository, "main", &ids[i], "token", "reason", &err));
+    }
+    commit_backup(repository, &ids[1]);
+    SCOPED_MEMORY BackupId *salvage = NULL;
+    size_t count = 0;
+    assert_true(attempts_salvage(repository, "main", &salvage, &count, &err));
+    assert_int_equal(count, 2);
+    assert_string_equal(salvage[0].text, ids[5].text);
+    assert_string_equal(salvage[1].text, ids[2].text);
 }
 
 static void
@@ -229,7 +274,7 @@ test_a_damaged_fate_counts_as_one(void **state)
     memory_storage_replace(repository_storage(repository), name, "rubbish", 7);
     assert_true(attempts_revoke_dead(repository, "main", &err));
     assert_true(has_packs(repository, &bid));
-    attempts_abandon(repository, "main", &bid, "token", "reason");
+    attempts_abandon(repository, "main", &bid, "token", "reason", false);
     assert_true(has_packs(repository, &bid));
 }
 
@@ -275,7 +320,7 @@ test_a_full_disk_costs_a_dead_attempt_only_its_temporary_files(void **state)
     assert_int_equal(verdict_of(repository, &bid), NO_FATE);
 
     /* Our own attempt may lose everything: nobody else can commit it. */
-    attempts_abandon(repository, "main", &bid, "token", "reason");
+    attempts_abandon(repository, "main", &bid, "token", "reason", false);
     assert_false(has_packs(repository, &bid));
 
     disk.disk.write = write_as_before;
@@ -298,7 +343,7 @@ test_on_a_full_disk_packs_of_what_somebody_else_revoked_stay(void **state)
     put_packs(repository, &bid);
     assert_true(fate_revoke(repository, "main", &bid, "other", "reason", &err));
     disk.disk.write = full_disk_write;
-    attempts_abandon(repository, "main", &bid, "token", "reason");
+    attempts_abandon(repository, "main", &bid, "token", "reason", false);
     assert_true(has_packs(repository, &bid));
 }
 
@@ -313,8 +358,8 @@ test_abandoning_twice_removes_the_packs_of_no_backup(void **state)
     put_packs(repository, &committed);
     assert_true(fate_abandon(repository, "main", &abandoned, "token", "reason", &err));
     commit_backup(repository, &committed);
-    attempts_abandon(repository, "main", &abandoned, "token", "reason");
-    attempts_abandon(repository, "main", &committed, "token", "reason");
+    attempts_abandon(repository, "main", &abandoned, "token", "reason", false);
+    attempts_abandon(repository, "main", &committed, "token", "reason", false);
     assert_false(has_packs(repository, &abandoned));
     assert_true(has_packs(repository, &committed));
 }
@@ -377,6 +422,8 @@ main(void)
         cmocka_unit_test(test_attempts_without_a_readable_intent_are_left_alone),
         cmocka_unit_test(test_packs_that_a_dead_writer_left_when_it_gave_up_are_removed),
         cmocka_unit_test(test_packs_of_what_somebody_else_revoked_stay),
+        cmocka_unit_test(test_giving_up_leaves_the_packs_to_be_salvaged_where_it_should),
+        cmocka_unit_test(test_revoked_attempts_since_the_newest_backup_are_salvage),
         cmocka_unit_test(test_a_damaged_fate_counts_as_one),
         cmocka_unit_test(test_a_full_disk_costs_a_dead_attempt_only_its_temporary_files),
         cmocka_unit_test(test_on_a_full_disk_packs_of_what_somebody_else_revoked_stay),

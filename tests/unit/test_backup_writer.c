@@ -240,7 +240,7 @@ is_committed(Repository *repository, const BackupId *bid)
 }
 
 static void
-test_an_abandoned_backup_is_revoked_and_its_packs_removed(void **state)
+test_an_abandoned_backup_is_revoked_and_its_packs_stay(void **state)
 {
     (void)state;
     SCOPED(Repository) repository = memory_repository("lz4");
@@ -256,7 +256,7 @@ test_an_abandoned_backup_is_revoked_and_its_packs_removed(void **state)
     }
     assert_int_equal(fate_kind(repository, &bid, &committed), CAIRN_OK);
     assert_false(committed);
-    /* descriptor, intent, fate */
+    /* descriptor, intent, fate; no pack was durable yet */
     assert_int_equal(memory_storage_count(repository_storage(repository)), 3);
 }
 
@@ -644,7 +644,7 @@ main(void)
         cmocka_unit_test(test_a_name_sent_twice_fails_the_backup),
         cmocka_unit_test(test_workers_check_each_unit_of_the_cluster_once),
         cmocka_unit_test(test_too_little_memory_is_refused_with_advice),
-        cmocka_unit_test(test_an_abandoned_backup_is_revoked_and_its_packs_removed),
+        cmocka_unit_test(test_an_abandoned_backup_is_revoked_and_its_packs_stay),
         cmocka_unit_test(test_a_file_left_open_is_abandoned_with_the_rest),
         cmocka_unit_test(test_our_own_commit_in_the_slot_is_success),
         cmocka_unit_test(test_a_writer_that_was_revoked_meanwhile_is_refused),

@@ -19,7 +19,8 @@ void
 test_file_unit(const TestFile *file, uint64_t unit, uint8_t data[UNIT_SIZE])
 {
     const uint64_t begin = unit * UNIT_SIZE;
-    uint64_t random = file->seed * 0x9e3779b97f4a7c15u ^ (unit + 1);
+    const uint64_t version = file->versions != NULL ? file->versions[unit] : 0;
+    uint64_t random = file->seed * 0x9e3779b97f4a7c15u ^ (unit + 1) ^ version << 40;
     if (random == 0)
         random = 1;
     for (int i = 0; i < 4; i++)
@@ -27,6 +28,8 @@ test_file_unit(const TestFile *file, uint64_t unit, uint8_t data[UNIT_SIZE])
     memset(data, 0, UNIT_SIZE);
     assert_true(begin < file->size_bytes);
     const uint64_t left = file->size_bytes - begin;
+    if (version == TEST_UNIT_ZERO)
+        return;
     if (test_random_below(&random, 100) >= file->zero_percent)
         test_fill(&random, data, left < UNIT_SIZE ? (size_t)left : UNIT_SIZE);
 }

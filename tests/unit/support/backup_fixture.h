@@ -20,7 +20,12 @@ typedef struct {
     uint64_t size_bytes;
     uint64_t seed;         /* not 0; of the content */
     unsigned zero_percent; /* of the units */
+    const uint32_t
+        *versions; /* of each unit: another number, other content; NULL: all 0. Borrowed */
 } TestFile;
+
+/* A version whose unit is zeros. */
+#define TEST_UNIT_ZERO UINT32_MAX
 
 /* What a unit of the file holds: UNIT_SIZE bytes, what is beyond the file's end being zero. */
 void test_file_unit(const TestFile *file, uint64_t unit, uint8_t data[UNIT_SIZE]);

@@ -169,7 +169,7 @@ append_regions(ByteWriter *leaf, const SourceFile *file)
         for (end = first; end < file->run_count && units < REGION_UNITS; end++)
             units += file->runs[end].units;
         byte_writer_u8(leaf, 0);
-        node_runs_append(leaf, file->runs + first, end - first);
+        node_runs_append(leaf, file->runs + first, end - first, NULL);
     }
 }
 

@@ -155,7 +155,7 @@ raw_leaf(RawMap *map, const VerifyFixture *fixture)
     byte_writer_u8(&leaf, 0);
     byte_writer_varint(&leaf, 1);
     byte_writer_u8(&leaf, 0);
-    node_runs_append(&leaf, &run, 1);
+    node_runs_append(&leaf, &run, 1, NULL);
     return raw_map_node(map, leaf.data, leaf.size);
 }
 
