@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "common/progress.h"
 #include "postgres/wal_name.h"
+#include "repository/collect.h"
 #include "repository/json.h"
 
 #include <inttypes.h>
@@ -240,6 +241,22 @@ expire_after(Repository *repository, const char *cluster, Expiry *expiry)
         cairn_error_wrap(&expiry->err, "the backup is made, but expiring old ones failed");
 }
 
+/*
+ * Where no policy is configured nothing expires, but what attempts that failed left behind is
+ * nobody's any more once there is a backup after them, and would lie there for ever.
+ */
+static void
+collect_after(Repository *repository, const char *cluster)
+{
+    CairnError err = {0};
+    CollectReport ignored;
+    const CollectOptions options = {.cluster = cluster, .grace_s = -1, .keep_wal = true};
+    if (!collect_run(repository, &options, &ignored, &err)) {
+        cairn_error_wrap(&err, "the backup is made, but remains of failed ones were not collected");
+        log_warn("%s", err.message);
+    }
+}
+
 static BackupReport *
 run(const World *world, const Arguments *arguments, Expiry *expiry, CairnError *err)
 {
@@ -279,8 +296,12 @@ run(const World *world, const Arguments *arguments, Expiry *expiry, CairnError *
     };
     BackupReport *report = backup_run(repository, &options, err);
     if (report != NULL && report->outcome == BACKUP_WAL_COMPLETE && arguments->expire &&
-        expiry->policy.count > 0 && !cancel_requested())
-        expire_after(repository, session.cluster->name, expiry);
+        !cancel_requested()) {
+        if (expiry->policy.count > 0)
+            expire_after(repository, session.cluster->name, expiry);
+        else
+            collect_after(repository, session.cluster->name);
+    }
     return report;
 }
 

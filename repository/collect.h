@@ -27,6 +27,7 @@ typedef struct {
     const char *cluster;
     int64_t grace_s; /* between condemning and deleting; < 0: the storage's default */
     bool dry_run;    /* look and count, write and delete nothing */
+    bool keep_wal;   /* packs only */
     /* Backups that are kept without a way to later moments: of their WAL only start to stop stays.
      * NULL: every backup keeps all WAL since its start. */
     const BackupId *without_pitr;

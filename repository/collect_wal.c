@@ -135,7 +135,7 @@ sweep_incarnation(Collect *collect, const CollectWal *wal, CairnError *err)
 bool
 collect_wal_sweep(Collect *collect, CairnError *err)
 {
-    for (size_t i = 0; i < collect->wal_count; i++) {
+    for (size_t i = 0; i < collect->wal_count && !collect->options->keep_wal; i++) {
         if (!sweep_incarnation(collect, &collect->wal[i], err))
             return false;
     }
