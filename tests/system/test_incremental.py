@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import pytest
 
@@ -175,19 +174,3 @@ def test_a_killed_backup_is_salvaged(workshop, kind):
     assert made["type"] == kind
     assert made["pages_salvaged"] > 5000
     check_restored(workshop, pgcairn, made["label"], expected)
-
-
-def test_an_incremental_takes_little_longer_than_its_stream(workshop):
-    """No figure, which belongs into the benchmark: only that nothing grows with what did not change."""
-    server, pgcairn = workshop.archiving_server(wal_segsize=1)
-    server.sql("CREATE TABLE wide AS SELECT n, repeat(md5(n::text), 30) AS body"
-               "  FROM generate_series(1, 200000) n")
-    server.sql("CHECKPOINT")
-    began = time.monotonic()
-    full = pgcairn.backup()
-    full_seconds = time.monotonic() - began
-    began = time.monotonic()
-    made = incremental(pgcairn)
-    assert made["pages_changed"] < 200
-    assert made["stored_bytes"] < full["stored_bytes"] / 50
-    assert time.monotonic() - began < 2 * full_seconds + 2
