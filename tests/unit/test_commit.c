@@ -151,24 +151,33 @@ test_what_a_parent_does_not_name_may_be_condemned(void **state)
     assert_true(publish(commit, &err));
 }
 
-/* A refused attempt says so itself; nobody has to find out that it is dead. */
+/* A refused attempt says so itself; nobody has to find out that it is dead. What it stored stays
+ * for the next one to salvage, unless it failed for want of space. */
+static void
+refuse_at_the_end(Repository *repository, bool drop_packs, BackupId *bid_out)
+{
+    CairnError err = {0};
+    const BackupId parent = make_parent(repository, 1);
+    SCOPED(Commit) commit = begin(repository, &parent, NULL, &err);
+    *bid_out = *commit_id(commit);
+    make_trouble(repository, &parent, EXPIRED);
+    if (drop_packs)
+        commit_drop_packs(commit);
+    assert_false(publish(commit, &err));
+}
+
 static void
 test_a_refused_attempt_is_decided(void **state)
 {
     (void)state;
-    SCOPED(Repository) repository = memory_repository("none");
-    CairnError err = {0};
-    const BackupId parent = make_parent(repository, 1);
-    BackupId bid;
-    {
-        SCOPED(Commit) commit = begin(repository, &parent, NULL, &err);
-        bid = *commit_id(commit);
-        make_trouble(repository, &parent, EXPIRED);
-        assert_false(publish(commit, &err));
+    for (int drop_packs = 0; drop_packs <= 1; drop_packs++) {
+        SCOPED(Repository) repository = memory_repository("none");
+        CairnError err = {0};
+        BackupId bid;
+        refuse_at_the_end(repository, drop_packs, &bid);
+        SCOPED(Fate) fate = fate_read(repository, "main", &bid, NULL, &err);
+        assert_true(fate != NULL && !fate->committed && fate->packs_go == drop_packs);
     }
-    cairn_error_clear(&err);
-    SCOPED(Fate) fate = fate_read(repository, "main", &bid, NULL, &err);
-    assert_true(fate != NULL && !fate->committed && fate->packs_go);
 }
 
 static void
