@@ -72,7 +72,8 @@ choose_grace(const Arguments *arguments, const Repository *repository, int64_t *
 /* Safe whoever is right about it: a writer that lives is fenced and fails, and publishes nothing.
  */
 static bool
-revoke_attempt(const Arguments *arguments, Repository *repository, const char *cluster, CairnError *err)
+revoke_attempt(const Arguments *arguments, Repository *repository, const char *cluster,
+               CairnError *err)
 {
     BackupId bid;
     char token[17];

@@ -2,15 +2,20 @@
 #include "cli/options.h"
 #include "cli/session.h"
 #include "common/log.h"
+#include "common/timestamp.h"
+#include "postgres/wal_name.h"
+#include "repository/json.h"
 #include "repository/verify.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 typedef struct {
     CommonOptions common;
     const char *set;
+    const char *sample;
     bool quick;
     bool no_progress;
 } Arguments;
@@ -20,25 +25,51 @@ static const char *const kind_names[] = {[FINDING_MISSING] = "missing",
                                          [FINDING_UNREACHABLE] = "unreachable"};
 
 static json_t *
-finding_json(const VerifyFinding *finding)
+time_or_null(int64_t time_us)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:s}", "problem", kind_names[finding->kind], "object",
-                     finding->object, "text", finding->text, "backups", finding->backups, "files",
-                     finding->files);
+    return time_us != 0 ? json_time(time_us) : json_null();
 }
 
 static json_t *
-report_json(const VerifyReport *report, const Arguments *arguments)
+moments_json(const VerifyMoments *moments)
+{
+    if (moments == NULL)
+        return json_null();
+    const bool again = moments->reachable_again;
+    return json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:s}", "timeline",
+                     (json_int_t)moments->timeline, "from_lsn", json_lsn(moments->from_lsn), "from",
+                     time_or_null(moments->from_us), "to_lsn",
+                     again ? json_lsn(moments->to_lsn) : json_null(), "to",
+                     again ? time_or_null(moments->to_us) : json_null(), "next_backup",
+                     again ? json_string(moments->next) : json_null(), "backups", moments->backups);
+}
+
+static json_t *
+finding_json(const VerifyFinding *finding)
+{
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "problem", kind_names[finding->kind],
+                     "object", finding->object, "text", finding->text, "backups", finding->backups,
+                     "files", finding->files, "moments", moments_json(finding->moments));
+}
+
+static json_t *
+report_json(const VerifyReport *report)
 {
     json_t *findings = json_array();
+    json_t *damaged = json_array();
     for (size_t i = 0; i < report->listed; i++)
         json_array_append_new(findings, finding_json(&report->findings[i]));
+    for (size_t i = 0; i < report->damaged_backup_count; i++)
+        json_array_append_new(damaged, json_string(report->damaged_backups[i]));
     return json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "scope", arguments->quick ? "quick" : "full",
+        "{s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:o}", "scope", report->scope,
         "objects", (json_int_t)report->object_count, "bytes", (json_int_t)report->byte_count,
         "wal_files", (json_int_t)report->wal_file_count, "backups",
         (json_int_t)report->backup_count, "good_backups", (json_int_t)report->good_backup_count,
-        "finding_count", (json_int_t)report->finding_count, "findings", findings);
+        "damaged_backups", damaged, "finding_count", (json_int_t)report->finding_count, "missing",
+        (json_int_t)report->counts[FINDING_MISSING], "damaged",
+        (json_int_t)report->counts[FINDING_DAMAGED], "unreachable",
+        (json_int_t)report->counts[FINDING_UNREACHABLE], "findings", findings);
 }
 
 static void append_line(ByteWriter *text, const char *format, ...) PRINTF_LIKE(2, 3);
@@ -55,8 +86,36 @@ append_line(ByteWriter *text, const char *format, ...)
         byte_writer_bytes(text, line, (size_t)size < sizeof line ? (size_t)size : sizeof line - 1);
 }
 
+/* "0/5000000 (2026-11-22 23:31:40+00)" */
 static void
-report_text(const VerifyReport *report, const Arguments *arguments, ByteWriter *text)
+append_position(ByteWriter *text, uint64_t lsn, int64_t time_us)
+{
+    char lsn_text[LSN_TEXT_SIZE], time_text[TIMESTAMP_TEXT_SIZE];
+    lsn_format(lsn_text, lsn);
+    timestamp_format(time_text, time_us);
+    if (time_us != 0)
+        append_line(text, "%s (%s)", lsn_text, time_text);
+    else
+        append_line(text, "%s", lsn_text);
+}
+
+static void
+append_moments(ByteWriter *text, const VerifyMoments *moments)
+{
+    append_line(text, "  recovery from %s on timeline %" PRIu32 " ends at ", moments->backups,
+                moments->timeline);
+    append_position(text, moments->from_lsn, moments->from_us);
+    if (moments->reachable_again) {
+        append_line(text, "; moments are reachable again from ");
+        append_position(text, moments->to_lsn, moments->to_us);
+        append_line(text, ", the end of backup %s\n", moments->next);
+    } else {
+        append_line(text, "; no moment after it can be reached until there is a new backup\n");
+    }
+}
+
+static void
+report_text(const VerifyReport *report, ByteWriter *text)
 {
     for (size_t i = 0; i < report->listed; i++) {
         const VerifyFinding *finding = &report->findings[i];
@@ -66,35 +125,55 @@ report_text(const VerifyReport *report, const Arguments *arguments, ByteWriter *
             append_line(text, "  touches backup %s\n", finding->backups);
         if (finding->files[0] != '\0')
             append_line(text, "  touches %s\n", finding->files);
+        if (finding->moments != NULL)
+            append_moments(text, finding->moments);
     }
     char bytes[32];
     format_bytes(bytes, report->byte_count);
     append_line(text,
                 "verified (%s) %" PRIu64
                 " objects, %s: %zu of %zu backups good, %zu WAL files, %" PRIu64 " findings\n",
-                arguments->quick ? "quick" : "full", report->object_count, bytes,
-                report->good_backup_count, report->backup_count, report->wal_file_count,
-                report->finding_count);
+                report->scope, report->object_count, bytes, report->good_backup_count,
+                report->backup_count, report->wal_file_count, report->finding_count);
 }
 
 /* Damage outweighs what could not be reached. */
 static int
 exit_code(const VerifyReport *report)
 {
-    bool unreachable = false;
-    for (size_t i = 0; i < report->listed; i++) {
-        if (report->findings[i].kind != FINDING_UNREACHABLE)
-            return cairn_error_exit_code(CAIRN_CORRUPT);
-        unreachable = true;
+    if (report->counts[FINDING_MISSING] + report->counts[FINDING_DAMAGED] > 0)
+        return cairn_error_exit_code(CAIRN_CORRUPT);
+    return report->counts[FINDING_UNREACHABLE] > 0 ? cairn_error_exit_code(CAIRN_UNAVAILABLE) : 0;
+}
+
+/* "1/7": one slice of seven. */
+static bool
+choose_scope(const Arguments *arguments, VerifyOptions *options, CairnError *err)
+{
+    options->scope = arguments->quick ? VERIFY_QUICK : VERIFY_FULL;
+    if (arguments->sample == NULL)
+        return true;
+    char canonical[32];
+    if (arguments->quick)
+        return cairn_error(err, CAIRN_USAGE, "--quick and --sample exclude each other");
+    if (sscanf(arguments->sample, "1/%" SCNu32, &options->slices) == 1) {
+        snprintf(canonical, sizeof canonical, "1/%" PRIu32, options->slices);
+        options->scope = VERIFY_SAMPLE;
     }
-    return unreachable ? cairn_error_exit_code(CAIRN_UNAVAILABLE) : 0;
+    if (options->scope != VERIFY_SAMPLE || strcmp(canonical, arguments->sample) != 0) {
+        cairn_error(err, CAIRN_USAGE, "'%s' is no sample", arguments->sample);
+        return cairn_error_hint(err, "write --sample=1/7 to read everything within seven runs");
+    }
+    return true;
 }
 
 static bool
 run(const World *world, const Arguments *arguments, int *exit_code_out, CairnError *err)
 {
     bool as_json;
-    if (!cli_output_json(&arguments->common, &as_json, err))
+    VerifyOptions options = {.selector = arguments->set};
+    if (!cli_output_json(&arguments->common, &as_json, err) ||
+        !choose_scope(arguments, &options, err))
         return false;
     SCOPED_SESSION session = {0};
     if (!cli_session_open(world, &arguments->common, true, &session, err))
@@ -104,20 +183,16 @@ run(const World *world, const Arguments *arguments, int *exit_code_out, CairnErr
         return false;
     bool show = !arguments->no_progress && isatty(STDERR_FILENO);
     SCOPED(Progress) progress = show ? progress_new(world, "verify", 0) : NULL;
-    SCOPED(VerifyReport)
-    report = verify_run(repository,
-                        &(VerifyOptions){.cluster = session.cluster->name,
-                                         .selector = arguments->set,
-                                         .scope = arguments->quick ? VERIFY_QUICK : VERIFY_FULL,
-                                         .progress = progress},
-                        err);
+    options.cluster = session.cluster->name;
+    options.progress = progress;
+    SCOPED(VerifyReport) report = verify_run(repository, &options, err);
     if (report == NULL)
         return false;
     *exit_code_out = exit_code(report);
     if (as_json)
-        return cli_print_json(report_json(report, arguments), err);
+        return cli_print_json(report_json(report), err);
     SCOPED_BYTES ByteWriter text = {0};
-    report_text(report, arguments, &text);
+    report_text(report, &text);
     return cli_print_text(&text, err);
 }
 
@@ -130,6 +205,8 @@ command_verify(const World *world, int argc, char **argv)
          "only this backup and the WAL that it needs"},
         {"quick", 0, OPTION_FLAG, &arguments.quick, NULL,
          "presence, headers, trailers; no content is read"},
+        {"sample", 0, OPTION_TEXT, &arguments.sample, "1/N",
+         "read one slice of N, the one whose turn it is: N runs read everything"},
         {"no-progress", 0, OPTION_FLAG, &arguments.no_progress, NULL, "show no progress"},
         {0},
     };
@@ -139,6 +216,7 @@ command_verify(const World *world, int argc, char **argv)
         .summary = "Prove by reading that everything stored is there and undamaged.",
         .examples = "  pgcairn verify\n"
                     "  pgcairn verify --quick\n"
+                    "  pgcairn verify --sample=1/7\n"
                     "  pgcairn verify --set latest --output=json\n",
         .options = options,
     };

@@ -6,7 +6,7 @@ struct BackupBase {
     CreatorTable *creators; /* 0: the backup in the making; the parent's; salvaged attempts */
     uint32_t first_salvage;
     Refs *refs;
-    Damage *damage;
+    DamagedPacks damage;
     ParentTable *parent;
     SalvageTable *salvage;
     Fingerprints *prints;
@@ -24,10 +24,39 @@ backup_base_free(BackupBase *base)
     parent_table_free(base->parent);
     salvage_table_free(base->salvage);
     refs_builder_free(base->refs_builder);
-    damage_free(base->damage);
+    damaged_packs_free(&base->damage);
     refs_free(base->refs);
     creator_table_free(base->creators);
     free(base);
+}
+
+static bool
+add_damage(BackupBase *base, const BackupBaseOptions *options, const BackupId *bid, CairnError *err)
+{
+    SCOPED_DAMAGED_PACKS DamagedPacks found = {0};
+    if (!damage_read(options->repository, options->cluster, bid, &found, err))
+        return false;
+    base->damage.all |= found.all;
+    for (size_t i = 0; i < found.count && !base->damage.all; i++) {
+        if (!damaged_packs_add(&base->damage, &found.packs[i].creator, found.packs[i].pack, err))
+            return false;
+    }
+    return true;
+}
+
+/* Verify leaves evidence with every backup that needs a pack: the parent's is what counts. That of
+ * the backups it draws on may be from before the parent was there. */
+static bool
+read_damage(BackupBase *base, const BackupBaseOptions *options, CairnError *err)
+{
+    if (!add_damage(base, options, &options->parent->bid, err))
+        return false;
+    for (size_t i = 0; i < base->refs->creator_count; i++) {
+        if (!add_damage(base, options, &base->refs->creators[i].creator, err))
+            return false;
+    }
+    damaged_packs_settle(&base->damage);
+    return true;
 }
 
 /* Summary, evidence, map: what must be readable for a parent to be one. */
@@ -37,8 +66,7 @@ open_parent(BackupBase *base, const BackupBaseOptions *options, CairnError *err)
     base->refs = refs_read(options->repository, options->parent, err);
     if (base->refs == NULL)
         return false;
-    base->damage = damage_read(options->repository, options->cluster, err);
-    if (base->damage == NULL)
+    if (!read_damage(base, options, err))
         return false;
     for (size_t i = 0; i < base->refs->creator_count; i++) {
         uint32_t number;
@@ -62,10 +90,9 @@ static void
 close_parent(BackupBase *base)
 {
     parent_table_free(base->parent);
-    damage_free(base->damage);
+    damaged_packs_free(&base->damage);
     refs_free(base->refs);
     base->parent = NULL;
-    base->damage = NULL;
     base->refs = NULL;
 }
 
@@ -99,7 +126,7 @@ open_units(BackupBase *base, const BackupBaseOptions *options, CairnError *err)
                                                            .cluster = options->cluster,
                                                            .creators = base->creators,
                                                            .refs = base->refs,
-                                                           .damage = base->damage,
+                                                           .damage = &base->damage,
                                                            .first_salvage = base->first_salvage,
                                                            .memory_bytes = FINGERPRINTS_MEMORY},
                                     err);

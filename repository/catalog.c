@@ -1,6 +1,7 @@
 #include "repository/catalog.h"
 
 #include "repository/attempts.h"
+#include "repository/evidence.h"
 #include "repository/host.h"
 #include "repository/json.h"
 #include "repository/mark.h"
@@ -9,65 +10,13 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { EVIDENCE_READ = 16 };
-
-typedef struct {
-    char name[128];
-    int64_t modified_us;
-} DatedEvidence;
-
 /* What the listing below one backup said. */
 typedef struct {
     CatalogBackup *backup;
     bool has_fate;
-    DatedEvidence
-        evidence[EVIDENCE_READ]; /* the newest names of kinds that carry a date worth reading */
-    size_t evidence_count;
+    EvidenceList evidence;
     MarkNames marks;
 } BackupListing;
-
-static bool
-ends_kind(const char *name, const char *kind)
-{
-    size_t size = strlen(kind);
-    return strncmp(name, kind, size) == 0 && name[size] == '.';
-}
-
-/* Daily drills make hundreds of names; the storage's own times say well enough which are worth
- * opening. */
-static void
-note_dated(BackupListing *listing, const StorageEntry *entry)
-{
-    DatedEvidence *place = &listing->evidence[0];
-    if (strlen(entry->name) >= sizeof place->name)
-        return;
-    if (listing->evidence_count < EVIDENCE_READ) {
-        place = &listing->evidence[listing->evidence_count++];
-    } else {
-        for (size_t i = 1; i < EVIDENCE_READ; i++) {
-            if (listing->evidence[i].modified_us < place->modified_us)
-                place = &listing->evidence[i];
-        }
-        if (entry->modified_us <= place->modified_us)
-            return;
-    }
-    snprintf(place->name, sizeof place->name, "%s", entry->name);
-    place->modified_us = entry->modified_us;
-}
-
-static void
-note_evidence(BackupListing *listing, const StorageEntry *entry)
-{
-    CatalogBackup *backup = listing->backup;
-    const char *kind = entry->name + 3;
-    backup->scrubbed |= ends_kind(kind, "scrubbed");
-    backup->damaged |= ends_kind(kind, "damaged");
-    backup->failed |= ends_kind(kind, "failed");
-    backup->verified |= ends_kind(kind, "verified");
-    backup->drilled |= ends_kind(kind, "drilled");
-    if (ends_kind(kind, "verified") || ends_kind(kind, "drilled"))
-        note_dated(listing, entry);
-}
 
 static StorageListNext
 list_backup(void *context, const StorageEntry *entry, CairnError *err)
@@ -77,7 +26,7 @@ list_backup(void *context, const StorageEntry *entry, CairnError *err)
         listing->has_fate = true;
         listing->backup->stored_us = entry->modified_us;
     } else if (strncmp(entry->name, "ev.", 3) == 0) {
-        note_evidence(listing, entry);
+        evidence_list_add(&listing->evidence, entry->name, entry->modified_us);
     } else if (!mark_names_add(&listing->marks, entry->name, err)) {
         cairn_error_wrap(err, "backup %s", listing->backup->bid.text);
         return STORAGE_LIST_FAILED;
@@ -85,27 +34,28 @@ list_backup(void *context, const StorageEntry *entry, CairnError *err)
     return STORAGE_LIST_GO_ON;
 }
 
-/* Dates of the newest verified and drilled evidence. Unreadable evidence counts for nothing. */
+/* What stands, and the tokens of all damage: a reading that begins now can end those, no others. */
 static void
-read_evidence_dates(Repository *repository, const char *cluster, const BackupListing *listing)
+apply_evidence(Repository *repository, const char *cluster, Arena *arena,
+               const BackupListing *listing)
 {
     CatalogBackup *backup = listing->backup;
-    for (size_t i = 0; i < listing->evidence_count; i++) {
-        char name[STORAGE_NAME_LIMIT];
-        CairnError ignored = {0};
-        snprintf(name, sizeof name, "c/%s/b/%s/%s", cluster, backup->bid.text,
-                 listing->evidence[i].name);
-        SCOPED_JSON json_t *json = json_get(repository, name, OBJECT_EVIDENCE, NULL, &ignored);
-        if (json == NULL)
-            continue;
-        JsonReader fields = json_reader(json, name, &ignored);
-        int64_t at = json_read_time(&fields, "at");
-        int64_t *newest = ends_kind(listing->evidence[i].name + 3, "drilled")
-                              ? &backup->drilled_us
-                              : &backup->verified_us;
-        if (!fields.failed && at > *newest)
-            *newest = at;
-    }
+    const EvidenceList *list = &listing->evidence;
+    EvidenceState state;
+    evidence_state(repository, cluster, &backup->bid, list, &state);
+    backup->scrubbed = list->scrubbed;
+    backup->failed = list->failed;
+    backup->drilled = list->drilled;
+    backup->drilled_us = state.drilled_us;
+    backup->verified = state.verified;
+    backup->verified_us = state.verified ? state.verified_us : 0;
+    backup->damaged = state.damaged;
+    if (list->damage_count == 0)
+        return;
+    backup->damages = arena_alloc(arena, list->damage_count * sizeof *backup->damages);
+    backup->damage_count = list->damage_count;
+    for (size_t i = 0; i < list->damage_count; i++)
+        backup->damages[i] = arena_strdup(arena, list->damages[i].token);
 }
 
 /* Storage that cannot be reached is an error; an object that cannot be read makes this one backup
@@ -122,17 +72,20 @@ read_backup(Repository *repository, const char *cluster, Catalog *catalog, Catal
 {
     char prefix[STORAGE_NAME_LIMIT];
     snprintf(prefix, sizeof prefix, "c/%s/b/%s", cluster, backup->bid.text);
-    BackupListing listing = {.backup = backup};
-    if (!storage_list(repository_storage(repository), prefix, list_backup, &listing, err))
+    SCOPED_MEMORY BackupListing *listing = calloc(1, sizeof *listing);
+    if (listing == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    listing->backup = backup;
+    if (!storage_list(repository_storage(repository), prefix, list_backup, listing, err))
         return false;
     backup->presence = BACKUP_UNFINISHED;
-    if (!listing.has_fate)
+    if (!listing->has_fate)
         return true;
 
     MarkState marks = {0};
     backup->fate = fate_read(repository, cluster, &backup->bid, NULL, err);
     if (backup->fate == NULL ||
-        !mark_state(repository, cluster, &backup->bid, &listing.marks, &marks, err)) {
+        !mark_state(repository, cluster, &backup->bid, &listing->marks, &marks, err)) {
         if (!is_about_the_object(err->kind))
             return false;
         backup->presence = BACKUP_UNREADABLE;
@@ -148,9 +101,19 @@ read_backup(Repository *repository, const char *cluster, Catalog *catalog, Catal
         backup->presence = BACKUP_REVOKED;
     else
         backup->presence = marks.expired || marks.pending ? BACKUP_EXPIRED : BACKUP_COMMITTED;
+    apply_evidence(repository, cluster, catalog->arena, listing);
     backup->damaged |= backup->fate->committed && backup->fate->damaged;
-    read_evidence_dates(repository, cluster, &listing);
     return true;
+}
+
+static Catalog *
+catalog_new(size_t capacity)
+{
+    Catalog *catalog = calloc(1, sizeof *catalog);
+    CAIRN_ASSERT(catalog != NULL);
+    catalog->arena = arena_new();
+    catalog->backups = arena_alloc(catalog->arena, (capacity + 1) * sizeof *catalog->backups);
+    return catalog;
 }
 
 Catalog *
@@ -161,10 +124,7 @@ catalog_read(Repository *repository, const char *cluster, CairnError *err)
     if (!attempts_list(repository, cluster, &ids, &count, err))
         return NULL;
 
-    SCOPED(Catalog) catalog = calloc(1, sizeof *catalog);
-    CAIRN_ASSERT(catalog != NULL);
-    catalog->arena = arena_new();
-    catalog->backups = arena_alloc(catalog->arena, (count + 1) * sizeof *catalog->backups);
+    SCOPED(Catalog) catalog = catalog_new(count);
     for (size_t i = 0; i < count; i++) {
         CatalogBackup *backup = &catalog->backups[catalog->count++];
         backup->bid = ids[i];
@@ -172,6 +132,19 @@ catalog_read(Repository *repository, const char *cluster, CairnError *err)
             return NULL;
     }
     return take(&catalog);
+}
+
+bool
+catalog_has_expired(Repository *repository, const char *cluster, const BackupId *bid,
+                    bool *expired_out, CairnError *err)
+{
+    SCOPED(Catalog) one = catalog_new(1);
+    CatalogBackup *backup = &one->backups[one->count++];
+    backup->bid = *bid;
+    if (!read_backup(repository, cluster, one, backup, err))
+        return false;
+    *expired_out = backup->presence == BACKUP_EXPIRED;
+    return true;
 }
 
 void

@@ -29,8 +29,12 @@ typedef struct {
     bool released;       /* it is release */
     bool pending;        /* EXPIRED, but on its way back: unexpire-pending */
     int64_t stored_us;   /* when the fate was stored, as the storage says; 0: it does not */
-    bool scrubbed, verified, drilled, damaged, failed; /* evidence, newest kinds present */
+    /* Of evidence (evidence.h): verified is proven whole with no damage standing. */
+    bool scrubbed, verified, drilled, failed;
+    bool damaged; /* damage stands, or the server itself sent broken pages */
     int64_t verified_us, drilled_us;
+    const char **damages; /* tokens of all damage ever found, standing or not */
+    size_t damage_count;
 } CatalogBackup;
 
 typedef struct {
@@ -54,6 +58,10 @@ uint64_t catalog_highest_sequence(const Catalog *catalog);
  */
 const CatalogBackup *catalog_find(const Catalog *catalog, const char *selector,
                                   CairnError *err) MUST_CHECK;
+
+/* Has it been expired by now, whatever a catalog read earlier says? What cannot be read has not. */
+bool catalog_has_expired(Repository *repository, const char *cluster, const BackupId *bid,
+                         bool *expired_out, CairnError *err) MUST_CHECK;
 
 /* Evidence and marks are added, never changed. token is drawn here. result_json may be NULL. */
 bool catalog_add_evidence(Repository *repository, const char *cluster, const BackupId *bid,

@@ -3,6 +3,7 @@
  *
  * collect.c        the run, the protocol and its proof
  * collect_roots.c  looking: pins, intents, fates, marks; what is alive
+ * collect_lists.c  what is condemned, and since when
  * collect_packs.c  what is there and not alive; deleting it
  * collect_wal.c    which WAL is needed
  */
@@ -30,6 +31,7 @@ typedef struct {
     bool protects;  /* its packs and what its summary names are out of `sweep` */
     bool ripe;      /* dead, and condemned long enough ago */
     bool doomed;    /* by this run */
+    bool chosen;    /* it was known when `sweep` was chosen */
     bool has_floor; /* OPEN: floor_lsn is known. COMMITTED: floor_lsn is where it starts */
     uint64_t floor_lsn, stop_lsn;
     uint64_t system_id; /* of COMMITTED, and of OPEN with an intent */
@@ -84,6 +86,26 @@ bool collect_add_refs(const Collect *collect, const CollectBackup *backup, PackS
 bool collect_protect(Collect *collect, CollectBackup *backup, CairnError *err) MUST_CHECK;
 /* Out of `sweep` and `garbage`, for every root that was none before. */
 bool collect_protect_roots(Collect *collect, CairnError *err) MUST_CHECK;
+
+/* Dead, and something of it is left that only a sweep may take: it is condemned first. */
+bool collect_is_condemnable(const CollectBackup *backup);
+/* `sweep` becomes what is unneeded, condemned long enough ago, and not named by the dead that are
+ * not; the latter alone are not ripe. */
+bool collect_choose_sweep(Collect *collect, CairnError *err) MUST_CHECK;
+/* Out of `sweep`: a dead backup that does not go in this round may still come back, whole. One
+   whose summary is damaged never comes back (collect_unexpire.c): it spares its own packs only. */
+bool collect_spare(Collect *collect, CollectBackup *backup, CairnError *err) MUST_CHECK;
+/* The same for backups that were made and expired since `sweep` was chosen: this run does not doom
+   them, so they may be un-expired, with packs of a dead attempt that they salvaged. */
+bool collect_spare_new(Collect *collect, CairnError *err) MUST_CHECK;
+/* What no list names yet gets one, and its grace begins. */
+bool collect_condemn_new(Collect *collect, CairnError *err) MUST_CHECK;
+/* This run's own list of what it is to sweep. */
+bool collect_condemn_ripe(Collect *collect, CairnError *err) MUST_CHECK;
+/* Those that say nothing any more, and what dead runs left beside them. */
+bool collect_remove_lists(Collect *collect, CairnError *err) MUST_CHECK;
+/* What is condemned and not deleted, and when that will be. */
+bool collect_report_waiting(Collect *collect, CairnError *err) MUST_CHECK;
 
 typedef struct {
     uint64_t packs, map_packs, bytes;

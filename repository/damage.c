@@ -1,166 +1,154 @@
 #include "repository/damage.h"
 
-#include "repository/attempts.h"
+#include "repository/evidence.h"
 #include "repository/json.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { DAMAGE_LIMIT = 1 << 20, EVENT_NAME_LIMIT = 64 };
-
-#define DAMAGE_PREFIX "ev.damaged."
-
-typedef struct {
-    BackupId creator;
-    bool all; /* every pack of the creator */
-    uint32_t pack;
-} DamagedPack;
-
-struct Damage {
-    DamagedPack *packs; /* sorted */
-    size_t count, capacity;
-};
-
-typedef struct {
-    char (*names)[EVENT_NAME_LIMIT];
-    size_t count;
-} EvidenceNames;
-
-void
-damage_free(Damage *damage)
-{
-    if (damage == NULL)
-        return;
-    free(damage->packs);
-    free(damage);
-}
-
-static bool
-add(Damage *damage, const DamagedPack *pack, CairnError *err)
-{
-    if (damage->count == DAMAGE_LIMIT)
-        return cairn_error(err, CAIRN_UNSUPPORTED, "more than %d packs are damaged", DAMAGE_LIMIT);
-    if (damage->count == damage->capacity) {
-        size_t capacity = damage->capacity == 0 ? 16 : 2 * damage->capacity;
-        DamagedPack *packs = realloc(damage->packs, capacity * sizeof *packs);
-        if (packs == NULL)
-            return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-        damage->packs = packs;
-        damage->capacity = capacity;
-    }
-    damage->packs[damage->count++] = *pack;
-    return true;
-}
-
-static StorageListNext
-list_evidence(void *context, const StorageEntry *entry, CairnError *err)
-{
-    EvidenceNames *list = context;
-    if (strncmp(entry->name, DAMAGE_PREFIX, strlen(DAMAGE_PREFIX)) != 0 ||
-        strlen(entry->name) >= EVENT_NAME_LIMIT)
-        return STORAGE_LIST_GO_ON;
-    void *names = realloc(list->names, (list->count + 1) * sizeof *list->names);
-    if (names == NULL) {
-        cairn_error(err, CAIRN_INTERNAL, "out of memory");
-        return STORAGE_LIST_FAILED;
-    }
-    list->names = names;
-    snprintf(list->names[list->count++], EVENT_NAME_LIMIT, "%s", entry->name);
-    return STORAGE_LIST_GO_ON;
-}
-
-/* "<BID>/<pack number>". */
+/* Where nothing says which: an old program's evidence, or one that is damaged itself. */
 static bool
 parse_pack(const char *text, DamagedPack *pack_out)
 {
-    char bid[BACKUP_ID_LENGTH + 1], end;
-    unsigned pack;
-    if (text == NULL || strlen(text) <= BACKUP_ID_LENGTH || text[BACKUP_ID_LENGTH] != '/')
+    char id[BACKUP_ID_LENGTH + 1], canonical[64];
+    uint32_t pack;
+    BackupId creator;
+    if (strlen(text) < BACKUP_ID_LENGTH + 2 || text[BACKUP_ID_LENGTH] != '/')
         return false;
-    memcpy(bid, text, BACKUP_ID_LENGTH);
-    bid[BACKUP_ID_LENGTH] = '\0';
-    if (sscanf(text + BACKUP_ID_LENGTH + 1, "%9u%c", &pack, &end) != 1)
+    memcpy(id, text, BACKUP_ID_LENGTH);
+    id[BACKUP_ID_LENGTH] = '\0';
+    if (!backup_id_parse(id, &creator) ||
+        sscanf(text + BACKUP_ID_LENGTH + 1, "%" SCNu32, &pack) != 1 || pack > INT32_MAX)
         return false;
-    *pack_out = (DamagedPack){.pack = pack};
-    return backup_id_parse(bid, &pack_out->creator);
+    snprintf(canonical, sizeof canonical, "%s/%" PRIu32, id, pack);
+    *pack_out = (DamagedPack){creator, pack};
+    return strcmp(canonical, text) == 0;
 }
 
-static bool
-read_evidence(Repository *repository, const char *name, const BackupId *bid, Damage *damage,
-              CairnError *err)
+static int
+by_position(const void *a, const void *b)
 {
-    SCOPED_JSON json_t *json = json_get(repository, name, OBJECT_EVIDENCE, NULL, err);
-    if (json == NULL)
-        return false;
-    const json_t *packs = json_object_get(json_object_get(json, "result"), "packs");
-    if (!json_is_array(packs))
-        return add(damage, &(DamagedPack){.creator = *bid, .all = true}, err);
-    for (size_t i = 0; i < json_array_size(packs); i++) {
+    const DamagedPack *left = a, *right = b;
+    const int order = strcmp(left->creator.text, right->creator.text);
+    return order != 0 ? order : (left->pack > right->pack) - (left->pack < right->pack);
+}
+
+bool
+damaged_packs_add(DamagedPacks *packs, const BackupId *creator, uint32_t pack, CairnError *err)
+{
+    packs->standing = true;
+    const DamagedPack added = {*creator, pack};
+    if (packs->count > 0 && by_position(&packs->packs[packs->count - 1], &added) == 0)
+        return true; /* frame after frame of one pack */
+    if (packs->count == DAMAGE_PACKS_LIMIT)
+        damaged_packs_settle(packs);
+    if (packs->count == DAMAGE_PACKS_LIMIT) {
+        packs->all = true;
+        return true;
+    }
+    /* Doubles: its capacity is the power of two at or above the count. */
+    if ((packs->count & (packs->count - 1)) == 0) {
+        const size_t capacity = packs->count == 0 ? 1 : 2 * packs->count;
+        DamagedPack *grown = reallocarray(packs->packs, capacity, sizeof *grown);
+        if (grown == NULL)
+            return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        packs->packs = grown;
+    }
+    packs->packs[packs->count++] = added;
+    return true;
+}
+
+void
+damaged_packs_settle(DamagedPacks *packs)
+{
+    size_t kept = 0;
+    if (packs->count < 2)
+        return;
+    qsort(packs->packs, packs->count, sizeof *packs->packs, by_position);
+    for (size_t i = 0; i < packs->count; i++) {
+        if (kept == 0 || by_position(&packs->packs[kept - 1], &packs->packs[i]) != 0)
+            packs->packs[kept++] = packs->packs[i];
+    }
+    packs->count = kept;
+}
+
+bool
+damaged_packs_contain(const DamagedPacks *packs, const BackupId *creator, uint32_t pack)
+{
+    const DamagedPack wanted = {*creator, pack};
+    return packs->all || (packs->count > 0 && bsearch(&wanted, packs->packs, packs->count,
+                                                      sizeof wanted, by_position) != NULL);
+}
+
+void
+damaged_packs_free(DamagedPacks *packs)
+{
+    free(packs->packs);
+    *packs = (DamagedPacks){0};
+}
+
+/* True when everything that it says was understood and taken over. */
+static bool
+add_packs(DamagedPacks *out, const json_t *result, bool *whole_out, CairnError *err)
+{
+    const json_t *packs = json_object_get(result, "packs");
+    *whole_out = json_is_array(packs) && json_is_true(json_object_get(result, "packs_complete")) &&
+                 json_array_size(packs) <= DAMAGE_PACKS_LIMIT;
+    for (size_t i = 0; *whole_out && i < json_array_size(packs); i++) {
+        const char *text = json_string_value(json_array_get(packs, i));
         DamagedPack pack;
-        if (!parse_pack(json_string_value(json_array_get(packs, i)), &pack))
-            return cairn_error(err, CAIRN_CORRUPT, "object '%s' names an impossible pack", name);
-        if (!add(damage, &pack, err))
+        if (text == NULL || !parse_pack(text, &pack))
+            *whole_out = false;
+        else if (!damaged_packs_add(out, &pack.creator, pack.pack, err))
             return false;
     }
     return true;
 }
 
 static bool
-read_backup(Repository *repository, const char *cluster, const BackupId *bid, Damage *damage,
-            CairnError *err)
+add_damage(Repository *repository, const char *cluster, const BackupId *bid,
+           const EvidenceName *evidence, DamagedPacks *out, CairnError *err)
 {
     char name[STORAGE_NAME_LIMIT];
-    EvidenceNames list = {0};
-    snprintf(name, sizeof name, "c/%s/b/%s", cluster, bid->text);
-    bool good = storage_list(repository_storage(repository), name, list_evidence, &list, err);
-    for (size_t i = 0; good && i < list.count; i++) {
-        snprintf(name, sizeof name, "c/%s/b/%s/%s", cluster, bid->text, list.names[i]);
-        good = read_evidence(repository, name, bid, damage, err);
+    bool whole;
+    snprintf(name, sizeof name, "c/%s/b/%s/ev.damaged.%s", cluster, bid->text, evidence->token);
+    SCOPED_JSON json_t *json = json_get(repository, name, OBJECT_EVIDENCE, NULL, err);
+    out->standing = true;
+    if (json == NULL) {
+        if (err->kind != CAIRN_CORRUPT && err->kind != CAIRN_UNSUPPORTED &&
+            err->kind != CAIRN_MISMATCH && err->kind != CAIRN_NOT_FOUND)
+            return false;
+        cairn_error_clear(err);
+        out->all = true;
+        return true;
     }
-    free(list.names);
-    return good;
-}
-
-static int
-by_pack(const void *a, const void *b)
-{
-    const DamagedPack *left = a, *right = b;
-    int order = memcmp(left->creator.text, right->creator.text, BACKUP_ID_LENGTH);
-    if (order != 0)
-        return order;
-    if (left->all != right->all)
-        return left->all ? -1 : 1;
-    return (left->pack > right->pack) - (left->pack < right->pack);
-}
-
-Damage *
-damage_read(Repository *repository, const char *cluster, CairnError *err)
-{
-    SCOPED_MEMORY BackupId *ids = NULL;
-    size_t count;
-    if (!attempts_list(repository, cluster, &ids, &count, err))
-        return NULL;
-    SCOPED(Damage) damage = calloc(1, sizeof *damage);
-    if (damage == NULL) {
-        cairn_error(err, CAIRN_INTERNAL, "out of memory");
-        return NULL;
-    }
-    for (size_t i = 0; i < count; i++) {
-        if (!read_backup(repository, cluster, &ids[i], damage, err))
-            return NULL;
-    }
-    if (damage->count > 1)
-        qsort(damage->packs, damage->count, sizeof *damage->packs, by_pack);
-    return take(&damage);
+    if (!add_packs(out, json_object_get(json, "result"), &whole, err))
+        return false;
+    out->all |= !whole;
+    return true;
 }
 
 bool
-damage_names(const Damage *damage, const BackupId *creator, uint32_t pack)
+damage_read(Repository *repository, const char *cluster, const BackupId *bid, DamagedPacks *out,
+            CairnError *err)
 {
-    if (damage->count == 0)
+    SCOPED_MEMORY EvidenceList *list = malloc(sizeof *list);
+    EvidenceState state;
+    SCOPED_DAMAGED_PACKS DamagedPacks packs = {0};
+    if (list == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    if (!evidence_list_read(repository, cluster, bid, list, err))
         return false;
-    const DamagedPack all = {.creator = *creator, .all = true};
-    const DamagedPack one = {.creator = *creator, .pack = pack};
-    return bsearch(&all, damage->packs, damage->count, sizeof all, by_pack) != NULL ||
-           bsearch(&one, damage->packs, damage->count, sizeof one, by_pack) != NULL;
+    evidence_state(repository, cluster, bid, list, &state);
+    packs.all = packs.standing = list->damage_overflow;
+    for (size_t i = 0; i < list->damage_count; i++) {
+        if (state.stands[i] &&
+            !add_damage(repository, cluster, bid, &list->damages[i], &packs, err))
+            return false;
+    }
+    damaged_packs_settle(&packs);
+    *out = packs;
+    packs = (DamagedPacks){0};
+    return true;
 }

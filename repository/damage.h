@@ -1,8 +1,10 @@
 /*
- * Data packs that somebody found missing or damaged (evidence of kind "damaged", docs/format.md):
- * what they held is stored anew, whatever their fingerprints say.
+ * Which packs must not be relied on although a backup names them: what `ev.damaged` evidence that
+ * still stands says of them.
  *
- * Ownership: damage_free. Threads: read-only once it is read.
+ * Memory: DAMAGE_PACKS_LIMIT packs at most; where more are damaged, or where it is not known which,
+ * `all` is set. Errors: storage that cannot be reached; damage that cannot be read is no error, it
+ * sets `all`. Threads: one thread.
  */
 #ifndef PGCAIRN_REPOSITORY_DAMAGE_H
 #define PGCAIRN_REPOSITORY_DAMAGE_H
@@ -11,16 +13,43 @@
 #include "repository/backup_id.h"
 #include "repository/repository.h"
 
-typedef struct Damage Damage;
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
-/*
- * All evidence of damage in a cluster, whichever backup it lies with: packs are shared. Where
- * evidence names no packs (older versions), every pack that the backup made is suspect. CORRUPT
- * when evidence cannot be read: then nobody knows what is damaged.
- */
-Damage *damage_read(Repository *repository, const char *cluster, CairnError *err) MUST_CHECK;
-void damage_free(Damage *damage);
-bool damage_names(const Damage *damage, const BackupId *creator, uint32_t pack);
-SCOPED_TYPE(Damage, damage_free);
+enum { DAMAGE_PACKS_LIMIT = 65536, DAMAGE_OBJECTS_LISTED = 16 };
+
+typedef struct {
+    BackupId creator;
+    uint32_t pack;
+} DamagedPack;
+
+typedef struct {
+    DamagedPack *packs; /* owned; ascending, each once */
+    size_t count;
+    bool all;      /* no pack that the backup names is above suspicion */
+    bool standing; /* there is damage at all, of packs or of anything else */
+} DamagedPacks;
+
+/* out is empty (zeroed) on entry and freed with damaged_packs_free. */
+bool damage_read(Repository *repository, const char *cluster, const BackupId *bid,
+                 DamagedPacks *out, CairnError *err) MUST_CHECK;
+void damaged_packs_free(DamagedPacks *packs);
+
+/* Is this data pack under suspicion? */
+bool damaged_packs_contain(const DamagedPacks *packs, const BackupId *creator, uint32_t pack);
+
+static inline void
+scoped_damaged_packs_free(DamagedPacks *packs)
+{
+    damaged_packs_free(packs);
+}
+#define SCOPED_DAMAGED_PACKS __attribute__((cleanup(scoped_damaged_packs_free)))
+
+/* For those who find damage: adds one; false when there are too many, and then `all` is set. */
+bool damaged_packs_add(DamagedPacks *packs, const BackupId *creator, uint32_t pack,
+                       CairnError *err) MUST_CHECK;
+/* Sorts, drops what stands twice. Before damaged_packs_contain. */
+void damaged_packs_settle(DamagedPacks *packs);
 
 #endif

@@ -95,7 +95,7 @@ static bool
 is_named(const Fingerprints *prints, const BackupId *bid, uint32_t creator, uint32_t pack)
 {
     const FingerprintsOptions *options = &prints->options;
-    if (options->damage != NULL && damage_names(options->damage, bid, pack))
+    if (options->damage != NULL && damaged_packs_contain(options->damage, bid, pack))
         return false;
     return creator >= options->first_salvage ||
            (options->refs != NULL && refs_mention(options->refs, bid, false, pack));

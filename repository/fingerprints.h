@@ -24,7 +24,7 @@ typedef struct {
     const char *cluster;
     const CreatorTable *creators; /* everything borrowed */
     const Refs *refs;             /* the parent's; NULL: none */
-    const Damage *damage;         /* NULL: none is known */
+    const DamagedPacks *damage;   /* NULL: none is known */
     uint32_t first_salvage;       /* creators from this number on are salvaged attempts */
     size_t memory_bytes;
 } FingerprintsOptions;

@@ -135,6 +135,20 @@ SCOPED_TYPE(MapBuilder, map_builder_free);
 typedef struct MapReader MapReader;
 MapReader *map_reader_open(Repository *repository, const char *cluster, const MapNodeRef *root,
                            CairnError *err) MUST_CHECK;
+/*
+ * For walks over several maps. cache (borrowed, may be NULL): nodes that were proven before are not
+ * read again. watch (may be NULL) is called with each node's reference before it is read; false
+ * with err ends the walk.
+ */
+struct MapCache;
+typedef bool MapNodeWatch(void *context, const MapNodeRef *ref, CairnError *err);
+typedef struct {
+    struct MapCache *cache;
+    MapNodeWatch *watch;
+    void *context;
+} MapWalkOptions;
+MapReader *map_reader_open_walk(Repository *repository, const char *cluster, const MapNodeRef *root,
+                                const MapWalkOptions *options, CairnError *err) MUST_CHECK;
 void map_reader_free(MapReader *reader);
 void map_reader_totals(const MapReader *reader, uint64_t *files_out, uint64_t *directories_out,
                        uint64_t *size_out);

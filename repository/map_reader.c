@@ -1,6 +1,7 @@
 #include "repository/map.h"
 
 #include "postgres/tar.h"
+#include "repository/map_cache.h"
 #include "repository/map_node.h"
 #include "repository/object.h"
 #include "repository/pack.h"
@@ -45,6 +46,7 @@ struct MapReader {
     char cluster[CLUSTER_NAME_LIMIT + 1];
     CodecContext *codec;
     KeyedDigest *digest;
+    MapWalkOptions walk;
     OpenPack open[OPEN_MAP_PACKS];
     uint64_t clock;
 
@@ -102,10 +104,27 @@ open_map_pack(MapReader *reader, const MapNodeRef *ref, CairnError *err)
     return object;
 }
 
+/* What the cache has of it, as a copy of its own; NULL: nothing. */
+static uint8_t *
+cached_node(MapReader *reader, const MapNodeRef *ref)
+{
+    const uint8_t *raw =
+        reader->walk.cache != NULL ? map_cache_find(reader->walk.cache, ref) : NULL;
+    uint8_t *copy = raw != NULL ? malloc((size_t)ref->raw_size + 1) : NULL;
+    if (copy != NULL)
+        memcpy(copy, raw, ref->raw_size);
+    return copy;
+}
+
 /* Raw node behind a reference, checked against its keyed digest. Returned owned. */
 static uint8_t *
 read_node(MapReader *reader, const MapNodeRef *ref, CairnError *err)
 {
+    if (reader->walk.watch != NULL && !reader->walk.watch(reader->walk.context, ref, err))
+        return NULL;
+    uint8_t *cached = cached_node(reader, ref);
+    if (cached != NULL)
+        return cached;
     ObjectReader *object = open_map_pack(reader, ref, err);
     if (object == NULL)
         return NULL;
@@ -128,6 +147,8 @@ read_node(MapReader *reader, const MapNodeRef *ref, CairnError *err)
                     ref->pack, ref->creator.text, (unsigned long long)ref->offset);
         return NULL;
     }
+    if (reader->walk.cache != NULL)
+        map_cache_keep(reader->walk.cache, ref, raw);
     return (uint8_t *)take(&raw);
 }
 
@@ -161,12 +182,20 @@ MapReader *
 map_reader_open(Repository *repository, const char *cluster, const MapNodeRef *root,
                 CairnError *err)
 {
+    return map_reader_open_walk(repository, cluster, root, &(MapWalkOptions){0}, err);
+}
+
+MapReader *
+map_reader_open_walk(Repository *repository, const char *cluster, const MapNodeRef *root,
+                     const MapWalkOptions *options, CairnError *err)
+{
     SCOPED(MapReader) reader = calloc(1, sizeof *reader);
     if (reader == NULL) {
         cairn_error(err, CAIRN_INTERNAL, "out of memory");
         return NULL;
     }
     reader->repository = repository;
+    reader->walk = *options;
     snprintf(reader->cluster, sizeof reader->cluster, "%s", cluster);
     reader->codec = repository_codec(repository, err);
     if (reader->codec == NULL)
@@ -285,9 +314,14 @@ descend(MapReader *reader, size_t depth, CairnError *err)
 {
     for (; depth < reader->depth; depth++) {
         MapNodeRef ref;
-        if (!next_child(&reader->steps[depth], &ref, err) ||
-            !load_step(reader, depth + 1, &ref, err) ||
-            !tell_node(reader, depth + 1, &reader->steps[depth], &ref, err))
+        Step *step = &reader->steps[depth];
+        if (!next_child(step, &ref, err))
+            return false;
+        if (!load_step(reader, depth + 1, &ref, err))
+            return cairn_error_wrap(err, "files from '%.*s' on",
+                                    step->key_size > 0 ? (int)step->key_size - 1 : 0,
+                                    (const char *)step->key + 1);
+        if (!tell_node(reader, depth + 1, step, &ref, err))
             return false;
     }
     reader->at_leaf_start = true;

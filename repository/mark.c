@@ -118,15 +118,24 @@ list_mark(void *context, const StorageEntry *entry, CairnError *err)
     return mark_names_add(context, entry->name, err) ? STORAGE_LIST_GO_ON : STORAGE_LIST_FAILED;
 }
 
+static bool
+list_marks(Repository *repository, const char *cluster, const BackupId *bid, MarkNames *names_out,
+           CairnError *err)
+{
+    char prefix[STORAGE_NAME_LIMIT];
+    names_out->count = 0;
+    snprintf(prefix, sizeof prefix, "c/%s/b/%s", cluster, bid->text);
+    return storage_list(repository_storage(repository), prefix, list_mark, names_out, err) ||
+           cairn_error_wrap(err, "backup %s", bid->text);
+}
+
 bool
 mark_read(Repository *repository, const char *cluster, const BackupId *bid, MarkState *state_out,
           CairnError *err)
 {
-    char prefix[STORAGE_NAME_LIMIT];
-    MarkNames names = {0};
-    snprintf(prefix, sizeof prefix, "c/%s/b/%s", cluster, bid->text);
-    if (!storage_list(repository_storage(repository), prefix, list_mark, &names, err))
-        return cairn_error_wrap(err, "backup %s", bid->text);
+    MarkNames names;
+    if (!list_marks(repository, cluster, bid, &names, err))
+        return false;
     return mark_state(repository, cluster, bid, &names, state_out, err);
 }
 
@@ -149,10 +158,16 @@ bool
 mark_add(Repository *repository, const char *cluster, const BackupId *bid, MarkKind kind,
          const char *reason, CairnError *err)
 {
-    MarkState state;
-    if (!mark_read(repository, cluster, bid, &state, err))
+    /* The numbers alone: a new mark may be what settles a damaged one. */
+    MarkNames names;
+    uint32_t next = 0;
+    if (!list_marks(repository, cluster, bid, &names, err))
         return cairn_error_wrap(err, "unable to add mark '%s'", KIND_NAMES[kind]);
-    for (uint32_t number = state.next;; number++) {
+    for (size_t i = 0; i < names.count; i++) {
+        if (names.numbers[i] >= next)
+            next = names.numbers[i] + 1;
+    }
+    for (uint32_t number = next;; number++) {
         if (mark_add_at(repository, cluster, bid, number, kind, reason, err))
             return true;
         if (err->kind != CAIRN_CONFLICT)

@@ -1,8 +1,9 @@
 #include "repository/verify_intern.h"
 
-#include "repository/pack.h"
+#include "repository/evidence.h"
 #include "repository/pin.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,67 +16,76 @@ verify_report_free(VerifyReport *report)
     free(report);
 }
 
+/* Docs/format.md says so, and evidence of every version means the same by it. */
 bool
-verify_note(Verify *verify, const char *object, const char *backups, const char *files,
-            CairnError *err)
+verify_slice_of(const char *name, uint32_t slices, uint32_t *slice_out, CairnError *err)
 {
-    FindingKind kind;
-    switch (err->kind) {
-    case CAIRN_NOT_FOUND:
-        kind = FINDING_MISSING;
-        break;
-    case CAIRN_CORRUPT:
-    case CAIRN_MISMATCH:
-    case CAIRN_UNSUPPORTED:
-        kind = FINDING_DAMAGED;
-        break;
-    case CAIRN_IO:
-    case CAIRN_DENIED:
-    case CAIRN_UNAVAILABLE:
-        kind = FINDING_UNREACHABLE;
-        break;
-    default:
-        return false; /* a signal, no memory: not about this object */
-    }
-    VerifyReport *report = verify->report;
-    report->finding_count++;
-    if (report->listed < VERIFY_FINDINGS_LISTED) {
-        report->findings[report->listed++] = (VerifyFinding){
-            .kind = kind,
-            .object = arena_strdup(report->arena, object),
-            .text = arena_strdup(report->arena, err->message),
-            .backups = arena_strdup(report->arena, backups),
-            .files = arena_strdup(report->arena, files),
-        };
-    }
-    cairn_error_clear(err);
+    uint8_t digest[SHA256_SIZE];
+    CAIRN_ASSERT(slices > 0);
+    if (!sha256_of(name, strlen(name), digest, err))
+        return false;
+    *slice_out = 1 + (uint32_t)(get_u64(digest) % slices);
     return true;
 }
 
 bool
-verify_object(Verify *verify, const char *name, ObjectKind kind, const char *backups, bool *ok_out,
-              CairnError *err)
+verify_reads(Verify *verify, const char *name, bool *reads_out, CairnError *err)
 {
+    uint32_t slice = 0;
+    if (verify->options->scope == VERIFY_SAMPLE &&
+        !verify_slice_of(name, verify->options->slices, &slice, err))
+        return false;
+    *reads_out = verify->options->scope == VERIFY_FULL ||
+                 (verify->options->scope == VERIFY_SAMPLE && slice == verify->slice);
+    return true;
+}
+
+bool
+verify_object(Verify *verify, const char *name, ObjectKind kind, const VerifySubject *subject,
+              bool *ok_out, CairnError *err)
+{
+    bool reads;
     *ok_out = false;
     verify->report->object_count++;
     SCOPED(ObjectReader) reader = object_open(verify->repository, name, kind, err);
     if (reader == NULL)
-        return verify_note(verify, name, backups, "", err);
+        return verify_note(verify, subject, err);
     verify->report->byte_count += object_stored_size(reader);
     progress_add(verify->options->progress, object_stored_size(reader));
     progress_draw(verify->options->progress);
-    if (verify->options->scope == VERIFY_FULL && !object_scrub(reader, err))
-        return verify_note(verify, name, backups, "", err);
+    if (!verify_reads(verify, name, &reads, err))
+        return false;
+    if (reads && !object_scrub(reader, err))
+        return verify_note(verify, subject, err);
     *ok_out = true;
     return true;
+}
+
+Refs *
+verify_refs(Verify *verify, uint32_t index, CairnError *err)
+{
+    BackupCheck *check = &verify->checks[index];
+    if (!check->wanted || check->gone || check->no_refs)
+        return NULL;
+    const CatalogBackup *backup = &verify->catalog->backups[index];
+    Refs *refs = refs_read(verify->repository, backup->fate, err);
+    if (refs != NULL)
+        return refs;
+    char name[STORAGE_NAME_LIMIT];
+    snprintf(name, sizeof name, "c/%s/b/%s/refs", verify->options->cluster, backup->bid.text);
+    check->no_refs = true;
+    /* When it is not for us to note, err stays filled: the caller ends. */
+    const bool noted =
+        verify_note(verify, &(VerifySubject){.object = name, .needed_by = {&index, 1}}, err);
+    CAIRN_ASSERT(noted == (err->kind == CAIRN_OK));
+    return NULL;
 }
 
 /* Small objects beside the packs: intent, marks, evidence. What is none of ours is left alone. */
 typedef struct {
     Verify *verify;
     char prefix[STORAGE_NAME_LIMIT];
-    const char *backups;
-    bool good;
+    uint32_t index;
 } SmallWalk;
 
 static bool
@@ -84,8 +94,8 @@ small_kind(const char *name, ObjectKind *kind_out)
     static const struct {
         const char *prefix;
         ObjectKind kind;
-    } kinds[] = {{"intent", OBJECT_INTENT}, {"fate", OBJECT_FATE},    {"refs", OBJECT_REFS},
-                 {"mark.", OBJECT_MARK},    {"ev.", OBJECT_EVIDENCE}, {"doomed.", OBJECT_DOOMED}};
+    } kinds[] = {{"intent", OBJECT_INTENT}, {"fate", OBJECT_FATE},      {"mark.", OBJECT_MARK},
+                 {"ev.", OBJECT_EVIDENCE},  {"doomed.", OBJECT_DOOMED}, {"refs", OBJECT_REFS}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (strncmp(name, kinds[i].prefix, strlen(kinds[i].prefix)) == 0) {
             *kind_out = kinds[i].kind;
@@ -95,91 +105,133 @@ small_kind(const char *name, ObjectKind *kind_out)
     return false;
 }
 
+/* Evidence and intents tell of a backup, they are no part of it. */
+static bool
+rests_on(ObjectKind kind)
+{
+    return kind == OBJECT_FATE || kind == OBJECT_REFS || kind == OBJECT_MARK;
+}
+
 static StorageListNext
 verify_small(void *context, const StorageEntry *entry, CairnError *err)
 {
     SmallWalk *walk = context;
+    Verify *verify = walk->verify;
     ObjectKind kind;
+    char name[STORAGE_NAME_LIMIT + 256];
+    bool ok;
     if (entry->is_directory || !small_kind(entry->name, &kind))
         return STORAGE_LIST_GO_ON;
-    char name[STORAGE_NAME_LIMIT + 256];
     int size = snprintf(name, sizeof name, "%s/%s", walk->prefix, entry->name);
-    bool ok;
     if (size < 0 || (size_t)size >= STORAGE_NAME_LIMIT)
         return STORAGE_LIST_GO_ON;
-    if (!verify_object(walk->verify, name, kind, walk->backups, &ok, err))
-        return STORAGE_LIST_FAILED;
-    walk->good = walk->good && ok;
-    return STORAGE_LIST_GO_ON;
+    const bool needed = verify->checks[walk->index].wanted && rests_on(kind);
+    const VerifySubject subject = {
+        .object = name, .needed_by = {&walk->index, needed}, .may_vanish = true};
+    if (kind == OBJECT_REFS && needed) {
+        verify->report->object_count++; /* verify_refs reads it */
+        verify->report->byte_count += entry->size_bytes;
+        return STORAGE_LIST_GO_ON;
+    }
+    return verify_object(verify, name, kind, &subject, &ok, err) ? STORAGE_LIST_GO_ON
+                                                                 : STORAGE_LIST_FAILED;
 }
 
 static bool
-verify_small_objects(Verify *verify, const CatalogBackup *backup, bool *good_out, CairnError *err)
+verify_small_objects(Verify *verify, CairnError *err)
 {
-    SmallWalk walk = {
-        .verify = verify,
-        .good = true,
-        .backups = backup->fate != NULL && backup->fate->committed ? backup->fate->label : ""};
-    snprintf(walk.prefix, sizeof walk.prefix, "c/%s/b/%s", verify->options->cluster,
-             backup->bid.text);
-    if (!storage_list(repository_storage(verify->repository), walk.prefix, verify_small, &walk,
-                      err))
-        return false;
-    *good_out = walk.good;
+    for (uint32_t i = 0; i < verify->catalog->count; i++) {
+        if (verify->options->selector != NULL && !verify->checks[i].wanted)
+            continue;
+        SmallWalk walk = {.verify = verify, .index = i};
+        snprintf(walk.prefix, sizeof walk.prefix, "c/%s/b/%s", verify->options->cluster,
+                 verify->catalog->backups[i].bid.text);
+        if (!storage_list(repository_storage(verify->repository), walk.prefix, verify_small, &walk,
+                          err))
+            return false;
+    }
     return true;
 }
 
-/* What was found is kept with the backup, so that info, restore and retention know it. */
 static bool
-add_evidence(Verify *verify, const CatalogBackup *backup, bool good, uint64_t unreachable_before,
-             CairnError *err)
-{
-    bool unreachable = false;
-    for (size_t i = unreachable_before; i < verify->report->listed; i++)
-        unreachable |= verify->report->findings[i].kind == FINDING_UNREACHABLE;
-    if (unreachable || (good && verify->options->scope != VERIFY_FULL))
-        return true; /* nothing is proven either way */
-    if (!good && backup->damaged)
-        return true; /* known already */
-    return catalog_add_evidence(
-        verify->repository, verify->options->cluster, &backup->bid, good ? "verified" : "damaged",
-        verify->options->scope == VERIFY_FULL ? "full" : "quick", NULL, err);
-}
-
-static bool
-verify_one(Verify *verify, const CatalogBackup *backup, CairnError *err)
-{
-    size_t listed_before = verify->report->listed;
-    bool small_good, wal_good, good = false;
-    if (!verify_small_objects(verify, backup, &small_good, err))
-        return false;
-    if (backup->presence != BACKUP_COMMITTED)
-        return true; /* attempts and expired backups promise nothing */
-    verify->report->backup_count++;
-    if (!verify_backup(verify, backup, &good, err))
-        return false;
-    if (!verify_backup_wal(verify, backup->fate, &wal_good, err))
-        return false;
-    good = good && small_good;
-    verify->report->good_backup_count += good && wal_good;
-    /* WAL is shared and may come from elsewhere yet: without it nothing is proven, nor is the
-     * backup damaged. */
-    if (good && !wal_good)
-        return true;
-    return add_evidence(verify, backup, good, listed_before, err);
-}
-
-static bool
-verify_everything(Verify *verify, CairnError *err)
+verify_descriptor(Verify *verify, CairnError *err)
 {
     bool ok;
-    if (!verify_object(verify, "pgcairn.repo", OBJECT_REPOSITORY, "", &ok, err))
-        return false;
-    for (size_t i = 0; i < verify->catalog->count; i++) {
-        if (!verify_one(verify, &verify->catalog->backups[i], err))
+    const VerifySubject subject = {.object = "pgcairn.repo"};
+    return verify->options->selector != NULL ||
+           verify_object(verify, subject.object, OBJECT_REPOSITORY, &subject, &ok, err);
+}
+
+/* Which backups this run is about. */
+static bool
+choose_backups(Verify *verify, CairnError *err)
+{
+    const Catalog *catalog = verify->catalog;
+    const CatalogBackup *chosen = NULL;
+    if (verify->options->selector != NULL) {
+        chosen = catalog_find(catalog, verify->options->selector, err);
+        if (chosen == NULL)
             return false;
     }
-    return verify_all_wal(verify, err);
+    for (size_t i = 0; i < catalog->count; i++) {
+        const CatalogBackup *backup = &catalog->backups[i];
+        verify->checks[i].wanted =
+            backup->presence == BACKUP_COMMITTED && (chosen == NULL || chosen == backup);
+    }
+    return true;
+}
+
+/* The slice after the one that was read last, by whomever: their evidence counts the runs. */
+static bool
+choose_slice(Verify *verify, CairnError *err)
+{
+    const uint32_t slices = verify->options->slices;
+    SCOPED_MEMORY EvidenceList *list = malloc(sizeof *list);
+    uint64_t highest = 0;
+    if (list == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    for (size_t i = 0; i < verify->catalog->count; i++) {
+        const BackupId *bid = &verify->catalog->backups[i].bid;
+        if (!verify->checks[i].wanted)
+            continue;
+        if (!evidence_list_read(verify->repository, verify->options->cluster, bid, list, err))
+            return false;
+        const uint64_t run =
+            evidence_highest_run(verify->repository, verify->options->cluster, bid, list, slices);
+        if (run > highest)
+            highest = run;
+    }
+    verify->run = highest + 1;
+    verify->slice = (uint32_t)(highest % slices) + 1;
+    return true;
+}
+
+static bool
+choose_scope(Verify *verify, CairnError *err)
+{
+    char *scope = verify->report->scope;
+    const size_t size = sizeof verify->report->scope;
+    if (verify->options->scope != VERIFY_SAMPLE) {
+        snprintf(scope, size, "%s", verify->options->scope == VERIFY_FULL ? "full" : "quick");
+        return true;
+    }
+    if (!choose_slice(verify, err))
+        return false;
+    snprintf(scope, size, "sample %" PRIu32 "/%" PRIu32, verify->slice, verify->options->slices);
+    return true;
+}
+
+static bool
+check_options(const VerifyOptions *options, CairnError *err)
+{
+    if (options->scope != VERIFY_SAMPLE)
+        return true;
+    if (options->selector != NULL)
+        return cairn_error(err, CAIRN_USAGE, "a sample is taken of everything, not of one backup");
+    if (options->slices < EVIDENCE_SLICES_MIN || options->slices > EVIDENCE_SLICES_MAX)
+        return cairn_error(err, CAIRN_USAGE, "a sample is one of %d to %d slices",
+                           EVIDENCE_SLICES_MIN, EVIDENCE_SLICES_MAX);
+    return true;
 }
 
 static bool
@@ -191,9 +243,16 @@ open_tools(Verify *verify, CairnError *err)
     verify->fingerprints = repository_digest(verify->repository, DIGEST_FINGERPRINT, err);
     if (verify->fingerprints == NULL)
         return false;
+    verify->nodes = map_cache_new(VERIFY_NODE_CACHE, err);
+    if (verify->nodes == NULL)
+        return false;
+    verify->checks = calloc(verify->catalog->count + 1, sizeof *verify->checks);
+    verify->label_indexes = calloc(verify->catalog->count + 1, sizeof *verify->label_indexes);
+    verify->slots = calloc(PACK_SLOTS_KNOWN, sizeof *verify->slots);
     verify->raw = malloc(FRAME_SIZE);
     verify->stored = malloc(OBJECT_FRAME_LIMIT);
-    if (verify->raw == NULL || verify->stored == NULL)
+    if (verify->checks == NULL || verify->label_indexes == NULL || verify->slots == NULL ||
+        verify->raw == NULL || verify->stored == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
     return true;
 }
@@ -203,7 +262,14 @@ close_tools(Verify *verify)
 {
     if (verify->codec != NULL)
         codec_close(verify->codec);
+    for (size_t i = 0; verify->checks != NULL && i < verify->catalog->count; i++)
+        free(verify->checks[i].objects);
     keyed_digest_free(verify->fingerprints);
+    map_cache_free(verify->nodes);
+    damaged_packs_free(&verify->packs);
+    free(verify->checks);
+    free(verify->label_indexes);
+    free(verify->slots);
     free(verify->raw);
     free(verify->stored);
 }
@@ -211,6 +277,8 @@ close_tools(Verify *verify)
 VerifyReport *
 verify_run(Repository *repository, const VerifyOptions *options, CairnError *err)
 {
+    if (!check_options(options, err))
+        return NULL;
     SCOPED(Catalog) catalog = catalog_read(repository, options->cluster, err);
     if (catalog == NULL)
         return NULL;
@@ -225,15 +293,11 @@ verify_run(Repository *repository, const VerifyOptions *options, CairnError *err
 
     __attribute__((cleanup(close_tools))) Verify verify = {
         .repository = repository, .options = options, .catalog = catalog, .report = report};
-    if (!open_tools(&verify, err))
+    if (!open_tools(&verify, err) || !choose_backups(&verify, err) || !choose_scope(&verify, err))
         return NULL;
-    if (options->selector == NULL) {
-        if (!verify_everything(&verify, err))
-            return NULL;
-    } else {
-        const CatalogBackup *backup = catalog_find(catalog, options->selector, err);
-        if (backup == NULL || !verify_one(&verify, backup, err))
-            return NULL;
-    }
+    if (!verify_descriptor(&verify, err) || !verify_small_objects(&verify, err) ||
+        !verify_packs(&verify, err) || !verify_maps(&verify, err) || !verify_wal(&verify, err) ||
+        !verify_conclude(&verify, err))
+        return NULL;
     return take(&report);
 }

@@ -1,170 +1,67 @@
+/* WAL: each file is read once, and what is wrong with it is said of the backups that need it
+ * between their start and stop, and of the moments that recovery cannot reach without it. */
 #include "repository/verify_intern.h"
 
 #include "common/cancel.h"
-#include "postgres/timeline.h"
-#include "repository/wal_store.h"
+#include "repository/wal_object.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* One incarnation's WAL, walked by name: everything that is stored, whatever it is. */
-typedef struct {
-    Verify *verify;
-    WalStore *store;
-    char prefix[STORAGE_NAME_LIMIT];
-    uint32_t timeline;
-} WalWalk;
-
 static bool
-check_file(Verify *verify, WalStore *store, const char *object, const char *file,
-           const char *backups, CairnError *err)
+is_of(const Fate *fate, const Incarnation *incarnation)
 {
-    verify->report->wal_file_count++;
-    if (verify->options->scope != VERIFY_FULL) {
-        bool ok;
-        return verify_object(verify, object, OBJECT_WAL, backups, &ok, err);
-    }
-    verify->report->object_count++;
-    if (!wal_store_verify(store, file, err))
-        return verify_note(verify, object, backups, "", err);
-    return true;
+    return fate->system_id == incarnation->system_id && fate->major == incarnation->major;
 }
 
-static StorageListNext
-walk_entry(void *context, const StorageEntry *entry, CairnError *err)
+/* Wanted backups of an incarnation; whose history file is damaged, those that end on its timeline
+ * (0: any). */
+static BackupSet
+backups_of(const Verify *verify, uint64_t system_id, int major, uint32_t stop_timeline,
+           uint32_t *indexes)
 {
-    WalWalk *walk = context;
-    char name[STORAGE_NAME_LIMIT];
-    if (!cancel_check(err))
-        return STORAGE_LIST_FAILED;
-    int size = snprintf(name, sizeof name, "%s/%s", walk->prefix, entry->name);
-    if (size < 0 || (size_t)size >= sizeof name)
-        return STORAGE_LIST_GO_ON;
-    if (entry->is_directory) {
-        WalWalk below = {.verify = walk->verify, .store = walk->store, .timeline = walk->timeline};
-        snprintf(below.prefix, sizeof below.prefix, "%s", name);
-        unsigned timeline;
-        if (walk->timeline == 0 && sscanf(entry->name, "%8X", &timeline) == 1)
-            below.timeline = timeline;
-        return storage_list(repository_storage(walk->verify->repository), below.prefix, walk_entry,
-                            &below, err)
-                   ? STORAGE_LIST_GO_ON
-                   : STORAGE_LIST_FAILED;
+    size_t count = 0;
+    for (uint32_t i = 0; i < verify->catalog->count; i++) {
+        const Fate *fate = verify->catalog->backups[i].fate;
+        if (verify->checks[i].wanted && fate->system_id == system_id && fate->major == major &&
+            (stop_timeline == 0 || fate->stop_timeline == stop_timeline))
+            indexes[count++] = i;
     }
-    char file[STORAGE_NAME_LIMIT];
-    if (strcmp(entry->name, "history") == 0)
-        snprintf(file, sizeof file, "%08X.history", walk->timeline);
-    else
-        snprintf(file, sizeof file, "%s", entry->name);
-    walk->verify->report->byte_count += entry->size_bytes;
-    progress_add(walk->verify->options->progress, entry->size_bytes);
-    progress_draw(walk->verify->options->progress);
-    return check_file(walk->verify, walk->store, name, file, "", err) ? STORAGE_LIST_GO_ON
-                                                                      : STORAGE_LIST_FAILED;
+    return (BackupSet){indexes, count};
 }
 
-/* Without its history file nobody knows where a timeline comes from; only the oldest one has none.
- */
-static bool
-verify_histories(Verify *verify, WalStore *store, CairnError *err)
+BackupSet
+verify_needed_by(const WalCheck *check, uint32_t timeline, uint64_t segment)
 {
-    SCOPED_MEMORY uint32_t *timelines = NULL;
-    size_t count;
-    if (!wal_store_timelines(store, &timelines, &count, err))
-        return false;
-    for (size_t i = 1; i < count; i++) {
-        char file[WAL_NAME_SIZE];
-        bool present;
-        snprintf(file, sizeof file, "%08X.history", timelines[i]);
-        if (!wal_store_has(store, file, &present, err))
-            return false;
-        if (present)
-            continue;
-        cairn_error(err, CAIRN_NOT_FOUND, "'%s' is missing; nothing on timeline %u can be restored",
-                    file, timelines[i]);
-        if (!verify_note(verify, file, "", "", err))
-            return false;
+    size_t count = 0;
+    for (size_t i = 0; i < check->need_count; i++) {
+        const WalNeed *need = &check->needs[i];
+        if (need->timeline == timeline && segment >= need->first && segment <= need->last)
+            check->indexes[count++] = need->backup;
     }
-    return true;
+    return (BackupSet){check->indexes, count};
 }
 
 static bool
-verify_incarnation_wal(Verify *verify, const Incarnation *incarnation, CairnError *err)
+add_need(WalCheck *check, const WalNeed *need, CairnError *err)
 {
-    SCOPED(WalStore)
-    store = wal_store_open(verify->repository, verify->options->cluster, incarnation, err);
-    if (store == NULL)
-        return false;
-    WalWalk walk = {.verify = verify, .store = store};
-    char name[INCARNATION_NAME_SIZE];
-    incarnation_name(name, incarnation->system_id, incarnation->major);
-    snprintf(walk.prefix, sizeof walk.prefix, "c/%s/w/%s", verify->options->cluster, name);
-    return storage_list(repository_storage(verify->repository), walk.prefix, walk_entry, &walk,
-                        err) &&
-           verify_histories(verify, store, err);
-}
-
-/* An incarnation, and its WAL unless what is needed to read it is damaged. */
-static StorageListNext
-verify_incarnation(void *context, const StorageEntry *entry, CairnError *err)
-{
-    Verify *verify = context;
-    Incarnation incarnation;
-    uint64_t system_id;
-    int major;
-    char expected[INCARNATION_NAME_SIZE];
-    if (sscanf(entry->name, "%16" SCNx64 "-%d", &system_id, &major) != 2)
-        return STORAGE_LIST_GO_ON;
-    incarnation_name(expected, system_id, major);
-    if (strcmp(expected, entry->name) != 0)
-        return STORAGE_LIST_GO_ON;
-
-    verify->report->object_count++;
-    if (!incarnation_get(verify->repository, verify->options->cluster, system_id, major,
-                         &incarnation, err)) {
-        char object[STORAGE_NAME_LIMIT];
-        snprintf(object, sizeof object, "c/%s/i/%s", verify->options->cluster, expected);
-        return verify_note(verify, object, "", "", err) ? STORAGE_LIST_GO_ON : STORAGE_LIST_FAILED;
-    }
-    return verify_incarnation_wal(verify, &incarnation, err) ? STORAGE_LIST_GO_ON
-                                                             : STORAGE_LIST_FAILED;
-}
-
-bool
-verify_all_wal(Verify *verify, CairnError *err)
-{
-    char prefix[STORAGE_NAME_LIMIT];
-    snprintf(prefix, sizeof prefix, "c/%s/i", verify->options->cluster);
-    return storage_list(repository_storage(verify->repository), prefix, verify_incarnation, verify,
-                        err);
-}
-
-/* A segment that a backup needs: read, unless a quick look has to do. */
-static bool
-verify_needed_segment(Verify *verify, WalStore *store, const char *file, const Fate *fate,
-                      bool *good, CairnError *err)
-{
-    const bool alone =
-        verify->options->selector != NULL; /* else verify_all_wal counts what is there */
-    bool present = true;
-    verify->report->wal_file_count += alone;
-    verify->report->object_count += alone;
-    const bool known = alone || verify->options->scope == VERIFY_FULL
-                           ? wal_store_verify(store, file, err)
-                           : wal_store_has(store, file, &present, err);
-    if (known && present)
+    WalNeed *last = check->need_count > 0 ? &check->needs[check->need_count - 1] : NULL;
+    if (last != NULL && last->backup == need->backup && last->timeline == need->timeline &&
+        last->last + 1 == need->first) {
+        last->last = need->last;
         return true;
-    *good = false;
-    if (err->kind == CAIRN_CANCELLED)
-        return false;
-    if (known || err->kind == CAIRN_NOT_FOUND) {
-        cairn_error_clear(err);
-        cairn_error(err, CAIRN_NOT_FOUND,
-                    "WAL segment '%s' is missing; without it the backup is of no use", file);
     }
-    return verify_note(verify, file, fate->label, "", err);
+    if (check->need_count == check->need_capacity) {
+        const size_t capacity = check->need_capacity == 0 ? 16 : 2 * check->need_capacity;
+        WalNeed *needs = reallocarray(check->needs, capacity, sizeof *needs);
+        if (needs == NULL)
+            return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        check->needs = needs;
+        check->need_capacity = capacity;
+    }
+    check->needs[check->need_count++] = *need;
+    return true;
 }
 
 /* The path on which the backup's segments lie: a standby's may begin on one timeline and end on the
@@ -180,45 +77,359 @@ find_path(WalStore *store, const Fate *fate, TimelineHistory *path, CairnError *
     return text != NULL && timeline_history_parse(fate->stop_timeline, text, size, path, err);
 }
 
-bool
-verify_backup_wal(Verify *verify, const Fate *fate, bool *good_out, CairnError *err)
+static bool
+add_needs_of(WalCheck *check, uint32_t backup, TimelineHistory *path, CairnError *err)
 {
-    Incarnation incarnation;
-    *good_out = false;
-    if (!incarnation_get(verify->repository, verify->options->cluster, fate->system_id, fate->major,
-                         &incarnation, err)) {
-        char name[INCARNATION_NAME_SIZE];
-        char object[STORAGE_NAME_LIMIT];
-        if (verify->options->selector == NULL && err->kind != CAIRN_NOT_FOUND) {
-            cairn_error_clear(err); /* verify_all_wal names it */
-            return true;
-        }
-        incarnation_name(name, fate->system_id, fate->major);
-        snprintf(object, sizeof object, "c/%s/i/%s", verify->options->cluster, name);
-        return verify_note(verify, object, fate->label, "", err);
-    }
-    SCOPED(WalStore)
-    store = wal_store_open(verify->repository, verify->options->cluster, &incarnation, err);
-    if (store == NULL)
-        return false;
-    SCOPED_MEMORY TimelineHistory *path = malloc(sizeof *path);
-    if (path == NULL)
-        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    if (!find_path(store, fate, path, err)) {
+    const Fate *fate = check->verify->catalog->backups[backup].fate;
+    const uint32_t segment_size = check->incarnation->wal_segment_size;
+    if (!find_path(check->store, fate, path, err)) {
         char file[WAL_FILE_NAME_LIMIT];
-        snprintf(file, sizeof file, "%08X.history", fate->stop_timeline);
-        return verify_note(verify, file, fate->label, "", err);
+        snprintf(file, sizeof file, "%08" PRIX32 ".history", fate->stop_timeline);
+        return verify_note(
+            check->verify,
+            &(VerifySubject){.object = file, .needed_by = {&backup, 1}, .is_wal = true}, err);
     }
-    *good_out = true;
-    const uint32_t segment_size = fate->wal_segment_size;
     const uint64_t last = wal_segment_before(fate->stop_lsn, segment_size);
     for (uint64_t segment = wal_segment_of(fate->start_lsn, segment_size); segment <= last;
          segment++) {
         const uint64_t end = (segment + 1) * segment_size;
         const uint64_t last_lsn = (end < fate->stop_lsn ? end : fate->stop_lsn) - 1;
+        const WalNeed need = {timeline_history_at(path, last_lsn), segment, segment, backup};
+        if (!add_need(check, &need, err))
+            return false;
+    }
+    return true;
+}
+
+static bool
+gather_needs(WalCheck *check, CairnError *err)
+{
+    SCOPED_MEMORY TimelineHistory *path = malloc(sizeof *path);
+    if (path == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    for (uint32_t i = 0; i < check->verify->catalog->count; i++) {
+        if (check->verify->checks[i].wanted &&
+            is_of(check->verify->catalog->backups[i].fate, check->incarnation) &&
+            !add_needs_of(check, i, path, err))
+            return false;
+    }
+    return true;
+}
+
+/* What a stored file is: only segments have a place on a path. */
+typedef struct {
+    bool is_segment;
+    uint32_t timeline;
+    uint64_t segment;
+} WalPlace;
+
+/* Who needs the file. */
+static BackupSet
+place_file(const WalCheck *check, const char *file, WalPlace *place_out)
+{
+    const Incarnation *incarnation = check->incarnation;
+    WalFileName name;
+    CairnError ignored = {0}; /* a file that is none of PostgreSQL's is needed by nobody */
+    *place_out = (WalPlace){0};
+    place_out->is_segment = wal_segment_parse(file, incarnation->wal_segment_size,
+                                              &place_out->timeline, &place_out->segment);
+    if (place_out->is_segment)
+        return verify_needed_by(check, place_out->timeline, place_out->segment);
+    if (wal_file_name_parse(file, &name, &ignored) && name.kind == WAL_FILE_HISTORY)
+        return backups_of(check->verify, incarnation->system_id, incarnation->major, name.timeline,
+                          check->indexes);
+    return (BackupSet){0};
+}
+
+static bool
+note_file(WalCheck *check, VerifySubject *subject, const WalPlace *place, CairnError *err)
+{
+    const uint64_t size = check->incarnation->wal_segment_size;
+    const TimelineHistory *path =
+        place->is_segment ? verify_path_of(check, place->timeline, place->segment) : NULL;
+    if (path != NULL && err->kind != CAIRN_CANCELLED && err->kind != CAIRN_INTERNAL) {
+        CairnError look = {0};
+        subject->moments =
+            verify_moments(check, path, place->segment * size, (place->segment + 1) * size, &look);
+        if (look.kind != CAIRN_OK) {
+            *err = look;
+            return false;
+        }
+    }
+    return verify_note(check->verify, subject, err);
+}
+
+static bool
+open_file(Verify *verify, const char *object, CairnError *err)
+{
+    SCOPED(ObjectReader) reader = object_open(verify->repository, object, OBJECT_WAL, err);
+    return reader != NULL;
+}
+
+/* Reads or opens one file; what is wrong is noted with all that hangs on it. */
+static bool
+check_file(WalCheck *check, const char *object, const char *file, bool listed, CairnError *err)
+{
+    Verify *verify = check->verify;
+    WalPlace place;
+    bool reads;
+    VerifySubject subject = {.object = object, .is_wal = true, .may_vanish = listed};
+    subject.needed_by = place_file(check, file, &place);
+    verify->report->wal_file_count++;
+    verify->report->object_count++;
+    if (!verify_reads(verify, object, &reads, err))
+        return false;
+    if (reads ? wal_store_verify(check->store, file, err) : open_file(verify, object, err))
+        return true;
+    return note_file(check, &subject, &place, err);
+}
+
+/* Everything that is stored of one incarnation, walked by name, whatever it is. */
+typedef struct {
+    WalCheck *check;
+    char prefix[STORAGE_NAME_LIMIT];
+    uint32_t timeline;
+} WalWalk;
+
+static StorageListNext
+walk_entry(void *context, const StorageEntry *entry, CairnError *err)
+{
+    WalWalk *walk = context;
+    Verify *verify = walk->check->verify;
+    char name[STORAGE_NAME_LIMIT];
+    if (!cancel_check(err))
+        return STORAGE_LIST_FAILED;
+    int size = snprintf(name, sizeof name, "%s/%s", walk->prefix, entry->name);
+    if (size < 0 || (size_t)size >= sizeof name)
+        return STORAGE_LIST_GO_ON;
+    if (entry->is_directory) {
+        WalWalk below = {.check = walk->check, .timeline = walk->timeline};
+        snprintf(below.prefix, sizeof below.prefix, "%s", name);
+        unsigned timeline;
+        if (walk->timeline == 0 && sscanf(entry->name, "%8X", &timeline) == 1)
+            below.timeline = timeline;
+        return storage_list(repository_storage(verify->repository), below.prefix, walk_entry,
+                            &below, err)
+                   ? STORAGE_LIST_GO_ON
+                   : STORAGE_LIST_FAILED;
+    }
+    char file[STORAGE_NAME_LIMIT];
+    if (strcmp(entry->name, "history") == 0)
+        snprintf(file, sizeof file, "%08" PRIX32 ".history", walk->timeline);
+    else
+        snprintf(file, sizeof file, "%s", entry->name);
+    verify->report->byte_count += entry->size_bytes;
+    progress_add(verify->options->progress, entry->size_bytes);
+    progress_draw(verify->options->progress);
+    return check_file(walk->check, name, file, true, err) ? STORAGE_LIST_GO_ON
+                                                          : STORAGE_LIST_FAILED;
+}
+
+/* Without its history file nobody knows where a timeline comes from; only the oldest one has none.
+ */
+static bool
+verify_histories(WalCheck *check, CairnError *err)
+{
+    SCOPED_MEMORY uint32_t *timelines = NULL;
+    size_t count;
+    if (!wal_store_timelines(check->store, &timelines, &count, err))
+        return false;
+    for (size_t i = 1; i < count; i++) {
         char file[WAL_NAME_SIZE];
-        wal_segment_name(file, timeline_history_at(path, last_lsn), segment, segment_size);
-        if (!verify_needed_segment(verify, store, file, fate, good_out, err))
+        bool present;
+        WalPlace place;
+        snprintf(file, sizeof file, "%08" PRIX32 ".history", timelines[i]);
+        if (!wal_store_has(check->store, file, &present, err))
+            return false;
+        if (present)
+            continue;
+        cairn_error(err, CAIRN_NOT_FOUND, "'%s' is missing; nothing on timeline %u can be restored",
+                    file, timelines[i]);
+        const VerifySubject subject = {
+            .object = file, .needed_by = place_file(check, file, &place), .is_wal = true};
+        if (!verify_note(check->verify, &subject, err))
+            return false;
+    }
+    return true;
+}
+
+static bool
+is_in_hole(const WalCheck *check, uint32_t timeline, uint64_t segment)
+{
+    for (size_t i = 0; i < check->hole_count; i++) {
+        const WalHole *hole = &check->holes[i];
+        if (hole->timeline == timeline && segment >= hole->first && segment <= hole->last)
+            return true;
+    }
+    return false;
+}
+
+static bool
+verify_needed_segment(WalCheck *check, uint32_t timeline, uint64_t segment, uint32_t backup,
+                      CairnError *err)
+{
+    const BackupSet needed_by = verify_needed_by(check, timeline, segment);
+    char file[WAL_NAME_SIZE], object[STORAGE_NAME_LIMIT + 1];
+    WalFileName name;
+    bool present;
+    if (needed_by.indexes[0] != backup || is_in_hole(check, timeline, segment))
+        return true; /* said already, of all of them */
+    wal_segment_name(file, timeline, segment, check->incarnation->wal_segment_size);
+    if (!wal_store_has(check->store, file, &present, err)) {
+        return verify_note(check->verify,
+                           &(VerifySubject){.object = file, .needed_by = needed_by, .is_wal = true},
+                           err);
+    }
+    if (!present) {
+        cairn_error(err, CAIRN_NOT_FOUND,
+                    "WAL segment '%s' is missing; without it the backup is of no use", file);
+        return verify_note(check->verify,
+                           &(VerifySubject){.object = file, .needed_by = needed_by, .is_wal = true},
+                           err);
+    }
+    /* The walk over everything reads it, where there is one. */
+    if (check->verify->options->selector == NULL)
+        return true;
+    return wal_file_name_parse(file, &name, err) &&
+           wal_object_name(check->store, &name, file, NULL, object, err) &&
+           check_file(check, object, file, false, err);
+}
+
+static bool
+verify_needs(WalCheck *check, CairnError *err)
+{
+    for (size_t i = 0; i < check->need_count; i++) {
+        const WalNeed need = check->needs[i];
+        for (uint64_t segment = need.first; segment <= need.last; segment++) {
+            if (!cancel_check(err) ||
+                !verify_needed_segment(check, need.timeline, segment, need.backup, err))
+                return false;
+        }
+    }
+    return true;
+}
+
+/* Where a history file is damaged, paths are not known; the walk reports the file itself. */
+static bool
+load_archive(WalCheck *check, CairnError *err)
+{
+    check->archive = wal_archive_load(check->verify->repository, check->verify->options->cluster,
+                                      check->incarnation, err);
+    if (check->archive != NULL)
+        return true;
+    if (err->kind != CAIRN_CORRUPT && err->kind != CAIRN_MISMATCH && err->kind != CAIRN_UNSUPPORTED)
+        return false;
+    cairn_error_clear(err);
+    return true;
+}
+
+static void
+close_check(WalCheck *check)
+{
+    wal_archive_free(check->archive);
+    wal_store_close(check->store);
+    free(check->needs);
+    free(check->holes);
+    free(check->indexes);
+}
+
+static bool
+verify_incarnation_wal(Verify *verify, const Incarnation *incarnation, CairnError *err)
+{
+    __attribute__((cleanup(close_check)))
+    WalCheck check = {.verify = verify, .incarnation = incarnation};
+    check.indexes = calloc(verify->catalog->count + 1, sizeof *check.indexes);
+    if (check.indexes == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    check.store = wal_store_open(verify->repository, verify->options->cluster, incarnation, err);
+    if (check.store == NULL || !load_archive(&check, err) || !gather_needs(&check, err))
+        return false;
+    if (verify->options->selector != NULL)
+        return verify_needs(&check, err);
+    WalWalk walk = {.check = &check};
+    char name[INCARNATION_NAME_SIZE];
+    incarnation_name(name, incarnation->system_id, incarnation->major);
+    snprintf(walk.prefix, sizeof walk.prefix, "c/%s/w/%s", verify->options->cluster, name);
+    return storage_list(repository_storage(verify->repository), walk.prefix, walk_entry, &walk,
+                        err) &&
+           verify_histories(&check, err) && verify_holes(&check, err) && verify_needs(&check, err);
+}
+
+/* The record of an incarnation, and its WAL unless what is needed to read it is damaged. */
+static bool
+verify_incarnation(Verify *verify, uint64_t system_id, int major, CairnError *err)
+{
+    Incarnation incarnation;
+    verify->report->object_count++;
+    if (incarnation_get(verify->repository, verify->options->cluster, system_id, major,
+                        &incarnation, err))
+        return verify_incarnation_wal(verify, &incarnation, err);
+
+    char name[INCARNATION_NAME_SIZE], object[STORAGE_NAME_LIMIT];
+    SCOPED_MEMORY uint32_t *indexes = calloc(verify->catalog->count + 1, sizeof *indexes);
+    CAIRN_ASSERT(indexes != NULL);
+    incarnation_name(name, system_id, major);
+    snprintf(object, sizeof object, "c/%s/i/%s", verify->options->cluster, name);
+    const VerifySubject subject = {.object = object,
+                                   .needed_by = backups_of(verify, system_id, major, 0, indexes),
+                                   .is_wal = true};
+    return verify_note(verify, &subject, err);
+}
+
+typedef struct {
+    uint64_t system_id;
+    int major;
+} SystemId;
+
+typedef struct {
+    SystemId systems[INCARNATION_LIMIT];
+    size_t count;
+} SystemList;
+
+static bool
+add_system(SystemList *list, uint64_t system_id, int major, CairnError *err)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        if (list->systems[i].system_id == system_id && list->systems[i].major == major)
+            return true;
+    }
+    if (list->count == INCARNATION_LIMIT)
+        return cairn_error(err, CAIRN_UNSUPPORTED, "the cluster has been too many systems");
+    list->systems[list->count++] = (SystemId){system_id, major};
+    return true;
+}
+
+static StorageListNext
+collect_incarnation(void *context, const StorageEntry *entry, CairnError *err)
+{
+    uint64_t system_id;
+    int major;
+    char expected[INCARNATION_NAME_SIZE];
+    if (sscanf(entry->name, "%16" SCNx64 "-%d", &system_id, &major) != 2)
+        return STORAGE_LIST_GO_ON;
+    incarnation_name(expected, system_id, major);
+    if (strcmp(expected, entry->name) != 0)
+        return STORAGE_LIST_GO_ON;
+    return add_system(context, system_id, major, err) ? STORAGE_LIST_GO_ON : STORAGE_LIST_FAILED;
+}
+
+bool
+verify_wal(Verify *verify, CairnError *err)
+{
+    char prefix[STORAGE_NAME_LIMIT];
+    SystemList list = {0};
+    snprintf(prefix, sizeof prefix, "c/%s/i", verify->options->cluster);
+    if (verify->options->selector == NULL && !storage_list(repository_storage(verify->repository),
+                                                           prefix, collect_incarnation, &list, err))
+        return false;
+    /* Those that backups name, too: a record that is gone would hide all their WAL. */
+    for (size_t i = 0; i < verify->catalog->count; i++) {
+        const Fate *fate = verify->catalog->backups[i].fate;
+        if (verify->checks[i].wanted && !add_system(&list, fate->system_id, fate->major, err))
+            return false;
+    }
+    for (size_t i = 0; i < list.count; i++) {
+        if (!verify_incarnation(verify, list.systems[i].system_id, list.systems[i].major, err))
             return false;
     }
     return true;

@@ -22,6 +22,7 @@ struct WalArchiveReader {
     WalReader *records;
     WalSegmentReader *segment;
     uint64_t segment_number; /* of segment; meaningless when it is NULL */
+    uint64_t end_lsn;        /* nothing from here on is looked at */
 };
 
 static uint32_t
@@ -306,6 +307,10 @@ archive_page(void *context, uint64_t lsn, uint8_t page[8192], bool *present_out,
     const uint32_t segment_size = segment_size_of(reader->archive);
     const uint64_t number = wal_segment_of(lsn, segment_size);
 
+    if (lsn >= reader->end_lsn) {
+        *present_out = false;
+        return true;
+    }
     if (reader->segment == NULL || reader->segment_number != number) {
         const uint32_t timeline = wal_archive_reader_timeline(reader, lsn);
         wal_segment_reader_free(take(&reader->segment));
@@ -337,6 +342,7 @@ wal_archive_read(WalArchive *archive, const TimelineHistory *path, uint64_t star
     }
     reader->archive = archive;
     reader->path = path;
+    reader->end_lsn = UINT64_MAX;
     reader->records =
         wal_reader_new(archive_page, reader, incarnation->major, incarnation->wal_segment_size,
                        incarnation->system_id, start_lsn, seek, err);
@@ -383,6 +389,7 @@ read_tail(WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn, 
 
     if (reader == NULL)
         return false;
+    reader->end_lsn = end_lsn; /* what lies behind it may be damaged */
     while (found) {
         if (!wal_reader_next(reader->records, &record, &found, err))
             return false;
@@ -396,30 +403,52 @@ read_tail(WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn, 
     return true;
 }
 
+/* Mostly the last segment has all that is wanted; idle ones before it are read in bigger steps. */
+static bool
+tail_before(WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn, uint64_t end_lsn,
+            Tail *tail, CairnError *err)
+{
+    const uint64_t segment_size = segment_size_of(archive);
+    uint64_t from = end_lsn;
+
+    *tail = (Tail){0};
+    for (uint64_t segments = 1; from > start_lsn && segments <= WAL_TAIL_SEGMENTS; segments *= 4) {
+        const uint64_t back = segments * segment_size;
+        from = end_lsn > back && end_lsn - back > start_lsn ? end_lsn - back : start_lsn;
+        *tail = (Tail){0};
+        if (!read_tail(archive, path, from, end_lsn, tail, err))
+            return false;
+        if (tail->found && tail->newest_time_us != 0)
+            break;
+    }
+    return true;
+}
+
 bool
 wal_archive_tail(WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn,
                  WalRecord *last_out, int64_t *newest_time_us_out, bool *found_out, CairnError *err)
 {
-    const uint64_t segment_size = segment_size_of(archive);
-    const uint64_t end_lsn = wal_archive_unbroken_end(archive, path, start_lsn);
-    Tail tail = {0};
-    uint64_t from = end_lsn;
+    Tail tail;
 
-    /* Mostly the last segment has all that is wanted; idle ones before it are read in bigger steps.
-     */
-    for (uint64_t segments = 1; from > start_lsn && segments <= WAL_TAIL_SEGMENTS; segments *= 4) {
-        const uint64_t back = segments * segment_size;
-        from = end_lsn > back && end_lsn - back > start_lsn ? end_lsn - back : start_lsn;
-        tail = (Tail){0};
-        if (!read_tail(archive, path, from, end_lsn, &tail, err))
-            return false;
-        if (tail.found && tail.newest_time_us != 0)
-            break;
-    }
+    if (!tail_before(archive, path, start_lsn, wal_archive_unbroken_end(archive, path, start_lsn),
+                     &tail, err))
+        return false;
     if (tail.found) {
         *last_out = tail.last;
         *newest_time_us_out = tail.newest_time_us;
     }
     *found_out = tail.found;
+    return true;
+}
+
+bool
+wal_archive_time_before(WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn,
+                        uint64_t end_lsn, int64_t *newest_time_us_out, CairnError *err)
+{
+    Tail tail;
+
+    if (!tail_before(archive, path, start_lsn, end_lsn, &tail, err))
+        return false;
+    *newest_time_us_out = tail.newest_time_us;
     return true;
 }

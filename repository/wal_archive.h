@@ -75,4 +75,10 @@ bool wal_archive_tail(WalArchive *archive, const TimelineHistory *path, uint64_t
                       WalRecord *last_out, int64_t *newest_time_us_out, bool *found_out,
                       CairnError *err) MUST_CHECK;
 
+/* The same newest time, of records from start_lsn on that begin before end_lsn; 0 when none is
+ * found within WAL_TAIL_SEGMENTS before it. CORRUPT when what lies there cannot be read. */
+bool wal_archive_time_before(WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn,
+                             uint64_t end_lsn, int64_t *newest_time_us_out,
+                             CairnError *err) MUST_CHECK;
+
 #endif

@@ -187,7 +187,10 @@ next_actor(Sim *sim)
         }
         if (first_us == INT64_MAX)
             return NULL;
-        sim->now_us = first_us;
+        /* While all sleep, somebody else may come. */
+        if (sim->director == NULL || sim->failed || sim_below(sim, 4) == 0 ||
+            !sim->director(sim, true))
+            sim->now_us = first_us > sim->now_us ? first_us : sim->now_us;
     }
 }
 
@@ -303,6 +306,19 @@ draw_misfortune(Sim *sim, Actor *actor)
     }
 }
 
+void
+sim_linger(Actor *actor)
+{
+    Sim *sim = actor->sim;
+    if (actor->crashed || actor->no_faults || !sim->faults_on ||
+        !sim_chance(sim, sim->faults.linger))
+        return;
+    const int64_t most = sim->kind == SIM_NFS ? 26 * SIM_HOUR : SIM_HOUR;
+    actor->wake_at_us = sim->now_us + (int64_t)sim_below(sim, (uint64_t)most);
+    actor->hung = true;
+    sim_trace(sim, actor, "lingers until %.0f", (double)actor->wake_at_us / 1e6);
+}
+
 bool
 sim_step(Actor *actor)
 {
@@ -407,6 +423,7 @@ draw_story(Sim *sim)
         .crash = some(sim, 12000),
         .power_cut = sim->kind == SIM_LOCAL ? some(sim, 6000) : 0,
         .hang = some(sim, 10000),
+        .linger = some(sim, 150000),
         .lost = sim->kind == SIM_LOCAL ? 0 : some(sim, 20000),
         .late = sim->kind == SIM_S3 ? some(sim, 10000) : 0,
         .no_space = some(sim, 3000),

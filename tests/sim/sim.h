@@ -48,6 +48,7 @@ typedef struct {
     uint32_t crash;
     uint32_t power_cut;
     uint32_t hang;       /* the actor sleeps, for up to three days */
+    uint32_t linger;     /* ... before it creates or removes something, for a while */
     uint32_t lost;       /* the request never arrives, or its reply does not */
     uint32_t late;       /* the request arrives after its sender gave it up */
     uint32_t no_space;   /* a period of a full disk begins */
@@ -189,6 +190,8 @@ bool sim_chance(Sim *sim, uint32_t in_a_million);
 Actor *sim_start(Sim *sim, const char *name, unsigned host, ActorMain *main);
 /* Runs one actor without faults and without others, to its end. */
 void sim_run_alone(Sim *sim, const char *name, unsigned host, ActorMain *main);
+/* Before something is created or removed: time for others to do much. */
+void sim_linger(Actor *actor);
 /* One step passes: others may run, the actor may crash. False: it has crashed. */
 bool sim_step(Actor *actor);
 void sim_power_cut(Sim *sim);

@@ -185,8 +185,8 @@ sim_director(Sim *sim, bool idle)
     if (sim->actions_left == 0 || sim->actor_count + 16 >= SIM_ACTOR_LIMIT ||
         sim->backup_count + 8 >= SIM_BACKUP_LIMIT)
         return false;
-    if (!idle &&
-        (sim->live_count >= sim->most_live || sim_below(sim, sim->is_tight ? 10 : 30) != 0))
+    if (sim->live_count >= sim->most_live ||
+        (!idle && sim_below(sim, sim->is_tight ? 10 : 30) != 0))
         return false;
     if (sim->is_tight ? sim_below(sim, 8) == 0 : idle || sim_below(sim, 8) == 0)
         pass_time(sim);

@@ -211,6 +211,16 @@ sim_check_all_readable(Sim *sim)
         check_whole(sim, &sim->backups[i], "at the end");
 }
 
+/* What the protocol leaves behind for a while only. */
+static void
+check_small_objects(Sim *sim, const char *name, const SimBackup *owner, const char *last)
+{
+    if (strstr(name, "/condemned.") != NULL || strstr(name, "/pin/") != NULL ||
+        (owner != NULL && strncmp(last, "doomed.", 7) == 0) ||
+        (owner != NULL && strcmp(last, "refs") == 0 && !is_live(owner)))
+        sim_fail(sim, "'%s' is left over", name);
+}
+
 void
 sim_check_space(Sim *sim)
 {
@@ -218,6 +228,8 @@ sim_check_space(Sim *sim)
         const SimObject *object = &sim->objects[i];
         const char *last = "";
         const SimBackup *owner = object->seen ? owner_of(sim, object->name, &last) : NULL;
+        if (object->seen)
+            check_small_objects(sim, object->name, owner, last);
         if (owner == NULL || strchr(last, '/') == NULL)
             continue;
         bool is_needed = false;

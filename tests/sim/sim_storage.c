@@ -373,6 +373,7 @@ writer_commit(StorageWriter *base, CairnError *err)
     SimWriter *writer = (SimWriter *)base;
     Actor *actor = writer->actor;
     Sim *sim = actor->sim;
+    sim_linger(actor);
     if (!enter(actor, "create", writer->name, err) || is_full(actor, err) ||
         is_late(actor, writer->name, writer->data, writer->size, err))
         return false;
@@ -627,6 +628,7 @@ sim_remove(Storage *base, const char *name, CairnError *err)
 {
     Actor *actor = ((SimHandle *)base)->actor;
     Sim *sim = actor->sim;
+    sim_linger(actor);
     if (!enter(actor, "remove", name, err) || is_late(actor, name, NULL, 0, err))
         return false;
     if (!sim_object_is_seen(sim, name))

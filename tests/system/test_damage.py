@@ -6,7 +6,7 @@ import pytest
 
 from support import damage
 from support.compare import verify_backup
-from support.pgcairn import DAMAGED, NOT_FOUND, OK, REFUSED, Pgcairn
+from support.pgcairn import DAMAGED, NOT_FOUND, OK, REFUSED, USAGE, Pgcairn
 from support.process import must, owner
 
 # One object a kind, and another to swap its content with. {first} and {second} are backups,
@@ -144,5 +144,67 @@ def test_a_backup_without_its_whole_wal_is_not_called_good(workshop):
     report = pgcairn.json("verify", expect=DAMAGED)
 
     assert report["good_backups"] == 0
+    assert report["damaged_backups"] == [made["label"]]
     assert made["label"] in [finding["backups"] for finding in report["findings"]]
-    assert [backup["state"] for backup in pgcairn.backups()] == ["wal-complete"]
+    assert [backup["state"] for backup in pgcairn.backups()] == ["damaged"]
+
+
+def states(pgcairn):
+    return {backup["label"]: backup["state"] for backup in pgcairn.backups()}
+
+
+def test_samples_prove_a_backup_within_as_many_runs_as_slices(sample, workshop):
+    pgcairn = sample.copy(workshop)
+    victim, _ = sample.find(pgcairn, "pack")
+    scopes = set()
+    for _ in range(3):
+        assert states(pgcairn)[sample.label] == "wal-complete"
+        scopes.add(pgcairn.json("verify", "--sample=1/3")["scope"])
+    assert scopes == {"sample 1/3", "sample 2/3", "sample 3/3"}
+    assert states(pgcairn)[sample.label] == "verified"
+
+    # Found within three more runs, and once; mended, it is proven again within another three.
+    damage.flip(victim, 300)
+    codes = [pgcairn.run("verify", "--sample=1/3", expect=None).returncode for _ in range(3)]
+    assert sorted(codes) == [OK, OK, DAMAGED]
+    assert states(pgcairn)[sample.label] == "damaged"
+    damage.flip(victim, 300)
+    assert pgcairn.json("verify", "--quick")["damaged_backups"] == [sample.label]
+    for _ in range(3):
+        pgcairn.run("verify", "--sample=1/3")
+    assert states(pgcairn)[sample.label] == "verified"
+
+
+def test_verify_says_which_moments_a_lost_segment_cuts_off(workshop):
+    server, pgcairn = workshop.archiving_server(wal_segsize=1)
+    server.sql("CREATE TABLE t (n int)")
+    first = pgcairn.backup()
+    server.sql("INSERT INTO t VALUES (1)")
+    server.archive_all()
+    before = server.value("SELECT now()")
+    lost = server.value("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
+    server.sql("INSERT INTO t VALUES (2)")
+    server.archive_all()
+    server.sql("INSERT INTO t VALUES (3)")
+    server.archive_all()
+    second = pgcairn.backup()
+    (path,) = pgcairn.objects(f"**/{lost}")
+    path.unlink()
+
+    (finding,) = pgcairn.json("verify", expect=DAMAGED)["findings"]
+
+    assert (finding["problem"], finding["object"], finding["backups"]) == ("missing", lost, "")
+    moments = finding["moments"]
+    assert moments["backups"] == first["label"]
+    assert moments["next_backup"] == second["label"]
+    assert moments["to_lsn"] == second["stop_lsn"]
+    assert moments["from"] < str(before)
+    text = pgcairn.run("verify", "--quick", expect=DAMAGED).stdout
+    assert f"recovery from {first['label']} on timeline 1 ends at {moments['from_lsn']}" in text
+    # Both by themselves are whole.
+    assert set(states(pgcairn).values()) == {"verified"}
+
+
+@pytest.mark.parametrize("wrong", ["7", "2/7", "1/1", "1/33", "1/x", "1/7 "])
+def test_impossible_samples_are_refused(sample, workshop, wrong):
+    sample.copy(workshop).run("verify", f"--sample={wrong}", expect=USAGE)

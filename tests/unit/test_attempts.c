@@ -328,6 +328,25 @@ test_a_full_disk_costs_a_dead_attempt_only_its_temporary_files(void **state)
     assert_int_equal(verdict_of(repository, &bid), REVOKED);
 }
 
+/* No revocation of ours finds room, but somebody else's stands already. */
+static void
+test_on_a_full_disk_packs_of_what_somebody_else_revoked_stay(void **state)
+{
+    (void)state;
+    static FaultDisk disk;
+    fault_disk_init(&disk);
+    char root[256];
+    snprintf(root, sizeof root, "%s", scratch_path(scratch_directory(), "repo"));
+    SCOPED(Repository) repository = scratch_repository(&disk.world, root);
+    CairnError err = {0};
+    const BackupId bid = test_backup_id(1);
+    put_packs(repository, &bid);
+    assert_true(fate_revoke(repository, "main", &bid, "other", "reason", &err));
+    disk.disk.write = full_disk_write;
+    attempts_abandon(repository, "main", &bid, "token", "reason", false);
+    assert_true(has_packs(repository, &bid));
+}
+
 static void
 test_abandoning_twice_removes_the_packs_of_no_backup(void **state)
 {
@@ -407,6 +426,7 @@ main(void)
         cmocka_unit_test(test_revoked_attempts_since_the_newest_backup_are_salvage),
         cmocka_unit_test(test_a_damaged_fate_counts_as_one),
         cmocka_unit_test(test_a_full_disk_costs_a_dead_attempt_only_its_temporary_files),
+        cmocka_unit_test(test_on_a_full_disk_packs_of_what_somebody_else_revoked_stay),
         cmocka_unit_test(test_abandoning_twice_removes_the_packs_of_no_backup),
         cmocka_unit_test(test_ids_go_up_whatever_stands_beside_them),
         cmocka_unit_test(test_the_newest_committed_is_found_behind_others),

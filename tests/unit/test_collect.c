@@ -1,14 +1,17 @@
 #include "repository/collect.h"
 
+#include "common/log.h"
 #include "repository/claim.h"
 #include "repository/condemned.h"
 #include "repository/fate.h"
 #include "repository/mark.h"
 #include "repository/pin.h"
 #include "tests/unit/support/collect_fixture.h"
+#include "tests/unit/support/fault_disk.h"
 #include "tests/unit/support/hooked_storage.h"
 #include "tests/unit/support/memory_storage.h"
 #include "tests/unit/support/repository_fixture.h"
+#include "tests/unit/support/scratch.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,6 +20,7 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -120,7 +124,10 @@ check_gone(Lab *lab, const Stage *stage)
     assert_false(lab_has_object(lab, &stage->old, "refs"));
     assert_false(lab_has_object(lab, &stage->base, "refs"));
     assert_false(lab_has_object(lab, &stage->dead, "intent"));
-    assert_int_equal(lab_count(lab, "gc"), 0);
+    CairnError err = {0};
+    SCOPED_CONDEMNED lists = {0};
+    assert_true(condemned_read_all(lab->repository, "main", &lists, &err));
+    assert_int_equal(lists.count, 0);
 }
 
 static void
@@ -315,6 +322,38 @@ test_the_newly_dead_keep_what_they_name(void **state)
     lab_expire(&lab, &stage.newest);
     lab_collect(&lab, HOUR);
     assert_true(lab_is_whole(&lab, &stage.newest));
+}
+
+/* A list that is old enough names a pack, but a backup that died later names it too: that one may
+ * still come back. */
+static void
+test_packs_of_the_newly_dead_wait_whatever_an_old_list_says(void **state)
+{
+    (void)state;
+    LAB(lab);
+    CairnError err = {0};
+    uint32_t number = 0;
+    SCOPED_PACK_SET packs = {0};
+    SCOPED_CONDEMNED lists = {0};
+    const BackupId base = lab_backup(&lab, 1, &(LabBackup){.packs = 2});
+    const PackRange shared = {.creator = base, .first_pack = 0, .pack_count = 1};
+    const BackupId child =
+        lab_backup(&lab, 2, &(LabBackup){.packs = 1, .others = &shared, .other_count = 1});
+    lab_backup(&lab, 3, &(LabBackup){.packs = 1});
+    lab_expire(&lab, &base);
+    assert_true(pack_set_add(&packs, (PackRange){.creator = base, .pack_count = 2}, &err));
+    pack_set_settle(&packs);
+    assert_true(condemned_put(lab.repository, "main", "0011223344556677", &number, &packs, &base, 1,
+                              &lists, &err));
+    lab_pass(&lab, HOUR);
+    lab_expire(&lab, &child);
+    lab_collect(&lab, HOUR);
+    assert_true(lab_is_whole(&lab, &child));
+    assert_int_equal(lab_packs(&lab, &base, 2), 1);
+    assert_true(collect_unexpire(lab.repository, "main", &child, "", &err));
+    lab_pass(&lab, HOUR);
+    lab_collect(&lab, HOUR);
+    assert_true(lab_is_whole(&lab, &child));
 }
 
 /* --- nothing is absent that cannot be read --- */
@@ -541,6 +580,113 @@ test_a_full_disk_without_a_reserve_is_said_with_a_remedy(void **state)
     check_kept(&lab, &stage);
 }
 
+/* --- on disk --- */
+
+/* Every system call of a kind fails in turn. */
+static void
+test_any_failing_system_call_leaves_the_living_whole(void **state)
+{
+    (void)state;
+    static const FaultKind kinds[] = {FAULT_OPEN,    FAULT_READ,           FAULT_WRITE,
+                                      FAULT_FSYNC,   FAULT_LINK,           FAULT_UNLINK,
+                                      FAULT_READDIR, FAULT_FSYNC_DIRECTORY};
+    const char *scratch = scratch_directory();
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        /* A few hundred calls of each: steps that meet every phase of a run. */
+        for (unsigned at = 1; at < 400; at = at * 5 / 4 + 1) {
+            __attribute__((cleanup(lab_close))) Lab lab;
+            CairnError err = {0};
+            CollectReport report;
+            FaultDisk disk;
+            char name[32];
+            fault_disk_init(&disk);
+            disk.pretend_sync = true;
+            snprintf(name, sizeof name, "repository-%zu-%u", i, at);
+            lab_open_disk(&lab, &disk.disk, scratch_path(scratch, name));
+            const Stage stage = set_stage(&lab);
+            lab_collect(&lab, HOUR);
+            lab_pass(&lab, HOUR);
+            fault_disk_reset(&disk);
+            disk.fail[kinds[i]] = (Fault){.at_call = at, .error = EIO};
+            const CollectOptions options = {.cluster = "main", .grace_s = HOUR};
+            const bool done = collect_run(lab.repository, &options, &report, &err);
+            const bool struck = disk.calls[kinds[i]] >= at;
+            fault_disk_reset(&disk);
+            check_kept(&lab, &stage);
+            lab_collect(&lab, HOUR);
+            lab_pass(&lab, HOUR);
+            lab_collect(&lab, HOUR);
+            check_kept(&lab, &stage);
+            check_gone(&lab, &stage);
+            if (!struck) {
+                assert_true(done);
+                break;
+            }
+        }
+    }
+}
+
+static void
+test_directories_that_are_empty_go_too(void **state)
+{
+    (void)state;
+    __attribute__((cleanup(lab_close))) Lab lab;
+    char below[64];
+    FaultDisk disk;
+    fault_disk_init(&disk);
+    disk.pretend_sync = true;
+    lab_open_disk(&lab, &disk.disk, scratch_path(scratch_directory(), "directories"));
+    const Stage stage = set_stage(&lab);
+    lab_collect(&lab, 0);
+    check_gone(&lab, &stage);
+    assert_int_equal(lab_count(&lab, "gc"), 0);
+    snprintf(below, sizeof below, "b/%s", stage.old.text);
+    assert_int_equal(lab_count(&lab, below), 2);
+    snprintf(below, sizeof below, "b/%s/p", stage.base.text);
+    assert_int_equal(lab_count(&lab, below), 1);
+}
+
+/* --- many --- */
+
+enum { MANY = 10000, PARENTS = 30 };
+
+/* As a daily full with hourly incrementals leaves them: each names a few packs of each since the
+ * last full. */
+static void
+test_ten_thousand_backups_are_collected_in_seconds(void **state)
+{
+    (void)state;
+    LAB(lab);
+    PackRange others[2 * PARENTS];
+    for (uint64_t i = 1; i <= MANY; i++) {
+        const uint64_t since_full = (i - 1) % PARENTS;
+        for (uint64_t k = 0; k < since_full; k++)
+            others[k] = (PackRange){
+                .creator = test_backup_id(i - since_full + k), .first_pack = 0, .pack_count = 1};
+        lab_backup(
+            &lab, i,
+            &(LabBackup){
+                .packs = 2, .map_packs = 1, .others = others, .other_count = (size_t)since_full});
+    }
+    for (uint64_t i = 1; i <= MANY - 100; i++) {
+        const BackupId bid = test_backup_id(i);
+        lab_expire(&lab, &bid);
+    }
+    const Clock *clock = world_real()->clock;
+    const int64_t begin_ns = clock->monotonic_ns(clock);
+    lab_collect(&lab, HOUR);
+    lab_pass(&lab, HOUR);
+    const CollectReport report = lab_collect(&lab, HOUR);
+    const int64_t took_ms = (clock->monotonic_ns(clock) - begin_ns) / 1000000;
+    print_message("%d backups, two runs: %lld ms\n", MANY, (long long)took_ms);
+    assert_int_equal(report.backups_swept, MANY - 100);
+    for (uint64_t i = MANY - 99; i <= MANY; i++) {
+        const BackupId bid = test_backup_id(i);
+        assert_true(lab_is_whole(&lab, &bid));
+    }
+    assert_true(took_ms < 120000); /* seconds; sanitizers and a busy machine included */
+}
+
 int
 main(void)
 {
@@ -556,12 +702,17 @@ main(void)
         cmocka_unit_test(test_a_clock_that_jumped_forward_and_back_only_delays),
         cmocka_unit_test(test_a_later_expiry_has_a_grace_of_its_own),
         cmocka_unit_test(test_the_newly_dead_keep_what_they_name),
+        cmocka_unit_test(test_packs_of_the_newly_dead_wait_whatever_an_old_list_says),
         cmocka_unit_test(test_what_cannot_be_read_stops_the_collector),
         cmocka_unit_test(test_a_backup_without_its_summary_stops_the_collector),
         cmocka_unit_test(test_a_damaged_summary_of_the_dead_stops_nobody),
         cmocka_unit_test(test_any_failure_leaves_the_living_whole_and_the_next_run_finishes),
         cmocka_unit_test(test_a_full_disk_is_emptied_with_what_the_reserve_frees),
         cmocka_unit_test(test_a_full_disk_without_a_reserve_is_said_with_a_remedy),
+        cmocka_unit_test(test_any_failing_system_call_leaves_the_living_whole),
+        cmocka_unit_test(test_directories_that_are_empty_go_too),
+        cmocka_unit_test(test_ten_thousand_backups_are_collected_in_seconds),
     };
+    log_set_level(LOG_LEVEL_ERROR);
     return cmocka_run_group_tests_name("collect", tests, NULL, NULL);
 }

@@ -361,6 +361,10 @@ a_plan_says_which_windows_it_gives_up(void **state)
     assert_int_equal(daily->expire_count, 2);
     assert_int_equal(daily->lost_count, 1);
     assert_int_equal(daily->lost[0].to_us, retention_test_time("2026-11-20T02:00"));
+    /* Unless it has a hole before them. */
+    test->backups[1].reach_lsn = test->backups[1].stop_lsn;
+    SCOPED(RetentionPlan) broken = retention_plan_make(&test->input, 0);
+    assert_int_equal(broken->lost_count, 2);
     free(test);
 }
 

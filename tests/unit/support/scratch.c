@@ -31,7 +31,7 @@ remove_base(void)
 const char *
 scratch_directory(void)
 {
-    enum { DIRECTORIES = 64 };
+    enum { DIRECTORIES = 512 };
     static char paths[DIRECTORIES][PATH_MAX];
     static unsigned count;
 
