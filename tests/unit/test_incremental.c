@@ -533,7 +533,7 @@ accuse(Repository *repository, const char *name)
     memcpy(id, name + strlen("c/main/b/"), BACKUP_ID_LENGTH);
     id[BACKUP_ID_LENGTH] = '\0';
     assert_true(backup_id_parse(id, &bid));
-    snprintf(text, sizeof text, "{\"packs\": [\"%s/0\"]}", id);
+    snprintf(text, sizeof text, "{\"packs\": [\"%s/0\"], \"packs_complete\": true}", id);
     assert_true(catalog_add_evidence(repository, "main", &bid, "damaged", "full", text, &err));
 }
 
