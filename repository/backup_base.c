@@ -122,14 +122,15 @@ open_units(BackupBase *base, const BackupBaseOptions *options, CairnError *err)
 {
     if (base->parent == NULL && base->salvage == NULL)
         return true;
-    base->prints = fingerprints_new(&(FingerprintsOptions){.repository = options->repository,
-                                                           .cluster = options->cluster,
-                                                           .creators = base->creators,
-                                                           .refs = base->refs,
-                                                           .damage = &base->damage,
-                                                           .first_salvage = base->first_salvage,
-                                                           .memory_bytes = FINGERPRINTS_MEMORY},
-                                    err);
+    base->prints =
+        fingerprints_new(&(FingerprintsOptions){.repository = options->repository,
+                                                .cluster = options->cluster,
+                                                .creators = base->creators,
+                                                .refs = base->refs,
+                                                .damage = &base->damage,
+                                                .first_salvage = base->first_salvage,
+                                                .memory_bytes = options->fingerprints_bytes},
+                         err);
     if (base->prints == NULL)
         return false;
     uint64_t parent_units =

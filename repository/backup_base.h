@@ -21,7 +21,8 @@ typedef struct {
     const BackupId *salvage; /* revoked attempts */
     size_t salvage_count;
     const char *scratch_directory;
-    unsigned refresh_percent; /* of the parent's size: how much may be stored anew to gather it */
+    size_t fingerprints_bytes; /* memory for fingerprints of earlier packs */
+    unsigned refresh_percent;  /* of the parent's size: how much may be stored anew to gather it */
 } BackupBaseOptions;
 
 typedef struct BackupBase BackupBase;

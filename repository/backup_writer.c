@@ -13,7 +13,8 @@
 enum {
     JOB_MEMORY = 544 << 10,  /* raw and stored buffer of one job in flight */
     FIXED_MEMORY = 24 << 20, /* libraries, libpq, map sort and nodes, directories of three packs */
-    BASE_MEMORY = 6 << 20,   /* of the parent and of salvage, beside FINGERPRINTS_MEMORY */
+    BASE_MEMORY = 4 << 20,   /* of the parent and of salvage, beside fingerprints */
+    FINGERPRINTS_MEMORY_MIN = 2 << 20,
     WORKER_MEMORY = 1 << 20, /* codec state and stack */
     DEFAULT_MEMORY = 64 << 20,
     JOBS_A_WORKER_MIN = 2,
@@ -33,15 +34,22 @@ struct BackupWriter {
     BackupCounts counts;
 };
 
-/* As many jobs in flight as the memory allows, within what is useful. */
+/* What the memory is for. */
+typedef struct {
+    size_t jobs_in_flight;
+    size_t fingerprints_bytes;
+} MemoryPlan;
+
+/* First what must be, then fingerprints of earlier packs, then as many jobs in flight as are of
+ * use. compares: there is a parent, or salvage. */
 static bool
-plan_memory(const BackupWriterOptions *options, bool compares, size_t *in_flight_out,
+plan_memory(const BackupWriterOptions *options, bool compares, MemoryPlan *plan_out,
             CairnError *err)
 {
     uint64_t limit = options->max_memory_bytes != 0 ? options->max_memory_bytes : DEFAULT_MEMORY;
     uint64_t jobs = (uint64_t)options->jobs;
-    uint64_t fixed =
-        FIXED_MEMORY + jobs * WORKER_MEMORY + (compares ? BASE_MEMORY + FINGERPRINTS_MEMORY : 0);
+    uint64_t fixed = FIXED_MEMORY + jobs * WORKER_MEMORY +
+                     (compares ? BASE_MEMORY + FINGERPRINTS_MEMORY_MIN : 0);
     uint64_t least = fixed + (jobs * JOBS_A_WORKER_MIN + 2) * JOB_MEMORY;
     if (limit < least) {
         cairn_error(err, CAIRN_USAGE, "%llu MiB of memory are too little for %d workers",
@@ -49,9 +57,15 @@ plan_memory(const BackupWriterOptions *options, bool compares, size_t *in_flight
         return cairn_error_hint(err, "use --max-memory=%lluMiB or more, or fewer --jobs",
                                 (unsigned long long)((least >> 20) + 1));
     }
-    uint64_t in_flight = (limit - fixed) / JOB_MEMORY;
+    uint64_t more = limit - least;
+    if (more > FINGERPRINTS_MEMORY - FINGERPRINTS_MEMORY_MIN)
+        more = FINGERPRINTS_MEMORY - FINGERPRINTS_MEMORY_MIN;
+    if (!compares)
+        more = 0;
+    uint64_t in_flight = (limit - fixed - more) / JOB_MEMORY;
     uint64_t most = jobs * JOBS_A_WORKER_MAX + 2;
-    *in_flight_out = (size_t)(in_flight < most ? in_flight : most);
+    *plan_out = (MemoryPlan){.jobs_in_flight = (size_t)(in_flight < most ? in_flight : most),
+                             .fingerprints_bytes = FINGERPRINTS_MEMORY_MIN + (size_t)more};
     return true;
 }
 
@@ -125,12 +139,18 @@ open_base(BackupWriter *writer, CairnError *err)
 {
     const BackupWriterOptions *options = &writer->options;
     SCOPED_MEMORY BackupId *salvage = NULL;
-    size_t salvage_count = 0, in_flight = 0;
+    size_t salvage_count = 0;
+    MemoryPlan plan;
     const Fate *parent = options->parent;
     if (!attempts_revoke_dead(writer->repository, options->cluster, err) ||
         !attempts_salvage(writer->repository, options->cluster, &salvage, &salvage_count, err))
         return false;
-    if (!plan_memory(options, parent != NULL || salvage_count > 0, &in_flight, err) ||
+    if (parent == NULL && salvage_count > 0 && !plan_memory(options, true, &plan, err)) {
+        log_info("nothing is salvaged: %s", err->message); /* a full backup can do without */
+        cairn_error_clear(err);
+        salvage_count = 0;
+    }
+    if (!plan_memory(options, parent != NULL || salvage_count > 0, &plan, err) ||
         !claim(writer, &parent, salvage, &salvage_count, err))
         return false;
     writer->base =
@@ -151,16 +171,16 @@ open_base(BackupWriter *writer, CairnError *err)
     if (salvage_count > 0)
         log_info("what %zu revoked attempts left is used where it is still the same",
                  salvage_count);
-    return start_pipeline(writer, in_flight, err);
+    return start_pipeline(writer, plan.jobs_in_flight, err);
 }
 
 BackupWriter *
 backup_writer_begin(Repository *repository, const BackupWriterOptions *options, CairnError *err)
 {
-    size_t in_flight = 0;
+    MemoryPlan plan;
     CAIRN_ASSERT(options->parent == NULL || options->type != NULL);
     /* Before anything is asked of the storage: what cannot work is refused at once. */
-    if (!plan_memory(options, options->parent != NULL, &in_flight, err))
+    if (!plan_memory(options, options->parent != NULL, &plan, err))
         return NULL;
     SCOPED(BackupWriter) writer = calloc(1, sizeof *writer);
     if (writer == NULL) {

@@ -7,6 +7,8 @@ import pytest
 
 from support.cluster import ROOT
 from support.compare import check_checksums, check_tables, digest, verify_backup
+from support.memory import run_watched
+from support.pgcairn import OK
 from support.process import must, wait_until
 
 READER = ROOT / "tools" / "pgcairn-reader.py"
@@ -174,3 +176,28 @@ def test_a_killed_backup_is_salvaged(workshop, kind):
     assert made["type"] == kind
     assert made["pages_salvaged"] > 5000
     check_restored(workshop, pgcairn, made["label"], expected)
+
+
+def test_memory_of_an_incremental_stays_below_64_mib_with_30000_files(workshop):
+    server, pgcairn = workshop.archiving_server(wal_segsize=1)
+    server.script("SELECT format('CREATE TABLE f%s (n int)', n) FROM generate_series(1, 10000) n \\gexec\n")
+    oid = server.value("SELECT oid FROM pg_database WHERE datname = 'postgres'")
+    server.stop()
+    # Files of their own names: the server sends whatever lies in its directories.
+    for number in range(20000):
+        (server.data / "base" / str(oid) / f"x{number}").write_bytes(b"%d" % number)
+    must("chown", "-R", "postgres:", server.data / "base" / str(oid))
+    server.start()
+    pgcairn.backup()
+    server.sql("INSERT INTO f77 SELECT n FROM generate_series(1, 50000) n")
+    server.sql("CHECKPOINT")
+    report = workshop.new_directory() / "peak"
+    for limit, options in ((64, ()), (40, ("--max-memory=40MiB",))):
+        result, peak = run_watched(
+            pgcairn.command("backup", "--type=incr", "--start-fast", "--jobs=2", *options), report)
+        assert result.returncode == OK, result.stderr
+        assert peak <= limit
+    made = incremental(pgcairn)
+    assert made["type"] == "incr"
+    assert made["file_count"] > 30000
+    assert made["pages_stored"] < 2000

@@ -29,6 +29,8 @@ typedef struct {
     unsigned next_name;
 } TestCluster;
 
+static const char *scratch;
+
 static Repository *
 a_repository(const char *compression)
 {
@@ -38,7 +40,7 @@ a_repository(const char *compression)
     CairnError err = {0};
     snprintf(name, sizeof name, "repo%u", number);
     char *root = roots[number++ % 64];
-    snprintf(root, 256, "%s", scratch_path(scratch_directory(), name));
+    snprintf(root, 256, "%s", scratch_path(scratch, name));
     const RepositoryConfig config = {
         .name = "main", .path = root, .encryption = "none", .compression = compression};
     assert_true(repository_init(world_real(), &config, &err));
@@ -211,7 +213,7 @@ begin(Repository *repository, const Run *run)
                                                    .parent = run->parent,
                                                    .refresh_percent = run->refresh_percent,
                                                    .jobs = run->jobs,
-                                                   .scratch_directory = scratch_directory()},
+                                                   .scratch_directory = scratch},
                             &err);
     if (writer == NULL)
         fail_msg("%s", err.message);
@@ -531,7 +533,7 @@ accuse(Repository *repository, const char *name)
     memcpy(id, name + strlen("c/main/b/"), BACKUP_ID_LENGTH);
     id[BACKUP_ID_LENGTH] = '\0';
     assert_true(backup_id_parse(id, &bid));
-    snprintf(text, sizeof text, "{\"packs\": [\"%s/0\"]}", id);
+    snprintf(text, sizeof text, "{\"packs\": [\"%s/0\"], \"packs_complete\": true}", id);
     assert_true(catalog_add_evidence(repository, "main", &bid, "damaged", "full", text, &err));
 }
 
@@ -584,6 +586,173 @@ test_packs_that_cannot_be_trusted_are_stored_anew(void **state)
     }
 }
 
+/* An attempt that never ends: what its packs hold is durable all the same. */
+static BackupId
+abandon_after(Repository *repository, const Run *run, const TestFile *files, size_t count)
+{
+    CairnError err = {0};
+    SCOPED(BackupWriter) writer = begin(repository, run);
+    SCOPED(Fate) fate = test_fate(backup_writer_id(writer), "label");
+    assert_true(test_backup_write(writer, files, count, 7, &err));
+    assert_true(backup_writer_finish_data(writer, fate, &err));
+    return *backup_writer_id(writer);
+}
+
+static void
+test_what_a_revoked_attempt_left_is_salvaged_by_content(void **state)
+{
+    (void)state;
+    enum { COUNT = 12, UNITS = 40 };
+    for (int with_parent = 0; with_parent < 2; with_parent++) {
+        SCOPED(Repository) repository = a_repository("lz4");
+        TestFile files[COUNT];
+        BackupCounts counts;
+        uint32_t versions[UNITS] = {0};
+        some_files(files, COUNT, UNITS);
+        SCOPED(Fate) full = NULL;
+        const Run first = {.jobs = 2};
+        if (with_parent)
+            full = back_up(repository, &first, files, COUNT, NULL);
+        /* The attempt saw file 3 change; when the next one comes, five of its pages are new. */
+        for (size_t i = 0; i < UNITS; i++)
+            versions[i] = 1;
+        files[3].versions = versions;
+        files[3].size_bytes -= 77; /* a short end, compared without its padding */
+        const Run run = {.jobs = 2, .parent = full};
+        const BackupId dead = abandon_after(repository, &run, files, COUNT);
+        for (size_t i = 0; i < 5; i++)
+            versions[i * 7] = 2;
+        SCOPED(Fate) fate = back_up(repository, &run, files, COUNT, &counts);
+        assert_string_equal(fate->type, with_parent ? "incr" : "full");
+        assert_int_equal(counts.stored, 5);
+        assert_int_equal(counts.salvaged, (with_parent ? UNITS : COUNT * UNITS) - 5);
+        check_refs(repository, fate);
+        test_backup_compare(repository, fate, files, COUNT);
+        CairnError err = {0};
+        SCOPED(Refs) refs = refs_read(repository, fate, &err);
+        assert_true(refs != NULL && refs_mention(refs, &dead, false, 0));
+
+        /* It is older than a backup now, so the next full one stores every frame anew. */
+        SCOPED(Fate) again = back_up(repository, &first, files, COUNT, &counts);
+        assert_int_equal(counts.stored, COUNT * UNITS);
+        assert_int_equal(counts.salvaged, 0);
+        SCOPED(Refs) own = refs_read(repository, again, &err);
+        assert_true(own != NULL && own->creator_count == 1);
+    }
+}
+
+/* A frame of it rotted: nobody ever vouched for an attempt, so its packs are read whole first. */
+static void
+test_a_damaged_pack_of_an_attempt_is_not_salvaged(void **state)
+{
+    (void)state;
+    enum { COUNT = 3, UNITS = 40 };
+    SCOPED(Repository) repository = a_repository("lz4");
+    TestFile files[COUNT];
+    BackupCounts counts;
+    char name[STORAGE_NAME_LIMIT];
+    some_files(files, COUNT, UNITS);
+    const Run run = {.jobs = 2};
+    const BackupId dead = abandon_after(repository, &run, files, COUNT);
+    pack_name(name, "main", &dead, 0);
+    FILE *file = fopen(object_path(repository, name), "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, 1000, SEEK_SET), 0);
+    const int byte = fgetc(file);
+    assert_int_equal(fseek(file, 1000, SEEK_SET), 0);
+    assert_int_equal(fputc(byte ^ 1, file), byte ^ 1);
+    assert_int_equal(fclose(file), 0);
+    SCOPED(Fate) fate = back_up(repository, &run, files, COUNT, &counts);
+    assert_int_equal(counts.salvaged, 0);
+    assert_int_equal(counts.stored, COUNT * UNITS);
+    test_backup_compare(repository, fate, files, COUNT);
+}
+
+/*
+ * Two backups that each change another third of the pages leave regions of three packs, all of
+ * whose frames must be read, though two thirds of the base are live no more. Half of a budget of 60
+ * per cent holds one of four regions, and no more is stored anew in one backup.
+ */
+static void
+test_scattered_regions_are_refreshed_within_the_budget(void **state)
+{
+    (void)state;
+    enum { FILES = 4, UNITS = 300, ROUNDS = 2, QUIET = 5 };
+    static const unsigned budgets[] = {0, 60};
+    for (size_t b = 0; b < 2; b++) {
+        SCOPED(Repository) repository = a_repository("lz4");
+        SCOPED_MEMORY uint32_t *versions = calloc(UNITS, sizeof *versions);
+        assert_non_null(versions);
+        TestFile files[FILES];
+        some_files(files, FILES, UNITS);
+        for (size_t i = 0; i < FILES; i++)
+            files[i].versions = versions;
+        BackupCounts counts = {0};
+        Run run = {.jobs = 2, .refresh_percent = budgets[b]};
+        Fate *parent = back_up(repository, &run, files, FILES, NULL);
+        uint64_t refreshed = 0;
+        for (unsigned round = 0; round < ROUNDS + QUIET; round++) {
+            for (size_t i = round; round < ROUNDS && i < UNITS; i += 3)
+                versions[i]++;
+            run.parent = parent;
+            Fate *fate = back_up(repository, &run, files, FILES, &counts);
+            fate_free(parent);
+            parent = fate;
+            check_refs(repository, fate);
+            if (round + 1 == ROUNDS + QUIET)
+                test_backup_compare(repository, fate, files, FILES);
+            assert_true(counts.refreshed <= UNITS);
+            refreshed += counts.refreshed;
+        }
+        fate_free(parent);
+        /* Each of them once, and then there is nothing left to do. */
+        assert_int_equal(refreshed, budgets[b] == 0 ? 0 : FILES * UNITS);
+        assert_int_equal(counts.stored, 0);
+    }
+}
+
+/* What the parent's map or summary cannot tell any more costs the comparison, not the backup. */
+static void
+test_a_parent_that_cannot_be_read_makes_the_backup_full(void **state)
+{
+    (void)state;
+    enum { COUNT = 3, UNITS = 40 };
+    for (int what = 0; what < 2; what++) {
+        SCOPED(Repository) repository = a_repository("lz4");
+        TestFile files[COUNT];
+        CairnError err = {0};
+        char name[STORAGE_NAME_LIMIT];
+        const char *why;
+        some_files(files, COUNT, UNITS);
+        const Run first = {.jobs = 1};
+        SCOPED(Fate) full = back_up(repository, &first, files, COUNT, NULL);
+        if (what == 0)
+            map_pack_name(name, "main", &full->bid, 0);
+        else
+            snprintf(name, sizeof name, "c/main/b/%s/refs", full->bid.text);
+        drop(repository, name);
+        const Run second = {.jobs = 1, .parent = full};
+        SCOPED(BackupWriter) writer = begin(repository, &second);
+        assert_string_equal(backup_writer_type(writer, &why), "full");
+        assert_non_null(why);
+        SCOPED(Fate) fate = NULL;
+        assert_true(test_backup_write(writer, files, COUNT, 7, &err));
+        assert_true(test_backup_commit(writer, &fate, &err));
+        assert_string_equal(fate->type, "full");
+        assert_string_equal(fate->parent.text, "");
+        assert_int_equal(backup_writer_counts(writer)->stored, COUNT * UNITS);
+        test_backup_compare(repository, fate, files, COUNT);
+    }
+}
+
+static int
+set_up(void **state)
+{
+    (void)state;
+    scratch = scratch_directory();
+    return 0;
+}
+
 int
 main(void)
 {
@@ -591,6 +760,10 @@ main(void)
         cmocka_unit_test(test_every_generation_is_whole_and_stores_just_what_changed),
         cmocka_unit_test(test_what_did_not_change_is_referred_to_again),
         cmocka_unit_test(test_packs_that_cannot_be_trusted_are_stored_anew),
+        cmocka_unit_test(test_what_a_revoked_attempt_left_is_salvaged_by_content),
+        cmocka_unit_test(test_a_damaged_pack_of_an_attempt_is_not_salvaged),
+        cmocka_unit_test(test_scattered_regions_are_refreshed_within_the_budget),
+        cmocka_unit_test(test_a_parent_that_cannot_be_read_makes_the_backup_full),
     };
-    return cmocka_run_group_tests_name("incremental", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("incremental", tests, set_up, NULL);
 }
