@@ -18,8 +18,8 @@ import pytest
 
 from support.cluster import make_directory, pg_bin, remove_tree
 from support.compare import verify_backup
-from support.inject import (KILLED, TERMINATED, handles_signals, injecting, read_threads,
-                            tracing, was_hit)
+from support.inject import injecting, read_threads, tracing, was_hit
+from support.kill_points import NOT_WAITED_FOR, UNSTEADY, Candidates, check_status, report
 from support.pgcairn import INTERRUPTED, OK, REFUSED
 from support.process import must, run
 
@@ -28,15 +28,6 @@ SEED = int(os.environ.get("PGCAIRN_KILL_SEED", random.randrange(1 << 32)))
 LONG = POINTS >= 100
 MARKER = ".pgcairn-restore-in-progress"
 COMMITTED = ("wal-complete", "verified", "copied")
-# What backup says when it is told to end after its commit.
-NOT_WAITED_FOR = "is copied but not restorable yet"
-
-# The allocator and the thread library make these, as often as they like: no points to aim at.
-UNSTEADY = {"brk", "mmap", "munmap", "mprotect", "madvise", "futex", "rseq", "set_robust_list",
-            "rt_sigprocmask", "sched_yield", "clock_nanosleep", "restart_syscall"}
-
-# How many there are depends on how the server's data comes in.
-FROM_THE_SERVER = {"poll", "recvfrom"}
 
 
 class Bench:
@@ -125,64 +116,6 @@ def backup(*more):
     return ("backup", "--type=full", "--start-fast", *more)
 
 
-# -- choosing
-
-
-class Candidates:
-    """Calls that come in two undisturbed runs, after signals are handled."""
-
-    def __init__(self, traces):
-        self.before = collections.Counter()
-        reached = []
-        self.calls = []
-        for threads in traces:
-            most = collections.Counter()
-            for number, calls in enumerate(threads.values()):
-                start = handles_signals(calls) if number == 0 else 0
-                for call in calls[:start]:
-                    self.before[call.name] = max(self.before[call.name], call.count)
-                for call in calls[start:]:
-                    most[call.name] = max(most[call.name], call.count)
-            reached.append(most)
-        self.limit = {name: min(most[name] for most in reached) for name in reached[0]}
-        for name in FROM_THE_SERVER & self.limit.keys():
-            self.limit[name] = self.limit[name] * 3 // 4
-        for number, calls in enumerate(traces[-1].values()):
-            self.calls += [call for call in calls[handles_signals(calls) if number == 0 else 0:]
-                           if self.is_steady(call)]
-
-    def is_steady(self, call):
-        return (call.name not in UNSTEADY
-                and self.before[call.name] < call.count <= self.limit.get(call.name, 0))
-
-    def choose(self, chance, of_each_kind=True):
-        """Calls and their signals: some of each kind, and some at random."""
-        kinds = collections.defaultdict(set)
-        for call in self.calls:
-            kinds[call.name].add(call._replace(arguments=""))
-        chosen = []
-        for calls in map(sorted, kinds.values() if of_each_kind else ()):
-            chosen += dict.fromkeys([calls[0], calls[len(calls) // 2], calls[-1]])
-        chosen += [call._replace(arguments="") for call in chance.choices(self.calls, k=POINTS)]
-        first = chance.randrange(2)
-        return [(call, ("KILL", "TERM")[(number + first) % 2])
-                for number, call in enumerate(chosen)]
-
-
-def check_status(result, signal, hit, where):
-    """Killed by the signal, or told so, or done; a second SIGTERM, to a second thread, kills."""
-    allowed = (KILLED, OK) if signal == "KILL" else (INTERRUPTED, TERMINATED, OK)
-    assert result.returncode in allowed, f"{where}: {result.returncode}\n{result.stderr}"
-    assert hit or result.returncode == OK, where
-    if result.returncode == INTERRUPTED:
-        assert "interrupted by" in result.stderr or NOT_WAITED_FOR in result.stderr, where
-
-
-def report(title, outcomes):
-    print(f"{title}: " + ", ".join(f"{number} {' '.join(map(str, what))}"
-                                   for what, number in sorted(outcomes.items(), key=str)))
-
-
 # -- backup
 
 
@@ -262,7 +195,7 @@ def test_backup_ended_at_any_moment_leaves_nothing_or_a_whole_one(bench):
     candidates = Candidates([bench.undisturbed(backup()) for _ in range(2)])
     known = bench.committed()
     outcomes = collections.Counter()
-    points = candidates.choose(random.Random(SEED))
+    points = candidates.choose(random.Random(SEED), POINTS)
     for number, (call, signal) in enumerate(points):
         where = f"{signal} at {call.name} {call.count}"
         before = bench.attempt_names()
@@ -399,7 +332,7 @@ def test_restore_killed_at_any_call_of_its_end_is_whole_or_does_not_start(restor
 def test_restore_ended_at_any_moment_never_looks_whole_and_can_be_repeated(restores):
     candidates = Candidates([restores.undisturbed() for _ in range(2)])
     outcomes = collections.Counter()
-    points = candidates.choose(random.Random(SEED + 1))
+    points = candidates.choose(random.Random(SEED + 1), POINTS)
     for number, (call, signal) in enumerate(points):
         where = f"{signal} at {call.name} {call.count}"
         cluster = restores.new_cluster()
@@ -437,7 +370,7 @@ def test_replacing_a_cluster_ended_at_any_moment_leaves_the_old_the_new_or_none(
         traces.append(restores.bench.undisturbed(restores.command(cluster, *replace)))
         restores.shop.discard(cluster)
     outcomes = collections.Counter()
-    points = Candidates(traces).choose(random.Random(SEED + 2), of_each_kind=LONG)
+    points = Candidates(traces).choose(random.Random(SEED + 2), POINTS, of_each_kind=LONG)
     for call, signal in points:
         where = f"{signal} at {call.name} {call.count}"
         cluster = make_old()

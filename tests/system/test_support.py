@@ -1,9 +1,21 @@
 """The fixtures themselves: a test that can't fail proves nothing."""
 
+import hashlib
+import io
+import random
+import sys
+import tarfile
+
 import pytest
 
+from support.cluster import ROOT
 from support.compare import after_restore, check_checksums, check_tables, digest
+from support.compare_stream import check_bytes
 from support.pgcairn import last_object
+
+sys.path.insert(0, str(ROOT / "tests/support"))
+# pylint: disable-next=wrong-import-position
+from recording_proxy import Recording, TarRecorder  # noqa: E402
 
 
 def test_digest_sees_one_changed_row_and_not_their_order(workshop):
@@ -46,3 +58,70 @@ def test_checkers_see_a_flipped_byte(workshop):
 
 def test_last_object_is_found_behind_other_lines():
     assert last_object('copying\n{"a": 1}\n{\n "label": {"b": 2}\n}\n') == {"label": {"b": 2}}
+
+
+def archive_of(files):
+    """A tar archive, and a recorder that was fed it in pieces of any size."""
+    text = io.BytesIO()
+    with tarfile.open(fileobj=text, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
+            member.size, member.mode = len(content or b""), 0o700 if content is None else 0o600
+            archive.addfile(member, io.BytesIO(content or b""))
+    recorder, data, chance = TarRecorder(), text.getvalue(), random.Random(15)
+    at = 0
+    while at < len(data):
+        size = chance.choice((1, 100, 511, 512, 513, 5000))
+        recorder.feed(data[at:at + size])
+        at += size
+    return recorder
+
+
+FILES = {"base": None, "base/empty": b"", "base/one": b"1", "base/block": b"b" * 512,
+         "base/page": b"p" * 8192, "base/odd": b"o" * 100001}
+
+
+def test_the_recorder_reads_an_archive_as_tarfile_wrote_it():
+    recorder = archive_of(FILES)
+    assert recorder.ended and list(recorder.members) == list(FILES)
+    for name, content in FILES.items():
+        assert recorder.members[name].size == len(content or b"")
+        assert recorder.members[name].sha256 == hashlib.sha256(content or b"").hexdigest()
+
+
+def change_byte(data):
+    (data / "base/page").write_bytes(b"p" * 8191 + b"q")
+
+
+def make_longer(data):
+    (data / "base/odd").write_bytes(FILES["base/odd"] + b"\0")
+
+
+def take_away(data):
+    (data / "base/empty").unlink()
+
+
+def put_beside(data):
+    (data / "base/more").touch(mode=0o600)
+
+
+def open_up(data):
+    (data / "base/one").chmod(0o644)
+
+
+@pytest.mark.parametrize("spoil", [change_byte, make_longer, take_away, put_beside, open_up])
+def test_a_directory_that_differs_from_the_stream_is_seen(workshop, spoil):
+    recording = Recording()
+    recording.archives[""] = archive_of(FILES).members
+    data = workshop.new_directory()
+    for name, content in FILES.items():
+        if content is None:
+            (data / name).mkdir(mode=0o700)
+        else:
+            (data / name).write_bytes(content)
+            (data / name).chmod(0o600)
+    check_bytes(data, recording, "as it was")
+    spoil(data)
+    with pytest.raises(AssertionError):
+        check_bytes(data, recording, "spoilt")

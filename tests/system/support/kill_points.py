@@ -1,0 +1,71 @@
+"""At which system calls a program is ended, and what it may answer."""
+
+import collections
+
+from support.inject import KILLED, TERMINATED, handles_signals
+from support.pgcairn import INTERRUPTED, OK
+
+# What backup says when it is told to end after its commit.
+NOT_WAITED_FOR = "is copied but not restorable yet"
+
+# The allocator and the thread library make these, as often as they like: no points to aim at.
+UNSTEADY = {"brk", "mmap", "munmap", "mprotect", "madvise", "futex", "rseq", "set_robust_list",
+            "rt_sigprocmask", "sched_yield", "clock_nanosleep", "restart_syscall"}
+
+# How many there are depends on how the server's data comes in.
+FROM_THE_SERVER = {"poll", "recvfrom"}
+
+
+class Candidates:
+    """Calls that come in two undisturbed runs, after signals are handled."""
+
+    def __init__(self, traces):
+        self.before = collections.Counter()
+        reached = []
+        self.calls = []
+        for threads in traces:
+            most = collections.Counter()
+            for number, calls in enumerate(threads.values()):
+                start = handles_signals(calls) if number == 0 else 0
+                for call in calls[:start]:
+                    self.before[call.name] = max(self.before[call.name], call.count)
+                for call in calls[start:]:
+                    most[call.name] = max(most[call.name], call.count)
+            reached.append(most)
+        self.limit = {name: min(most[name] for most in reached) for name in reached[0]}
+        for name in FROM_THE_SERVER & self.limit.keys():
+            self.limit[name] = self.limit[name] * 3 // 4
+        for number, calls in enumerate(traces[-1].values()):
+            self.calls += [call for call in calls[handles_signals(calls) if number == 0 else 0:]
+                           if self.is_steady(call)]
+
+    def is_steady(self, call):
+        return (call.name not in UNSTEADY
+                and self.before[call.name] < call.count <= self.limit.get(call.name, 0))
+
+    def choose(self, chance, points, of_each_kind=True):
+        """Calls and their signals: some of each kind, and some at random."""
+        kinds = collections.defaultdict(set)
+        for call in self.calls:
+            kinds[call.name].add(call._replace(arguments=""))
+        chosen = []
+        for calls in map(sorted, kinds.values() if of_each_kind else ()):
+            chosen += dict.fromkeys([calls[0], calls[len(calls) // 2], calls[-1]])
+        chosen += [call._replace(arguments="") for call in chance.choices(self.calls, k=points)]
+        first = chance.randrange(2)
+        return [(call, ("KILL", "TERM")[(number + first) % 2])
+                for number, call in enumerate(chosen)]
+
+
+def check_status(result, signal, hit, where):
+    """Killed by the signal, or told so, or done; a second SIGTERM, to a second thread, kills."""
+    allowed = (KILLED, OK) if signal == "KILL" else (INTERRUPTED, TERMINATED, OK)
+    assert result.returncode in allowed, f"{where}: {result.returncode}\n{result.stderr}"
+    assert hit or result.returncode == OK, where
+    if result.returncode == INTERRUPTED:
+        assert "interrupted by" in result.stderr or NOT_WAITED_FOR in result.stderr, where
+
+
+def report(title, outcomes):
+    print(f"{title}: " + ", ".join(f"{number} {' '.join(map(str, what))}"
+                                   for what, number in sorted(outcomes.items(), key=str)))
