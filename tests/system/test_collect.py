@@ -58,9 +58,9 @@ def check_good(workshop, cluster, pgcairn, backup):
 
 def test_an_expired_backup_goes_with_its_wal_and_the_other_restores(workshop, site, mark):
     cluster, pgcairn, old, new = site
-    before = segments(pgcairn)
-    nothing = pgcairn.json("collect", *AT_ONCE)
+    nothing = pgcairn.json("collect", *AT_ONCE)  # but WAL from before the first backup
     assert nothing["packs"] == 0 and not nothing["waiting"]
+    before = segments(pgcairn)
 
     mark(pgcairn, old, "expire")
     dry = pgcairn.json("collect", "--dry-run", *AT_ONCE)
