@@ -186,7 +186,6 @@ def test_memory_of_an_incremental_stays_below_64_mib_with_30000_files(workshop):
     # Files of their own names: the server sends whatever lies in its directories.
     for number in range(20000):
         (server.data / "base" / str(oid) / f"x{number}").write_bytes(b"%d" % number)
-    must("chown", "-R", "postgres:", server.data / "base" / str(oid))
     server.start()
     pgcairn.backup()
     server.sql("INSERT INTO f77 SELECT n FROM generate_series(1, 50000) n")
