@@ -98,6 +98,34 @@ crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t size_b)
     return shifted ^ crc_b;
 }
 
+/* page_shift[n][byte]: what byte n of a register becomes behind a page of zeros. */
+static uint32_t page_shift[sizeof(uint32_t)][256];
+static pthread_once_t page_shift_once = PTHREAD_ONCE_INIT;
+
+static void
+make_page_shift(void)
+{
+    for (unsigned n = 0; n < sizeof(uint32_t); n++) {
+        for (unsigned bit = 0; bit < 8; bit++) {
+            const uint32_t low = UINT32_C(1) << bit;
+            const uint32_t shifted = crc32c_combine(low << (8 * n), 0, CRC32C_PAGE_SIZE);
+            for (uint32_t below = 0; below < low; below++)
+                page_shift[n][low + below] = page_shift[n][below] ^ shifted;
+        }
+    }
+}
+
+uint32_t
+crc32c_combine_pages(uint32_t crc, const uint32_t *page_crcs, size_t count)
+{
+    pthread_once(&page_shift_once, make_page_shift);
+    for (size_t i = 0; i < count; i++) {
+        crc = page_shift[0][crc & 255] ^ page_shift[1][crc >> 8 & 255] ^
+              page_shift[2][crc >> 16 & 255] ^ page_shift[3][crc >> 24] ^ page_crcs[i];
+    }
+    return crc;
+}
+
 #if defined(__x86_64__)
 
 /* lane_shift[n] is x^(64n - 33): see shift_words. */

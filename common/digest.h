@@ -5,6 +5,7 @@
  *                 crc32c(0, ...) chains: crc32c(crc32c(0, a), b) == crc32c(0, ab). SSE4.2 in three
  *                 interleaved lanes where the CPU has it, a table elsewhere.
  * crc32c_combine  CRC of ab from the CRCs of a and b and the length of b.
+ * crc32c_combine_pages  the same, cheaply, for a row of pages (CRC32C_PAGE_SIZE bytes) behind it.
  * Sha256          streaming SHA-256 (OpenSSL).
  * KeyedDigest     16-byte pseudo-random digest of a message: AES-256 under key 2 over the GMAC
  * under key 1 with an all-zero nonce (tags never leave in the clear, so the fixed nonce is sound;
@@ -34,6 +35,8 @@ uint32_t crc32c(uint32_t crc, const void *data, size_t size);
 /* By table on any machine: what crc32c does without SSE4.2, for tests. */
 uint32_t crc32c_portable(uint32_t crc, const void *data, size_t size);
 uint32_t crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t size_b);
+enum { CRC32C_PAGE_SIZE = 8192 };
+uint32_t crc32c_combine_pages(uint32_t crc, const uint32_t *page_crcs, size_t count);
 
 enum { SHA256_SIZE = 32, KEYED_DIGEST_SIZE = 16, FINGERPRINT_SIZE = 8, KEY_SIZE = 32 };
 enum { FINGERPRINT_ALGORITHM_GMAC_AES = 1 };

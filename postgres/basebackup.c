@@ -382,12 +382,16 @@ handle_message(BaseBackupStream *stream, const char *message, size_t size, Cairn
     }
 }
 
-/* The hot path: libpq's own buffer goes to the parser. Asynchronous, so that a signal is seen in a
- * silence. */
+/*
+ * The hot path: libpq's own buffer goes to the parser. Asynchronous, so that a signal is seen in a
+ * silence. While the server keeps up, each message costs one system call: what has arrived is taken
+ * without asking first whether something has.
+ */
 static bool
 read_copy(BaseBackupStream *stream, CairnError *err)
 {
     PGconn *libpq = connection_libpq(stream->connection);
+    bool taken = false; /* what had arrived since the last message */
     for (;;) {
         if (!cancel_check(err))
             return false;
@@ -398,6 +402,11 @@ read_copy(BaseBackupStream *stream, CairnError *err)
             PQfreemem(message);
             if (!handled)
                 return false;
+            taken = false;
+        } else if (size == 0 && !taken) {
+            taken = true;
+            if (PQconsumeInput(libpq) == 0)
+                return connection_wait_error(stream->connection, CONNECTION_WAIT_FAILED, err);
         } else if (size == 0) {
             const ConnectionWait waited = connection_wait(stream->connection, 0);
             if (waited != CONNECTION_WAIT_AGAIN)

@@ -353,6 +353,14 @@ object_index(const ObjectReader *reader)
     return byte_reader(reader->index, reader->index_size);
 }
 
+void
+object_drop_index(ObjectReader *reader)
+{
+    free(reader->index);
+    reader->index = NULL;
+    reader->index_size = 0;
+}
+
 uint32_t
 object_frame_count(const ObjectReader *reader)
 {

@@ -74,6 +74,9 @@ ObjectReader *object_open(Repository *repository, const char *name, ObjectKind k
 void object_reader_free(ObjectReader *reader);
 /* Raw index, borrowed from the reader. */
 ByteReader object_index(const ObjectReader *reader);
+/* Frees the index, for readers that are kept long and need only the body; it is empty from then on.
+ */
+void object_drop_index(ObjectReader *reader);
 uint32_t object_frame_count(const ObjectReader *reader);
 uint64_t object_body_start(const ObjectReader *reader);
 uint64_t object_body_end(const ObjectReader *reader);

@@ -278,6 +278,21 @@ pack_reader_free(PackReader *reader)
     free(reader);
 }
 
+void
+pack_drop_directory(PackReader *reader)
+{
+    object_drop_index(reader->object);
+    reader->runs = (ByteReader){0};
+    reader->fingerprints = NULL;
+}
+
+size_t
+pack_memory_bytes(const PackReader *reader)
+{
+    return sizeof *reader + (reader->frame_count + 1) * sizeof *reader->frames +
+           object_index(reader->object).size;
+}
+
 uint32_t
 pack_slot_count(const PackReader *reader)
 {
@@ -358,7 +373,7 @@ pack_read_frame(const PackReader *reader, uint32_t frame, CodecContext *codec, v
 const uint8_t *
 pack_fingerprint(const PackReader *reader, uint32_t slot)
 {
-    CAIRN_ASSERT(slot < reader->slot_count);
+    CAIRN_ASSERT(slot < reader->slot_count && reader->fingerprints != NULL);
     return reader->fingerprints + (size_t)slot * FINGERPRINT_SIZE;
 }
 

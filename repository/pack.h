@@ -54,6 +54,10 @@ typedef struct PackReader PackReader;
 PackReader *pack_open(Repository *repository, const char *cluster, const BackupId *bid,
                       uint32_t pack, CairnError *err) MUST_CHECK;
 void pack_reader_free(PackReader *reader);
+/* Keeps the frame table only: no fingerprints and no runs from then on. What is left takes
+ * pack_memory_bytes. For who opens many packs just to read frames. */
+void pack_drop_directory(PackReader *reader);
+size_t pack_memory_bytes(const PackReader *reader);
 uint32_t pack_slot_count(const PackReader *reader);
 /* Frame that holds a slot, and its first slot and number of slots. CORRUPT when there is no such
  * slot. */

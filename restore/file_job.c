@@ -3,99 +3,60 @@
 #include "common/digest.h"
 #include "common/file.h"
 
-#include <errno.h>
-#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-/* Smaller regions are left to the kernel: starting writeback for each costs more than it gains. */
+/* Smaller parts are left to the kernel: starting writeback for each costs more than it gains. */
 enum { WRITEBACK_UNITS = 128 };
 
-static bool
-create_file(FileTarget *file, CairnError *err)
+FileJob *
+file_job_new(const BackupId *const *creators, size_t parts, size_t runs)
 {
-    const Disk *disk = file->world->disk;
-    file->fd =
-        disk->openat(disk, directory_handle_fd(file->parent), file->name,
-                     O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, S_IRUSR | S_IWUSR);
-    if (file->fd < 0)
-        return cairn_error_errno(err, "unable to create '%s'", file->path);
-    if (file->mode != (S_IRUSR | S_IWUSR) &&
-        disk->fchmod(disk, file->fd, (mode_t)file->mode) != 0) {
-        return cairn_error_errno(err, "unable to set the mode of '%s'", file->path);
-    }
-    return true;
+    FileJob *job = calloc(1, sizeof *job + parts * sizeof *job->parts + runs * sizeof *job->runs);
+    CAIRN_ASSERT(job != NULL);
+    job->creators = creators;
+    job->parts = (FilePart *)(job + 1);
+    job->runs = (SlotRun *)(job->parts + parts);
+    return job;
 }
 
-static void
-file_target_free(FileTarget *file)
+size_t
+file_job_memory_bytes(const FileJob *job)
 {
-    if (file->fd >= 0)
-        file->world->disk->close(file->world->disk, file->fd);
-    directory_handle_release(file->parent);
-    if (file->region_crcs != &file->single_crc)
-        free(file->region_crcs);
-    free(file);
+    return sizeof *job + job->part_count * sizeof *job->parts + job->run_count * sizeof *job->runs;
 }
 
-FileTarget *
-file_target_new(const World *world, DirectoryHandle *parent, const MapEntry *entry, CairnError *err)
+/* Units of the cells that the file has: fewer in the last one. */
+static uint32_t
+units_of_cells(const FileTarget *file, uint32_t first_cell, uint32_t cells)
 {
-    const size_t path_size = strlen(entry->path) + 1;
-    FileTarget *file = NULL;
-
-    if (entry->size_bytes > FILE_SIZE_LIMIT)
-        cairn_error(err, CAIRN_UNSUPPORTED, "file '%s' is larger than 1 TiB", entry->path);
-    else if ((file = calloc(1, sizeof *file + path_size)) == NULL)
-        cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    if (file == NULL) {
-        directory_handle_release(parent);
-        return NULL;
-    }
-
-    file->world = world;
-    file->parent = parent;
-    file->fd = -1;
-    file->mode = entry->mode;
-    file->size_bytes = entry->size_bytes;
-    file->has_crc32c = entry->has_crc32c;
-    file->crc32c = entry->crc32c;
-    memcpy(file->path, entry->path, path_size);
-    char *slash = strrchr(file->path, '/');
-    file->name = slash == NULL ? file->path : slash + 1;
-
-    const uint64_t units = units_of_size(entry->size_bytes);
-    file->region_count = units == 0 ? 1 : (uint32_t)((units + JOB_UNITS - 1) / JOB_UNITS);
-    atomic_init(&file->regions_left, file->region_count);
-    file->region_crcs = &file->single_crc;
-    if (file->region_count > 1) {
-        file->region_crcs = calloc(file->region_count, sizeof *file->region_crcs);
-        if (file->region_crcs == NULL)
-            cairn_error(err, CAIRN_INTERNAL, "out of memory");
-        if (file->region_crcs == NULL || !create_file(file, err)) {
-            file_target_free(file);
-            return NULL;
-        }
-    }
-    return file;
+    const uint64_t left = units_of_size(file->size_bytes) - (uint64_t)first_cell * CELL_UNITS;
+    const uint32_t units = cells * CELL_UNITS;
+    return left < units ? (uint32_t)left : units;
 }
 
 void
-file_target_abandon(FileTarget *file)
+file_job_add(FileJob *job, FileTarget *file, uint32_t first_cell, uint32_t cells,
+             const SlotRun *runs, size_t run_count)
 {
-    if (atomic_fetch_sub(&file->regions_left, 1) == 1)
-        file_target_free(file);
-}
-
-FileJob *
-file_job_new(FileTarget *file, uint32_t region, size_t run_count)
-{
-    FileJob *job = malloc(sizeof *job + run_count * sizeof job->runs[0]);
-    CAIRN_ASSERT(job != NULL); /* bounded by the batch and the queue */
-    job->file = file;
-    job->region = region;
-    job->run_count = (uint32_t)run_count;
-    return job;
+    FilePart *part = &job->parts[job->part_count];
+    const FilePart *last = part - 1;
+    *part = (FilePart){
+        .file = file,
+        .first_cell = first_cell,
+        .cells = cells,
+        .first_unit = job->part_count == 0 ? 0 : last->first_unit + last->units,
+        .units = units_of_cells(file, first_cell, cells),
+    };
+    CAIRN_ASSERT(part->first_unit + part->units <= JOB_UNITS);
+    for (size_t i = 0; i < run_count; i++) {
+        SlotRun *run = &job->runs[job->run_count++];
+        *run = runs[i];
+        CAIRN_ASSERT(run->unit + (uint32_t)run->units <= part->units);
+        run->unit = (uint16_t)(run->unit + part->first_unit);
+        part->data_units += run->units;
+    }
+    job->part_count++;
 }
 
 void
@@ -103,127 +64,230 @@ file_job_free(FileJob *job)
 {
     if (job == NULL)
         return;
-    if (job->file != NULL)
-        file_target_abandon(job->file);
+    for (uint32_t i = 0; i < job->part_count; i++) {
+        if (job->parts[i].file != NULL)
+            file_target_abandon(job->parts[i].file, job->parts[i].cells);
+    }
     free(job);
 }
 
-/* Bytes of a region, or of the units from `unit` on in it. */
-static uint64_t
-bytes_from(const FileTarget *file, uint64_t unit, uint64_t units)
+/* One job under way. */
+typedef struct {
+    FileJob *job;
+    UnitCrcs *crcs;
+    Progress *progress;
+    FilePart *part; /* that the last units went to */
+} Writing;
+
+static FilePart *
+part_of(Writing *writing, uint32_t unit)
 {
-    const uint64_t start = unit * UNIT_SIZE;
-    const uint64_t end = start + units * UNIT_SIZE;
-    return (end < file->size_bytes ? end : file->size_bytes) - start;
+    FilePart *part = writing->part;
+    if (unit < part->first_unit || unit - part->first_unit >= part->units) {
+        part = writing->job->parts;
+        while (unit - part->first_unit >= part->units)
+            part++;
+    }
+    writing->part = part;
+    return part;
 }
 
-/* CRC of `bytes` zeros, in steps of doubled length. */
-static uint32_t
-crc_of_zeros(uint64_t bytes)
+/* Where a unit of the job lies in its file, in units. */
+static uint64_t
+file_unit(const FilePart *part, uint32_t unit)
+{
+    return (uint64_t)part->first_cell * CELL_UNITS + (unit - part->first_unit);
+}
+
+/* Units that no run fills are zeros. */
+static void
+prepare_crcs(const FileJob *job, UnitCrcs *crcs)
 {
     static const uint8_t ZEROS[UNIT_SIZE];
-    uint32_t crc = crc32c(0, ZEROS, (size_t)(bytes % UNIT_SIZE));
-    uint32_t step_crc = crc32c(0, ZEROS, UNIT_SIZE);
-    uint64_t step = UNIT_SIZE;
+    const uint32_t zero_crc = crc32c(0, ZEROS, UNIT_SIZE);
 
-    for (uint64_t units = bytes / UNIT_SIZE; units > 0; units >>= 1) {
-        if (units & 1)
-            crc = crc32c_combine(crc, step_crc, step);
-        step_crc = crc32c_combine(step_crc, step_crc, step);
-        step *= 2;
+    for (uint32_t i = 0; i < job->part_count; i++) {
+        const FilePart *part = &job->parts[i];
+        if (part->units == 0)
+            continue;
+        for (uint32_t unit = 0; unit < part->units; unit++)
+            crcs->of_unit[part->first_unit + unit] = zero_crc;
+        const uint32_t last = part->first_unit + part->units - 1;
+        const uint64_t bytes = file_target_bytes(part->file, file_unit(part, last), 1);
+        crcs->of_unit[last] = crc32c(0, ZEROS, (size_t)bytes);
     }
-    return crc;
 }
 
-static bool
-write_run(FileTarget *file, const JobRun *run, uint64_t first_unit, FrameReader *frames,
-          uint32_t *crc, CairnError *err)
+/* Joins the units' CRCs cell by cell. */
+static void
+join_crcs(const FilePart *part, const UnitCrcs *crcs)
 {
-    for (uint32_t done = 0; done < run->units;) {
-        const uint8_t *data;
-        uint32_t units;
-        if (!frame_reader_units(frames, run->creator, run->pack, run->slot + done,
-                                run->units - done, &data, &units, err)) {
-            return false;
+    const uint32_t *of_unit = crcs->of_unit + part->first_unit;
+
+    for (uint32_t cell = 0; cell < part->cells; cell++) {
+        const uint32_t done = cell * CELL_UNITS;
+        const uint32_t left = part->units - done;
+        const uint32_t units = left < CELL_UNITS ? left : CELL_UNITS;
+        uint32_t crc = 0;
+        if (units > 0) {
+            const uint32_t last = done + units - 1;
+            const uint64_t unit = file_unit(part, part->first_unit + last);
+            crc = crc32c_combine_pages(0, of_unit + done, units - 1);
+            crc = crc32c_combine(crc, of_unit[last], file_target_bytes(part->file, unit, 1));
         }
-        const uint64_t unit = first_unit + done;
-        const size_t bytes = (size_t)bytes_from(file, unit, units);
-        *crc = crc32c(*crc, data, bytes);
-        if (!file_pwrite(file->world, file->fd, data, bytes, unit * UNIT_SIZE, file->path, err))
-            return false;
-        done += units;
+        part->file->cell_crcs[part->first_cell + cell] = crc;
     }
-    return true;
 }
 
+/* All its units are there. */
 static bool
-write_region(FileJob *job, FrameReader *frames, CairnError *err)
+end_part(Writing *writing, FilePart *part, CairnError *err)
 {
-    FileTarget *file = job->file;
-    const uint64_t first_unit = (uint64_t)job->region * JOB_UNITS;
-    uint64_t unit = first_unit;
-    uint32_t crc = 0;
+    FileTarget *file = part->file;
+    const uint64_t first_unit = (uint64_t)part->first_cell * CELL_UNITS;
+    const uint64_t bytes = file_target_bytes(file, first_unit, part->units);
 
-    if (file->fd < 0 && !create_file(file, err))
+    if (file->fd < 0 && !file_target_create(file, err)) /* nothing but zeros */
         return false;
-    for (uint32_t i = 0; i < job->run_count; i++) {
-        const JobRun *run = &job->runs[i];
-        if (run->creator == NULL) {
-            const uint64_t bytes = bytes_from(file, unit, run->units);
-            crc = crc32c_combine(crc, crc_of_zeros(bytes), bytes);
-        } else if (!write_run(file, run, unit, frames, &crc, err)) {
-            return cairn_error_wrap(err, "file '%s'", file->path);
-        }
-        unit += run->units;
-    }
-    file->region_crcs[job->region] = crc;
-    if (unit - first_unit >= WRITEBACK_UNITS) {
+    if (file->has_crc32c)
+        join_crcs(part, writing->crcs);
+    if (part->units >= WRITEBACK_UNITS) {
         /* Only a hint: an error of the disk is told by the sync at the end. */
         file->world->disk->start_writeback(file->world->disk, file->fd,
-                                           (off_t)(first_unit * UNIT_SIZE),
-                                           (off_t)((unit - first_unit) * UNIT_SIZE));
+                                           (off_t)(first_unit * UNIT_SIZE), (off_t)bytes);
     }
-    return true;
+    progress_add(writing->progress, bytes);
+
+    part->file = NULL;
+    return file_target_done(file, part->cells, err);
 }
 
-/* After the last region. The file is freed by the caller. */
 static bool
-end_file(FileTarget *file, CairnError *err)
+write_units(void *context, const SlotRun *run, uint32_t done, const uint8_t *data, uint32_t units,
+            CairnError *err)
 {
-    const Disk *disk = file->world->disk;
-    uint32_t crc = file->region_crcs[0];
-    for (uint32_t i = 1; i < file->region_count; i++) {
-        const uint64_t bytes = bytes_from(file, (uint64_t)i * JOB_UNITS, JOB_UNITS);
-        crc = crc32c_combine(crc, file->region_crcs[i], bytes);
+    Writing *writing = context;
+    const uint32_t first = run->unit + done;
+    FilePart *part = part_of(writing, first);
+    FileTarget *file = part->file;
+    const uint64_t unit = file_unit(part, first);
+    const size_t bytes = (size_t)file_target_bytes(file, unit, units);
+
+    if (file->fd < 0 && !file_target_create(file, err))
+        return false;
+    for (uint32_t i = 0; file->has_crc32c && i < units; i++) {
+        const size_t left = bytes - (size_t)i * UNIT_SIZE;
+        writing->crcs->of_unit[first + i] =
+            crc32c(0, data + (size_t)i * UNIT_SIZE, left < UNIT_SIZE ? left : UNIT_SIZE);
     }
-    if (file->has_crc32c && crc != file->crc32c) {
-        return cairn_error(err, CAIRN_CORRUPT,
-                           "file '%s': what is stored has checksum %08x, the backup says %08x",
-                           file->path, crc, file->crc32c);
+    if (!file_pwrite(file->world, file->fd, data, bytes, unit * UNIT_SIZE, file->path, err))
+        return false;
+    part->data_units -= units;
+    /* At once, since it is open. */
+    return part->data_units > 0 || end_part(writing, part, err);
+}
+
+/* Which units of the job the slots that could not be read were for. */
+static bool
+name_blocks(const Writing *writing, const SlotRun *runs, size_t count, const SlotRange *unreadable,
+            CairnError *err)
+{
+    enum { RANGES_SHOWN = 8 };
+    char blocks[RANGES_SHOWN * 48] = "";
+    size_t length = 0;
+    unsigned ranges = 0;
+    const FilePart *part = NULL;
+    bool others = false;
+
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t run_end = runs[i].slot + runs[i].units;
+        const uint32_t from =
+            runs[i].slot > unreadable->first_slot ? runs[i].slot : unreadable->first_slot;
+        const uint32_t to = run_end < unreadable->end_slot ? run_end : unreadable->end_slot;
+        if (from >= to)
+            continue;
+        const uint32_t unit = runs[i].unit + (from - runs[i].slot);
+        const FilePart *its = writing->job->parts;
+        while (unit - its->first_unit >= its->units)
+            its++;
+        if (its->file == NULL)
+            continue;
+        if (part == NULL)
+            part = its;
+        others = others || its != part;
+        if (its != part || ++ranges > RANGES_SHOWN)
+            continue;
+        const unsigned long long block = file_unit(part, unit);
+        length += (size_t)snprintf(blocks + length, sizeof blocks - length,
+                                   to - from > 1 ? "%s%llu-%llu" : "%s%llu", ranges > 1 ? ", " : "",
+                                   block, block + (to - from) - 1);
     }
-    /* The file may end in zeros, which nobody wrote. */
-    if (file->size_bytes > 0 && disk->ftruncate(disk, file->fd, (off_t)file->size_bytes) != 0)
-        return cairn_error_errno(err, "unable to set the size of '%s'", file->path);
-    const int fd = take_fd(&file->fd);
-    if (disk->close(disk, fd) != 0)
-        return cairn_error_errno(err, "unable to close '%s'", file->path);
-    return true;
+    if (part == NULL)
+        return false;
+    return cairn_error_wrap(err, "file '%s', blocks %s%s%s", part->file->path, blocks,
+                            ranges > RANGES_SHOWN ? " and more" : "",
+                            others ? " (and other files)" : "");
+}
+
+/* The runs of one pack. */
+static bool
+write_group(Writing *writing, FrameReader *frames, const SlotRun *runs, size_t count,
+            CairnError *err)
+{
+    SlotRange unreadable;
+    return frame_reader_each(frames, writing->job->creators[runs->creator], runs, count,
+                             write_units, writing, &unreadable, err) ||
+           name_blocks(writing, runs, count, &unreadable, err);
+}
+
+int
+slot_run_compare(const SlotRun *a, const SlotRun *b)
+{
+    if (a->creator != b->creator)
+        return a->creator < b->creator ? -1 : 1;
+    if (a->pack != b->pack)
+        return a->pack < b->pack ? -1 : 1;
+    return (a->slot > b->slot) - (a->slot < b->slot);
+}
+
+static int
+compare_runs(const void *left, const void *right)
+{
+    return slot_run_compare(left, right);
+}
+
+static void
+sort_runs(FileJob *job)
+{
+    for (uint32_t i = 1; i < job->run_count; i++) {
+        if (slot_run_compare(&job->runs[i - 1], &job->runs[i]) > 0) {
+            qsort(job->runs, job->run_count, sizeof *job->runs, compare_runs);
+            return;
+        }
+    }
 }
 
 bool
-file_job_write(FileJob *job, FrameReader *frames, Progress *progress, CairnError *err)
+file_job_write(FileJob *job, FrameReader *frames, UnitCrcs *crcs, Progress *progress,
+               CairnError *err)
 {
-    FileTarget *file = job->file;
-    const uint64_t first_unit = (uint64_t)job->region * JOB_UNITS;
+    Writing writing = {.job = job, .crcs = crcs, .progress = progress, .part = job->parts};
 
-    if (!write_region(job, frames, err))
-        return false;
-    progress_add(progress, bytes_from(file, first_unit, JOB_UNITS));
-
-    job->file = NULL;
-    if (atomic_fetch_sub(&file->regions_left, 1) > 1)
-        return true;
-    const bool ended = end_file(file, err);
-    file_target_free(file);
-    return ended;
+    prepare_crcs(job, crcs);
+    sort_runs(job);
+    for (uint32_t first = 0, end; first < job->run_count; first = end) {
+        const SlotRun *runs = &job->runs[first];
+        for (end = first + 1; end < job->run_count; end++) {
+            if (job->runs[end].creator != runs->creator || job->runs[end].pack != runs->pack)
+                break;
+        }
+        if (!write_group(&writing, frames, runs, end - first, err))
+            return false;
+    }
+    /* What has no data. */
+    for (uint32_t i = 0; i < job->part_count; i++) {
+        if (job->parts[i].file != NULL && !end_part(&writing, &job->parts[i], err))
+            return false;
+    }
+    return true;
 }

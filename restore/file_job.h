@@ -1,66 +1,69 @@
 /*
- * A file on its way from packs to the target directory, in one or more regions that threads write
- * independently. (Part of materialise.)
+ * Files on their way from packs to the target directory, in jobs that threads do independently.
+ * (Part of materialise.)
  *
- * A FileTarget is counted: the last region to be written ends the file. Regions are made in order
- * by one thread; written by any.
+ * A job holds parts of files: cells of one large file, or several small files whole. The map may
+ * scatter them over the packs of hundreds of backups, so a job goes through its runs pack by pack
+ * and slot by slot: each frame is fetched and decoded once, and of it is written what the map
+ * points at, wherever in the files that lies. The CRC of each unit is kept till all are there, then
+ * they are joined in the order of the file.
  */
 #ifndef PGCAIRN_RESTORE_FILE_JOB_H
 #define PGCAIRN_RESTORE_FILE_JOB_H
 
 #include "common/progress.h"
-#include "repository/map.h"
+#include "restore/file_target.h"
 #include "restore/frame_source.h"
-#include "restore/target_directory.h"
 
-#include <stdatomic.h>
-
-/* Units of one region: 8 MiB. And the largest file that is taken: 1 TiB. */
-enum { JOB_UNITS = 1024 };
-#define FILE_SIZE_LIMIT (UINT64_C(1) << 40)
+/* What is done at once is cells of one region of the map at most, or so many small files. */
+enum { JOB_UNITS = REGION_UNITS, JOB_FILES = 32 };
 
 typedef struct {
-    const World *world;
-    DirectoryHandle *parent; /* released with the file */
-    int fd;                  /* -1 until the first region opens it (single-region files) */
-    uint32_t mode;
-    uint64_t size_bytes;
-    bool has_crc32c;
-    uint32_t crc32c;
-    uint32_t region_count;
-    _Atomic uint32_t regions_left;
-    uint32_t *region_crcs;
-    uint32_t single_crc; /* what region_crcs points to when there is one region */
-    char *name;          /* last component of path, inside it */
-    char path[];
-} FileTarget;
-
-/* Takes the parent. Files of several regions are created at once, so that any region may come
- * first. */
-FileTarget *file_target_new(const World *world, DirectoryHandle *parent, const MapEntry *entry,
-                            CairnError *err) MUST_CHECK;
-/* For one that was not ended: drops one region's share. */
-void file_target_abandon(FileTarget *file);
-
-typedef struct {
-    const BackupId *creator; /* borrowed from the map reader; NULL: zeros */
-    uint32_t pack;
-    uint32_t slot;
+    FileTarget *file; /* so many shares of it as it has cells; NULL when ended */
+    uint32_t first_cell;
+    uint32_t cells;
+    uint32_t first_unit; /* among the job's units, which its parts share out */
     uint32_t units;
-} JobRun;
+    uint32_t data_units; /* not yet written; the rest are zeros, which stay holes */
+} FilePart;
 
-typedef struct {
-    FileTarget *file; /* one share of it */
-    uint32_t region;
+typedef struct FileJob {
+    struct FileJob *next;            /* the queue's */
+    const BackupId *const *creators; /* borrowed: what the runs' creator numbers mean */
+    const void *place;               /* borrowed, compared only: what two threads should not write
+                                        to at once, a file or a directory */
+    uint32_t part_count;
     uint32_t run_count;
-    JobRun runs[];
+    FilePart *parts;
+    SlotRun *runs;
 } FileJob;
 
-FileJob *file_job_new(FileTarget *file, uint32_t region, size_t run_count);
-/* Frees the job and, unless file_job_write took it, its share of the file. */
+/* Room for so many parts and runs, which file_job_add fills. Aborts without memory: what there is
+ * of jobs is bounded by their queue. */
+FileJob *file_job_new(const BackupId *const *creators, size_t parts, size_t runs);
+/*
+ * Adds cells of a file, whose shares the job takes. runs: of data only, their units counted from
+ * first_cell on.
+ */
+void file_job_add(FileJob *job, FileTarget *file, uint32_t first_cell, uint32_t cells,
+                  const SlotRun *runs, size_t run_count);
+/* Frees the job and its shares of files that were not ended. */
 void file_job_free(FileJob *job);
-/* Writes the region, and ends the file when it was the last one: size set, CRC compared, closed. */
-bool file_job_write(FileJob *job, FrameReader *frames, Progress *progress,
+size_t file_job_memory_bytes(const FileJob *job);
+
+/* Pack by pack, slot by slot. */
+int slot_run_compare(const SlotRun *a, const SlotRun *b);
+
+/* CRCs of a job's units; one for each thread. */
+typedef struct {
+    uint32_t of_unit[JOB_UNITS];
+} UnitCrcs;
+
+/*
+ * Writes everything in it, and ends each file whose last cell it was: size set, CRC compared,
+ * closed. CORRUPT names pack, file and blocks.
+ */
+bool file_job_write(FileJob *job, FrameReader *frames, UnitCrcs *crcs, Progress *progress,
                     CairnError *err) MUST_CHECK;
 
 #endif

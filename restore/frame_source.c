@@ -1,63 +1,50 @@
-/*
- * Invariants:
- * 1. An entry with users > 0 keeps its pack open; only unused ones are evicted.
- * 2. There are more entries than readers, and a reader uses one at a time: one is always free.
- */
 #include "restore/frame_source.h"
 
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ENTRY_COUNT = PACKS_KEPT_OPEN + READERS_LIMIT };
-
-typedef struct {
-    BackupId bid;
-    uint32_t number;
-    PackReader *pack; /* NULL: free */
-    unsigned users;
-    uint64_t last_use;
-} PackEntry;
-
 struct FrameSource {
     Repository *repository;
-    const char *cluster;
-    pthread_mutex_t lock;
-    PackEntry entries[ENTRY_COUNT];
-    size_t packs_open; /* so many may be open before one is closed for another */
-    size_t open_count;
-    size_t reader_count;
-    uint64_t uses;
+    PackCache *packs;
+    atomic_uint_fast64_t decoded;
+    atomic_size_t reader_count;
 };
 
 struct FrameReader {
     FrameSource *source;
     CodecContext *codec;
-    PackEntry *entry; /* in use; NULL at first */
-    uint32_t frame;   /* that raw holds */
-    bool has_frame;
-    uint32_t first_slot;
-    uint32_t slot_count;
-    uint32_t window_first; /* frames whose stored bytes are in window: [first, end) */
+    OpenPack *open; /* in use; NULL at first */
+    /* Slots [raw_slot, raw_slot + raw_count) are decoded in raw. */
+    uint32_t raw_slot;
+    uint32_t raw_count;
+    /* The stored bytes of frames [window_first, window_end) are in window, the first at
+     * window_offset of the pack. */
+    uint32_t window_first;
     uint32_t window_end;
     uint64_t window_offset;
     uint8_t *raw;
     uint8_t *window;
 };
 
+/* A frame with its place among the slots. */
+typedef struct {
+    uint32_t number;
+    uint32_t first_slot;
+    uint32_t end_slot;
+} Frame;
+
 FrameSource *
-frame_source_new(Repository *repository, const char *cluster, size_t packs_open, CairnError *err)
+frame_source_new(Repository *repository, const char *cluster, size_t cache_bytes, CairnError *err)
 {
-    FrameSource *source = calloc(1, sizeof *source);
+    SCOPED(FrameSource) source = calloc(1, sizeof *source);
     if (source == NULL) {
         cairn_error(err, CAIRN_INTERNAL, "out of memory");
         return NULL;
     }
     source->repository = repository;
-    source->cluster = cluster;
-    source->packs_open = packs_open;
-    CAIRN_ASSERT(pthread_mutex_init(&source->lock, NULL) == 0);
-    return source;
+    source->packs = pack_cache_new(repository, cluster, cache_bytes, err);
+    return source->packs == NULL ? NULL : take(&source);
 }
 
 void
@@ -65,13 +52,15 @@ frame_source_free(FrameSource *source)
 {
     if (source == NULL)
         return;
-    for (size_t i = 0; i < ENTRY_COUNT; i++) {
-        CAIRN_ASSERT(source->entries[i].users == 0);
-        if (source->entries[i].pack != NULL)
-            pack_reader_free(source->entries[i].pack);
-    }
-    pthread_mutex_destroy(&source->lock);
+    CAIRN_ASSERT(source->reader_count == 0);
+    pack_cache_free(source->packs);
     free(source);
+}
+
+uint64_t
+frame_source_decoded(const FrameSource *source)
+{
+    return atomic_load(&source->decoded);
 }
 
 FrameReader *
@@ -83,12 +72,9 @@ frame_reader_new(FrameSource *source, CairnError *err)
         return NULL;
     }
     reader->source = source;
-    pthread_mutex_lock(&source->lock);
-    CAIRN_ASSERT(source->reader_count < READERS_LIMIT); /* 2 */
-    source->reader_count++;
-    pthread_mutex_unlock(&source->lock);
+    CAIRN_ASSERT(atomic_fetch_add(&source->reader_count, 1) < READERS_LIMIT);
 
-    reader->raw = malloc(FRAME_SIZE);
+    reader->raw = malloc(RAW_BUFFER);
     reader->window = malloc(READ_WINDOW);
     if (reader->raw == NULL || reader->window == NULL) {
         cairn_error(err, CAIRN_INTERNAL, "out of memory");
@@ -101,13 +87,11 @@ frame_reader_new(FrameSource *source, CairnError *err)
 static void
 release_pack(FrameReader *reader)
 {
-    if (reader->entry == NULL)
+    if (reader->open == NULL)
         return;
-    pthread_mutex_lock(&reader->source->lock);
-    reader->entry->users--;
-    pthread_mutex_unlock(&reader->source->lock);
-    reader->entry = NULL;
-    reader->has_frame = false;
+    pack_cache_give_back(reader->source->packs, reader->open);
+    reader->open = NULL;
+    reader->raw_count = 0;
     reader->window_first = reader->window_end = 0;
 }
 
@@ -117,9 +101,7 @@ frame_reader_free(FrameReader *reader)
     if (reader == NULL)
         return;
     release_pack(reader);
-    pthread_mutex_lock(&reader->source->lock);
-    reader->source->reader_count--;
-    pthread_mutex_unlock(&reader->source->lock);
+    atomic_fetch_sub(&reader->source->reader_count, 1);
     if (reader->codec != NULL)
         codec_close(reader->codec);
     free(reader->raw);
@@ -128,117 +110,175 @@ frame_reader_free(FrameReader *reader)
 }
 
 static bool
-entry_is(const PackEntry *entry, const BackupId *bid, uint32_t number)
+use_pack(FrameReader *reader, const BackupId *bid, uint32_t pack, CairnError *err)
 {
-    return entry->pack != NULL && entry->number == number && backup_id_equal(&entry->bid, bid);
+    if (reader->open != NULL && open_pack_is(reader->open, bid, pack))
+        return true;
+    release_pack(reader);
+    reader->open = pack_cache_use(reader->source->packs, bid, pack, err);
+    return reader->open != NULL;
 }
 
-/* A place for one more pack, whose least recently used unused one is closed when enough are open.
- */
-static PackEntry *
-make_room(FrameSource *source)
+static bool
+find_frame(const PackReader *pack, uint32_t slot, Frame *frame_out, CairnError *err)
 {
-    PackEntry *oldest = NULL;
-    PackEntry *empty = NULL;
-    for (size_t i = 0; i < ENTRY_COUNT; i++) {
-        PackEntry *entry = &source->entries[i];
-        if (entry->pack == NULL)
-            empty = entry;
-        else if (entry->users == 0 && (oldest == NULL || entry->last_use < oldest->last_use))
-            oldest = entry;
-    }
-    if (oldest != NULL && (empty == NULL || source->open_count >= source->packs_open)) {
-        pack_reader_free(oldest->pack);
-        oldest->pack = NULL;
-        source->open_count--;
-        return oldest;
-    }
-    CAIRN_ASSERT(empty != NULL); /* 2 */
-    return empty;
+    uint32_t slots;
+    if (!pack_find(pack, slot, &frame_out->number, &frame_out->first_slot, &slots, err))
+        return false;
+    frame_out->end_slot = frame_out->first_slot + slots;
+    return true;
+}
+
+/* The frame behind; false at the pack's end. */
+static bool
+step(const PackReader *pack, Frame *frame)
+{
+    uint64_t offset;
+    uint32_t stored_size;
+    uint32_t raw_size;
+    if (frame->number + 1 >= pack_frame_count(pack))
+        return false;
+    frame->number++;
+    pack_frame_extent(pack, frame->number, &offset, &stored_size, &raw_size);
+    frame->first_slot = frame->end_slot;
+    frame->end_slot += raw_size / UNIT_SIZE;
+    return true;
 }
 
 /*
- * Opening under the lock makes the others wait for one small read, and saves them from opening the
- * same pack, which is what they are about to do.
+ * Brings the stored bytes of the frame into the window, and of wanted ones behind it. runs: the one
+ * that asks, and those after it.
  */
-static PackEntry *
-use_pack(FrameSource *source, const BackupId *bid, uint32_t number, CairnError *err)
-{
-    PackEntry *found = NULL;
-
-    pthread_mutex_lock(&source->lock);
-    for (size_t i = 0; i < ENTRY_COUNT && found == NULL; i++) {
-        if (entry_is(&source->entries[i], bid, number))
-            found = &source->entries[i];
-    }
-    if (found == NULL) {
-        PackReader *pack = pack_open(source->repository, source->cluster, bid, number, err);
-        if (pack != NULL) {
-            found = make_room(source);
-            *found = (PackEntry){.bid = *bid, .number = number, .pack = pack};
-            source->open_count++;
-        }
-    }
-    if (found != NULL) {
-        found->users++;
-        found->last_use = ++source->uses;
-    }
-    pthread_mutex_unlock(&source->lock);
-    return found;
-}
-
-/* Brings the stored bytes of frame into the window, with as many behind it as wanted slots need. */
 static bool
-fill_window(FrameReader *reader, uint32_t frame, uint64_t wanted, CairnError *err)
+fill_window(FrameReader *reader, const Frame *first, const SlotRun *runs, size_t count,
+            CairnError *err)
 {
-    const PackReader *pack = reader->entry->pack;
+    const PackReader *pack = open_pack_reader(reader->open);
     uint64_t start;
     uint64_t offset;
     uint32_t stored_size;
     uint32_t raw_size;
 
-    if (frame >= reader->window_first && frame < reader->window_end)
+    if (first->number >= reader->window_first && first->number < reader->window_end)
         return true;
-    pack_frame_extent(pack, frame, &start, &stored_size, &raw_size);
+    pack_frame_extent(pack, first->number, &start, &stored_size, &raw_size);
     CAIRN_ASSERT(stored_size <= READ_WINDOW);
     uint64_t end = start + stored_size;
-    uint64_t slots = raw_size / UNIT_SIZE;
-    uint32_t next = frame + 1;
-    while (slots < wanted && next < pack_frame_count(pack)) {
-        pack_frame_extent(pack, next, &offset, &stored_size, &raw_size);
-        if (offset != end || end - start + stored_size > READ_WINDOW)
+    uint32_t window_end = first->number + 1;
+
+    for (Frame frame = *first; step(pack, &frame);) {
+        while (count > 0 && runs->slot + runs->units <= frame.first_slot) {
+            runs++;
+            count--;
+        }
+        if (count == 0)
             break;
-        end += stored_size;
-        slots += raw_size / UNIT_SIZE;
-        next++;
+        pack_frame_extent(pack, frame.number, &offset, &stored_size, &raw_size);
+        if (offset - end > READ_GAP || offset - start + stored_size > READ_WINDOW)
+            break;
+        if (runs->slot < frame.end_slot) {
+            end = offset + stored_size;
+            window_end = frame.number + 1;
+        }
     }
 
     reader->window_first = reader->window_end = 0;
     if (!pack_pread(pack, reader->window, (size_t)(end - start), start, err))
         return false;
-    reader->window_first = frame;
-    reader->window_end = next;
+    reader->window_first = first->number;
+    reader->window_end = window_end;
     reader->window_offset = start;
     return true;
 }
 
 static bool
-decode_frame(FrameReader *reader, uint32_t frame, uint64_t wanted, CairnError *err)
+decode(FrameReader *reader, const Frame *frame, uint8_t *raw, CairnError *err)
 {
+    const PackReader *pack = open_pack_reader(reader->open);
     uint64_t offset;
     uint32_t stored_size;
     uint32_t raw_size;
 
-    reader->has_frame = false;
-    if (!fill_window(reader, frame, wanted, err))
-        return false;
-    pack_frame_extent(reader->entry->pack, frame, &offset, &stored_size, &raw_size);
-    if (!pack_decode_frame(reader->entry->pack, frame, reader->codec,
-                           reader->window + (offset - reader->window_offset), reader->raw, err)) {
+    pack_frame_extent(pack, frame->number, &offset, &stored_size, &raw_size);
+    atomic_fetch_add_explicit(&reader->source->decoded, 1, memory_order_relaxed);
+    return pack_decode_frame(pack, frame->number, reader->codec,
+                             reader->window + (offset - reader->window_offset), raw, err);
+}
+
+/*
+ * Decodes the frame of `slot`, which the first run asks for, and as many behind it as that run goes
+ * on into and the buffer takes.
+ */
+static bool
+load(FrameReader *reader, uint32_t slot, const SlotRun *runs, size_t count,
+     SlotRange *unreadable_out, CairnError *err)
+{
+    const PackReader *pack = open_pack_reader(reader->open);
+    const uint32_t wanted_end = runs->slot + runs->units;
+    Frame frame;
+
+    reader->raw_count = 0;
+    if (!find_frame(pack, slot, &frame, err)) {
+        *unreadable_out = (SlotRange){slot, UINT32_MAX};
         return false;
     }
-    reader->frame = frame;
-    reader->has_frame = true;
+    const uint32_t first_slot = frame.first_slot;
+    for (;;) {
+        if (!fill_window(reader, &frame, runs, count, err) ||
+            !decode(reader, &frame,
+                    reader->raw + (size_t)(frame.first_slot - first_slot) * UNIT_SIZE, err)) {
+            *unreadable_out = (SlotRange){frame.first_slot, frame.end_slot};
+            return false;
+        }
+        const uint32_t slots = frame.end_slot - first_slot;
+        if (frame.end_slot >= wanted_end || slots + FRAME_SLOTS > RAW_BUFFER / UNIT_SIZE ||
+            !step(pack, &frame)) {
+            reader->raw_slot = first_slot;
+            reader->raw_count = slots;
+            return true;
+        }
+    }
+}
+
+static bool
+holds(const FrameReader *reader, uint32_t slot)
+{
+    return slot >= reader->raw_slot && slot - reader->raw_slot < reader->raw_count;
+}
+
+static bool
+send_run(FrameReader *reader, const SlotRun *runs, size_t count, FrameSink *sink, void *context,
+         SlotRange *unreadable_out, CairnError *err)
+{
+    for (uint32_t done = 0; done < runs->units;) {
+        const uint32_t slot = runs->slot + done;
+        if (!holds(reader, slot) && !load(reader, slot, runs, count, unreadable_out, err))
+            return false;
+        const uint32_t behind = reader->raw_slot + reader->raw_count - slot;
+        const uint32_t left = runs->units - done;
+        const uint32_t units = left < behind ? left : behind;
+        const uint8_t *data = reader->raw + (size_t)(slot - reader->raw_slot) * UNIT_SIZE;
+        if (!sink(context, runs, done, data, units, err))
+            return false;
+        done += units;
+    }
+    return true;
+}
+
+bool
+frame_reader_each(FrameReader *reader, const BackupId *bid, const SlotRun *runs, size_t count,
+                  FrameSink *sink, void *context, SlotRange *unreadable_out, CairnError *err)
+{
+    *unreadable_out = (SlotRange){0};
+    CAIRN_ASSERT(count > 0);
+    if (!use_pack(reader, bid, runs->pack, err)) {
+        *unreadable_out = (SlotRange){0, UINT32_MAX};
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (!send_run(reader, &runs[i], count - i, sink, context, unreadable_out, err))
+            return false;
+    }
     return true;
 }
 
@@ -246,23 +286,18 @@ bool
 frame_reader_units(FrameReader *reader, const BackupId *bid, uint32_t pack, uint32_t slot,
                    uint64_t wanted, const uint8_t **data_out, uint32_t *units_out, CairnError *err)
 {
-    if (reader->entry == NULL || !entry_is(reader->entry, bid, pack)) {
-        release_pack(reader);
-        reader->entry = use_pack(reader->source, bid, pack, err);
-        if (reader->entry == NULL)
-            return false;
+    SlotRange unreadable;
+    const SlotRun run = {
+        .pack = pack,
+        .slot = slot,
+        .units = (uint16_t)(wanted < REGION_UNITS ? wanted : REGION_UNITS),
+    };
+    if (!use_pack(reader, bid, pack, err) ||
+        (!holds(reader, slot) && !load(reader, slot, &run, 1, &unreadable, err))) {
+        return false;
     }
-    if (!reader->has_frame || slot < reader->first_slot ||
-        slot - reader->first_slot >= reader->slot_count) {
-        uint32_t frame;
-        if (!pack_find(reader->entry->pack, slot, &frame, &reader->first_slot, &reader->slot_count,
-                       err) ||
-            !decode_frame(reader, frame, wanted + (slot - reader->first_slot), err)) {
-            return false;
-        }
-    }
-    const uint32_t behind = reader->slot_count - (slot - reader->first_slot);
-    *data_out = reader->raw + (size_t)(slot - reader->first_slot) * UNIT_SIZE;
-    *units_out = wanted < behind ? (uint32_t)wanted : behind;
+    const uint32_t behind = reader->raw_slot + reader->raw_count - slot;
+    *data_out = reader->raw + (size_t)(slot - reader->raw_slot) * UNIT_SIZE;
+    *units_out = run.units < behind ? run.units : behind;
     return true;
 }

@@ -2,6 +2,7 @@
 
 #include "common/arena.h"
 #include "common/timestamp.h"
+#include "postgres/wal_name.h"
 #include "restore/plan_target.h"
 #include "restore/plan_windows.h"
 
@@ -404,6 +405,54 @@ choose(Planner *planner, Choice *choice_out, CairnError *err)
     return choose_among_leaves(planner, choice_out, err);
 }
 
+static bool
+stores_segment(const WalTimeline *timeline, uint64_t segment)
+{
+    for (size_t i = 0; timeline != NULL && i < timeline->run_count; i++) {
+        const WalRun *run = &timeline->runs[i];
+        if (segment >= run->first_segment && segment <= run->last_segment)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * A timeline that began and of which no WAL is stored yet: where a segment is not there under its
+ * name, PostgreSQL takes the parent's, which holds the parent's records beyond the fork as well.
+ */
+static bool
+check_fork_segment(Planner *planner, const Choice *choice, CairnError *err)
+{
+    const TargetType type = planner->target->type;
+    const TimelineHistory *path = choice->path;
+    if ((type != TARGET_DEFAULT && type != TARGET_STANDBY) || path->stretch_count < 2)
+        return true;
+
+    const TimelineStretch *parent = &path->stretches[path->stretch_count - 2];
+    const WalTimeline *timeline = wal_archive_find(planner->archive, path->timeline);
+    const uint64_t segment = parent->end_lsn / planner->incarnation.wal_segment_size;
+    if ((timeline != NULL && timeline->run_count > 0) ||
+        !stores_segment(wal_archive_find(planner->archive, parent->timeline), segment))
+        return true;
+
+    char why[192];
+    char fork[LSN_TEXT_SIZE];
+    lsn_format(fork, parent->end_lsn);
+    snprintf(why, sizeof why,
+             "timeline %u left %u at %s, and no WAL of it is stored: recovery would go on into "
+             "timeline %u's",
+             path->timeline, parent->timeline, fork, parent->timeline);
+    refuse(planner, CAIRN_REFUSED, why, err);
+    char windows[CAIRN_ERROR_HINT_SIZE];
+    snprintf(windows, sizeof windows, "%s", err->hint);
+    return cairn_error_hint(err,
+                            "push the WAL of timeline %u from the server that has it; or restore "
+                            "what was before the fork: --target-timeline=%u --lsn=%s "
+                            "--target-exclusive; %.*s",
+                            path->timeline, parent->timeline, fork, CAIRN_ERROR_HINT_SIZE - 208,
+                            windows);
+}
+
 static RestorePlan *
 make_plan(const Planner *planner, const Choice *choice, CairnError *err)
 {
@@ -465,7 +514,7 @@ plan_make(Repository *repository, const Catalog *catalog, const Target *target,
     planner.archive = archive;
     Choice choice = {0};
     uint32_t closed_by;
-    if (!choose(&planner, &choice, err) ||
+    if (!choose(&planner, &choice, err) || !check_fork_segment(&planner, &choice, err) ||
         !find_closing_timeline(&planner, choice.path, &closed_by, err))
         return NULL;
     RestorePlan *plan = make_plan(&planner, &choice, err);

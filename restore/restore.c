@@ -9,6 +9,7 @@
 #include "common/cancel.h"
 #include "repository/identity.h"
 #include "restore/materialise.h"
+#include "restore/sources.h"
 #include "restore/wal_files.h"
 
 #include <fcntl.h>
@@ -161,7 +162,7 @@ open_backup(Restore *restore, CairnError *err)
     map_reader_totals(restore->map, &restore->result->file_count, &directory_count,
                       &restore->result->size_bytes);
     restore->frame_source =
-        frame_source_new(options->repository, options->cluster, restore->memory.packs_open, err);
+        frame_source_new(options->repository, options->cluster, restore->memory.cache_bytes, err);
     if (restore->frame_source == NULL)
         return false;
     restore->frames = frame_reader_new(restore->frame_source, err);
@@ -271,6 +272,7 @@ prepare(Restore *restore, CairnError *err)
            restore_open_directory(restore, err) && restore_rescue_wal(restore, err) &&
            make_plan(restore, err) && restore_check_replaced(restore, err) &&
            restore_find_tail(restore, err) && check_wal(restore, err) &&
+           sources_check(restore->options->repository, restore->backup, err) &&
            open_backup(restore, err) && restore_open_tablespaces(restore, err) &&
            restore_make_ours(restore, err) && restore_check_space(restore, err);
 }

@@ -2,13 +2,20 @@
 
 #include "common/log.h"
 #include "repository/pack_pipeline.h"
-#include "restore/frame_source.h"
+#include "restore/job_queue.h"
 
 /* zstd's decoder keeps 128 KiB of blocks and tables; what a worker touches of its stack is small.
- */
-enum { CODEC_STATE = 192 << 10, STACK_TOUCHED = 64 << 10, FRAME_INFO = 24 };
+ * A job is sorted by qsort, which takes room for a second one. */
+enum {
+    CODEC_STATE = 192 << 10,
+    STACK_TOUCHED = 64 << 10,
+    FRAME_INFO = 24,
+    JOB_RUNS = JOB_UNITS * sizeof(SlotRun),
+};
 
-_Static_assert(FRAME_SIZE + READ_WINDOW + CODEC_STATE + STACK_TOUCHED <= RESTORE_WORKER_MEMORY,
+_Static_assert(RAW_BUFFER + READ_WINDOW + CODEC_STATE + STACK_TOUCHED + sizeof(UnitCrcs) +
+                       2 * JOB_RUNS <=
+                   RESTORE_WORKER_MEMORY,
                "a worker takes more than is documented");
 _Static_assert(PACK_DIRECTORY_LIMIT + PACK_SLOT_LIMIT * (FINGERPRINT_SIZE + FRAME_INFO) <=
                    RESTORE_PACK_MEMORY,
@@ -26,12 +33,12 @@ bool
 restore_memory_plan(uint64_t max_memory_bytes, int jobs, RestoreMemory *memory_out, CairnError *err)
 {
     CAIRN_ASSERT(jobs >= 1 && jobs < READERS_LIMIT);
-    RestoreMemory memory = {.jobs = jobs, .packs_open = PACKS_KEPT_OPEN};
+    RestoreMemory memory = {.jobs = jobs};
 
     if (max_memory_bytes == 0) { /* whoever asks for many threads gets them */
         max_memory_bytes = RESTORE_DEFAULT_MEMORY;
-        if (max_memory_bytes < least_for(jobs))
-            max_memory_bytes = least_for(jobs);
+        if (max_memory_bytes < least_for(jobs) + RESTORE_CACHE_WANTED)
+            max_memory_bytes = least_for(jobs) + RESTORE_CACHE_WANTED;
     }
     if (max_memory_bytes < least_for(1)) {
         cairn_error(err, CAIRN_USAGE, "%llu MiB of memory are too little to restore",
@@ -43,13 +50,8 @@ restore_memory_plan(uint64_t max_memory_bytes, int jobs, RestoreMemory *memory_o
         memory.jobs--;
     if (memory.jobs < jobs)
         log_info("the memory allowed is enough for %d of %d threads", memory.jobs, jobs);
-    const uint64_t spare = (max_memory_bytes - least_for(memory.jobs)) / RESTORE_PACK_MEMORY;
-    if (spare < PACKS_KEPT_OPEN)
-        memory.packs_open = (size_t)memory.jobs + 1 + (size_t)spare;
-    if (memory.packs_open > PACKS_KEPT_OPEN)
-        memory.packs_open = PACKS_KEPT_OPEN;
-    if (memory.packs_open < (size_t)memory.jobs + 1)
-        memory.packs_open = (size_t)memory.jobs + 1;
+    const uint64_t spare = max_memory_bytes - least_for(memory.jobs);
+    memory.cache_bytes = spare < RESTORE_CACHE_MEMORY ? (size_t)spare : RESTORE_CACHE_MEMORY;
     *memory_out = memory;
     return true;
 }

@@ -1,5 +1,5 @@
 /*
- * How much memory a restore may take: --max-memory becomes a number of workers and of open packs.
+ * How much memory a restore may take: --max-memory becomes a number of workers and room for packs.
  *
  * Units: bytes, of what is resident at most. Errors: USAGE when not even one worker fits; the hint
  * names the least. Threads: any.
@@ -14,14 +14,16 @@
 
 enum {
     RESTORE_FIXED_MEMORY = 16 << 20, /* libraries, map nodes, one batch of small files, the queue */
-    RESTORE_WORKER_MEMORY = 1 << 20, /* decoded frame, read window, codec state, stack */
+    RESTORE_WORKER_MEMORY = 2 << 20, /* decoded frames, read window, codec state, a job, its CRCs */
+    RESTORE_PACK_MEMORY = 4 << 20,   /* directory of a pack at its largest, while it is opened */
     RESTORE_DEFAULT_MEMORY = 64 << 20,
-    RESTORE_PACK_MEMORY = 4 << 20, /* directory of an open pack at its largest */
+    RESTORE_CACHE_MEMORY = 32 << 20, /* frame tables of packs that are kept open: more is no use */
+    RESTORE_CACHE_WANTED = 8 << 20,  /* where nobody has said how much may be taken */
 };
 
 typedef struct {
     int jobs;
-    size_t packs_open; /* at most; always one more than jobs */
+    size_t cache_bytes; /* for packs that are open though nobody reads them */
 } RestoreMemory;
 
 /* max_memory_bytes 0: RESTORE_DEFAULT_MEMORY, or what jobs need. jobs: as many as are wanted; fewer

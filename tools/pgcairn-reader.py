@@ -671,7 +671,8 @@ class Map:
         self.repository, self.cluster = backup.repository, backup.cluster
         self.packs = Kept(64, lambda pack: pack.stored.close())
         self.map_packs = Kept(16, lambda pack: pack[0].close())
-        self.raw_frames = Kept(64)
+        self.raw_frames = Kept(256)  # a scattered file comes back to a frame of each source
+        self.root_bid = backup.bid
         ref = Json(json.dumps(backup.fate.get("map_root", dict)).encode(), f"{backup.name}/fate")
         root = NodeRef(
             backup.bid, ref.number("pack", 0xFFFFFFFF), ref.number("offset", 1 << 62),
@@ -821,10 +822,16 @@ class Map:
             return Pack(stored, table)
 
     def _frame_table(self, bid, number):
-        """The map's copy of a pack's frame table. Lists speak of the packs of their own creator."""
-        for ref in self.root.pack_lists:
-            if ref.bid != bid:
-                continue
+        """A map's copy of a pack's frame table: this map's, else that of the backup whose pack it is."""
+        lists = [ref for ref in self.root.pack_lists if ref.bid == bid]
+        if not lists and bid != self.root_bid:
+            try:
+                other = Backup(self.repository, self.cluster, bid)
+                if other.state in ("COMMITTED", "expired"):
+                    return Map(other)._frame_table(bid, number)
+            except Damage as error:
+                note(f"no frame table from backup {bid}: {error}")
+        for ref in lists:
             parse, bids = self._node(ref, "P")
             for _ in range(parse.varint()):
                 found, table = parse.varint(0xFFFFFFFF), parse_node_ref(parse, bids)

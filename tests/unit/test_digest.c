@@ -79,6 +79,23 @@ test_crc32c_agrees_with_the_definition_at_every_size_and_offset(void **state)
 }
 
 static void
+test_crc32c_of_pages_combines_like_any_other(void **state)
+{
+    enum { PAGES = 9, HEAD = 100 };
+    static uint8_t data[HEAD + PAGES * CRC32C_PAGE_SIZE];
+    uint32_t page_crcs[PAGES];
+    (void)state;
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)(i * i >> 3 ^ i);
+    for (size_t i = 0; i < PAGES; i++)
+        page_crcs[i] = crc32c(0, data + HEAD + i * CRC32C_PAGE_SIZE, CRC32C_PAGE_SIZE);
+    for (size_t count = 0; count <= PAGES; count++) {
+        assert_int_equal(crc32c_combine_pages(crc32c(0, data, HEAD), page_crcs, count),
+                         crc32c(0, data, HEAD + count * CRC32C_PAGE_SIZE));
+    }
+}
+
+static void
 test_crc32c_chains_and_combines(void **state)
 {
     (void)state;
@@ -318,6 +335,7 @@ main(void)
         cmocka_unit_test(test_crc32c_gives_the_published_values),
         cmocka_unit_test(test_crc32c_agrees_with_the_definition_at_every_size_and_offset),
         cmocka_unit_test(test_crc32c_chains_and_combines),
+        cmocka_unit_test(test_crc32c_of_pages_combines_like_any_other),
         cmocka_unit_test(test_sha256_gives_the_published_values_and_starts_over),
         cmocka_unit_test(test_hkdf_is_rfc_5869),
         cmocka_unit_test(test_keyed_digest_is_aes_over_gmac),

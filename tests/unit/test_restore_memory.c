@@ -1,6 +1,6 @@
 #include "restore/restore_memory.h"
 
-#include "restore/frame_source.h"
+#include "restore/pack_cache.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,7 +26,7 @@ static uint64_t
 taken(RestoreMemory memory)
 {
     return RESTORE_FIXED_MEMORY + (uint64_t)memory.jobs * RESTORE_WORKER_MEMORY +
-           memory.packs_open * RESTORE_PACK_MEMORY;
+           ((uint64_t)memory.jobs + 1) * RESTORE_PACK_MEMORY + memory.cache_bytes;
 }
 
 static void
@@ -34,20 +34,19 @@ test_without_a_limit_all_threads_run(void **state)
 {
     (void)state;
     assert_int_equal(planned(0, 2).jobs, 2);
-    assert_int_equal(planned(0, 2).packs_open, PACKS_KEPT_OPEN);
+    assert_int_equal(planned(0, 2).cache_bytes, 32 * MIB);
     assert_int_equal(planned(0, 40).jobs, 40);
-    assert_int_equal(planned(0, 40).packs_open, 41);
+    assert_int_equal(planned(0, 40).cache_bytes, 8 * MIB);
 }
 
 static void
 test_no_plan_takes_more_than_is_allowed(void **state)
 {
     (void)state;
-    for (uint64_t size = 25; size <= 1024; size++) {
+    for (uint64_t size = 26; size <= 1024; size++) {
         for (int jobs = 1; jobs < READERS_LIMIT; jobs += 3) {
             const RestoreMemory memory = planned(size * MIB, jobs);
             assert_true(memory.jobs >= 1 && memory.jobs <= jobs);
-            assert_true(memory.packs_open > (size_t)memory.jobs);
             assert_true(taken(memory) <= size * MIB);
         }
     }
@@ -59,8 +58,8 @@ test_open_packs_are_given_up_before_threads(void **state)
     (void)state;
     const RestoreMemory memory = planned(34 * (uint64_t)MIB, 2);
     assert_int_equal(memory.jobs, 2);
-    assert_int_equal(memory.packs_open, 4);
-    assert_int_equal(planned(29 * (uint64_t)MIB, 2).jobs, 1);
+    assert_int_equal(memory.cache_bytes, 2 * MIB);
+    assert_int_equal(planned(31 * (uint64_t)MIB, 2).jobs, 1);
 }
 
 static void
@@ -69,10 +68,10 @@ test_too_little_is_refused_with_the_least(void **state)
     RestoreMemory memory;
     CairnError err = {0};
     (void)state;
-    assert_false(restore_memory_plan(25 * (uint64_t)MIB - 1, 2, &memory, &err));
+    assert_false(restore_memory_plan(26 * (uint64_t)MIB - 1, 2, &memory, &err));
     assert_int_equal(err.kind, CAIRN_USAGE);
-    assert_non_null(strstr(err.hint, "--max-memory=25MiB"));
-    assert_int_equal(planned(25 * (uint64_t)MIB, 2).jobs, 1);
+    assert_non_null(strstr(err.hint, "--max-memory=26MiB"));
+    assert_int_equal(planned(26 * (uint64_t)MIB, 2).jobs, 1);
 }
 
 int

@@ -415,6 +415,28 @@ test_a_gap_in_an_ancestor_is_no_end_either(void **state)
 }
 
 static void
+test_a_timeline_without_wal_is_not_recovered_into_its_parent(void **state)
+{
+    Fixture *fixture = *state;
+    char history[64];
+    char fork[LSN_TEXT_SIZE];
+    /* It began within the last stored segment of timeline 1, and nothing of it is archived yet. */
+    lsn_format(fork, fixture->last_switch);
+    snprintf(history, sizeof history, "1\t%s\tx\n", fork);
+    wal_fixture_store(&fixture->wal, "00000002.history", history, strlen(history));
+
+    Target numbered = {.type = TARGET_DEFAULT, .timeline_choice = TIMELINE_NUMBER, .timeline = 2};
+    const CairnError err = refusal(fixture, numbered, NULL, CAIRN_REFUSED);
+    assert_non_null(strstr(err.message, "no WAL of it is stored"));
+    assert_non_null(strstr(err.hint, "--target-timeline=1 --lsn="));
+
+    numbered.type = TARGET_XID;
+    numbered.xid = 102;
+    SCOPED(RestorePlan) before = plan_of(fixture, numbered, NULL);
+    assert_stops(before, "A", fixture->commit[102], false);
+}
+
+static void
 test_several_leaves_are_refused_unless_the_target_lies_before_the_fork(void **state)
 {
     Fixture *fixture = *state;
@@ -551,6 +573,8 @@ main(void)
         cmocka_unit_test_setup_teardown(test_a_gap_is_no_end, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_gap_in_an_ancestor_is_no_end_either, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(
+            test_a_timeline_without_wal_is_not_recovered_into_its_parent, setup, teardown),
         cmocka_unit_test_setup_teardown(
             test_several_leaves_are_refused_unless_the_target_lies_before_the_fork, setup,
             teardown),

@@ -1,6 +1,7 @@
 #include "tests/unit/support/fault_disk.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 
 static const Disk *
@@ -20,12 +21,15 @@ fault_of(const Disk *disk)
 static const Fault *
 strike(const Disk *disk, FaultKind kind)
 {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     FaultDisk *fault = fault_of(disk);
+    pthread_mutex_lock(&lock);
     if (fault->log_size < FAULT_LOG_LIMIT)
         fault->log[fault->log_size++] = kind;
-    fault->calls[kind]++;
+    const unsigned call = ++fault->calls[kind];
+    pthread_mutex_unlock(&lock);
     const Fault *armed = &fault->fail[kind];
-    return armed->at_call == fault->calls[kind] ? armed : NULL;
+    return armed->at_call == call ? armed : NULL;
 }
 
 /* For calls whose result is an int: `call` runs unless the fault comes before it. */

@@ -3,7 +3,7 @@
  * less than asked for, and writes down what was called, in order.
  *
  * Ownership: the caller's struct; fault_disk_init fills it, nothing is allocated.
- * Threads: one.
+ * Threads: any may call; interrupt is for one. What is set or read by the test, while none calls.
  *
  *     FaultDisk disk;
  *     fault_disk_init(&disk);
