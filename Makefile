@@ -194,7 +194,7 @@ demo: all
 	tools/demo
 
 # What to measure and how: make bench BENCH='--pg 15 full restore'
-bench: all
+bench: all $(filter %/test_expire_scale,$(UNIT_TESTS))
 	tests/contain bench/run $(BENCH)
 
 install: all

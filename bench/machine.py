@@ -121,6 +121,7 @@ class Machine:
     def __init__(self, work, lock, patience):
         self.work, self.patience = pathlib.Path(work), patience
         self.user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+        self.user_ids = pwd.getpwnam(self.user)[2:4]
         self.lock = open(lock, "a", encoding="ascii")
         self.directory(self.work)
         self.programs = self.directory(self.work / "bin")
@@ -130,7 +131,7 @@ class Machine:
 
     def own(self, path):
         if os.geteuid() == 0:
-            shutil.chown(path, self.user, pwd.getpwnam(self.user).pw_gid)
+            os.chown(path, *self.user_ids)
         return path
 
     def directory(self, path, empty=False):

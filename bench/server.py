@@ -1,4 +1,4 @@
-"""The clusters that are backed up: a large one, a small one, one of many small relations."""
+"""The clusters that are backed up: a large one, a small one, those of many small files."""
 
 import glob
 import pathlib
@@ -54,6 +54,22 @@ END $$;
 """
 RELATIONS_A_TRANSACTION = 1000
 
+# Other rows in every round; a hundredth of them. The index on changed makes other pages of all indexes.
+SHARE = 100
+CHANGES = {
+    "random": "(hashint8({key}) & 1048575) % {share} = {number}",
+    "local": "{key} > {rows} / 10 + {rows} / {share} * {number}"
+             " AND {key} <= {rows} / 10 + {rows} / {share} * ({number} + 1)",
+}
+CHANGE = """
+UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE {accounts};
+UPDATE documents SET changed = now() WHERE {documents};
+"""
+
+# Names that no relation has: what the server sends as relation files and knows nothing about.
+FIRST_FILE = 3000000000
+PAGES_TO_COPY = 256
+
 
 def newest_installed():
     found = glob.glob("/usr/lib/postgresql/*/bin/postgres")
@@ -101,6 +117,18 @@ class Cluster:
         self.machine.write(self.home / "recipe", recipe)
         return self
 
+    def copy(self, other):
+        """Becomes what a stopped cluster is, to be changed as one likes; keeps WAL summaries too."""
+        self.machine.directory(self.home, empty=True)
+        self.machine.run("cp", "-a", other.data, self.data)
+        with open(self.data / "postgresql.conf", "a", encoding="utf-8") as conf:
+            conf.write(f"unix_socket_directories = '{self.home}'\n")
+            if self.major >= 17:
+                conf.write("summarize_wal = on\n")
+        self.start()
+        self.sql("CHECKPOINT")
+        return self
+
     def fill_pgbench(self, scale):
         self.machine.run(self.bin / "pgbench", "-i", "-q", "-s", scale, self.conninfo())
 
@@ -111,6 +139,55 @@ class Cluster:
         for first in range(1, count + 1, RELATIONS_A_TRANSACTION):
             last = min(first + RELATIONS_A_TRANSACTION - 1, count)
             self.sql(RELATIONS.format(first=first, last=last))
+
+    def fill_files(self, count):
+        """Digit-named files in a database's directory, in turn of one real page and empty."""
+        self.fill_relations(PAGES_TO_COPY)
+        self.sql("CHECKPOINT")
+        pages = self.relation_pages()
+        self.write_files((number, b"" if number % 2 else pages[number // 2 % len(pages)])
+                         for number in range(count))
+
+    def change_files(self, count, number):
+        """A hundredth of the files of one page, in every round other ones, get another's page."""
+        pages = self.relation_pages()
+        self.write_files((file, pages[(file // 2 + 1) % len(pages)])
+                         for file in range(2 * number, count, 2 * SHARE))
+
+    def relation_pages(self):
+        paths = self.sql("SELECT pg_relation_filepath(oid) FROM pg_class"
+                         " WHERE relname ~ '^relation_' ORDER BY oid").split()
+        return [(self.data / path).read_bytes() for path in paths]
+
+    def write_files(self, contents):
+        oid = self.sql("SELECT oid FROM pg_database WHERE datname = 'postgres'")
+        for number, content in contents:
+            path = f"{self.data}/base/{oid}/{FIRST_FILE + number}"
+            with open(path, "wb") as file:
+                file.write(content)
+            self.machine.own(path)
+
+    # -- changing
+
+    def change(self, where, number):
+        """A hundredth of the rows, at random or in one place; round by round other ones."""
+        conditions = {}
+        for table, key in (("accounts", "aid"), ("documents", "id")):
+            name = "pgbench_accounts" if table == "accounts" else table
+            rows = self.sql(f"SELECT max({key}) FROM {name}")
+            conditions[table] = CHANGES[where].format(key=key, rows=rows, share=SHARE, number=number)
+        self.sql(CHANGE.format(**conditions))
+
+    def settle(self):
+        """All changes are in the files, and summarised where WAL is."""
+        self.sql("CHECKPOINT")
+        if self.major < 17 or self.sql("SHOW summarize_wal") != "on":
+            return
+        behind = ("SELECT summarized_lsn < redo_lsn"
+                  "  FROM pg_get_wal_summarizer_state(), pg_control_checkpoint()")
+        deadline = time.monotonic() + 120
+        while self.sql(behind) == "t" and time.monotonic() < deadline:
+            time.sleep(0.1)
 
     # -- running
 

@@ -2,14 +2,19 @@
 
 import os
 import pathlib
+import re
 import shutil
 
 import tools
 from machine import CommandFailed, tree_bytes
+from pages import Pages
 from server import Cluster
 
 SEGMENTS = 64
 MEMORY_RUNS = 2  # peaks hardly vary
+FILES_RUNS = 2
+CATALOG_PROGRAM = "test_expire_scale"
+CHAIN = ("random", "local") * 3  # the changes before each of its incrementals
 
 
 class Suites:
@@ -48,15 +53,36 @@ class Suites:
         return self.cluster("many", f"{count} relations",
                             lambda cluster: cluster.fill_relations(count))
 
+    def files_cluster(self):
+        count = self.options.files
+        return self.cluster("files", f"{count} files", lambda cluster: cluster.fill_files(count))
+
+    def changing(self):
+        """A copy of the large cluster as it was made, for one suite to change: drop() it then."""
+        large = self.large()
+        large.stop()
+        cluster = Cluster(self.machine, "changing", self.options.pg)
+        self.clusters["changing"] = cluster
+        cluster.copy(large)
+        large.start()
+        return cluster
+
+    def drop(self, name):
+        cluster = self.clusters.pop(name)
+        cluster.stop()
+        shutil.rmtree(cluster.home)
+
     def stop(self):
         for cluster in self.clusters.values():
             cluster.stop()
 
     # -- rounds
 
-    def rounds(self, chosen, body):
+    def rounds(self, chosen, body, before=None):
         """Every tool in every round, so that each round gives pairs; every other one backwards."""
         for number in range(self.options.pairs):
+            if before:
+                before(number)
             for tool in chosen if number % 2 == 0 else reversed(chosen):
                 try:
                     body(tool, number)
@@ -88,21 +114,25 @@ class Suites:
     def restore(self):
         """A full restore of the large cluster, every byte verified and flushed."""
         cluster = self.large()
-        target = self.machine.work / "restored"
         chosen = [kind(self.machine, cluster)
                   for kind in (tools.Pgcairn, tools.PgBackRest, tools.PgBasebackup)
                   if kind is not tools.PgBasebackup or shutil.which("lz4")]
         for tool in chosen:
             tool.prepare()
             self.machine.run("sh", "-c", tool.backup())
+        self.restores("restore", chosen)
+
+    def restores(self, suite, chosen):
+        """Rounds of restores of the newest backups that the tools have."""
+        target = self.machine.work / "restored"
 
         def body(tool, number):
             self.machine.directory(target, empty=True)
             measured = self.machine.measure([tool.restore(target)])
-            self.note(suite="restore", tool=tool.name, round=number, **measured.row(),
+            self.note(suite=suite, tool=tool.name, round=number, **measured.row(),
                       stored=tree_bytes(target))
             if number == 0 and isinstance(tool, tools.Pgcairn):
-                self.verify(cluster, target)
+                self.verify(tool.cluster, target)
 
         self.rounds(chosen, body)
         self.machine.directory(target, empty=True)
@@ -110,6 +140,123 @@ class Suites:
     def verify(self, cluster, target):
         """A restore that is fast and wrong is no restore. Not timed."""
         self.machine.run(cluster.bin / "pg_verifybackup", "--quiet", "--no-parse-wal", target)
+
+    # -- incrementals
+
+    def kinds_of_incrementals(self):
+        """pg_basebackup has them since PostgreSQL 17; the bare protocol is the floor."""
+        kinds = [tools.Pgcairn, tools.PgBackRest, tools.PgBasebackup, tools.Sink]
+        return [kind for kind in kinds if kind is not tools.PgBasebackup or self.options.pg >= 17]
+
+    def incrementals(self, suite, change):
+        """A full backup by all; then rounds of a change and an incremental by all, each on the last."""
+        cluster = self.changing()
+        chosen = [kind(self.machine, cluster) for kind in self.kinds_of_incrementals()]
+        for tool in chosen:
+            tool.prepare()
+            self.machine.run("sh", "-c", tool.backup())
+        pages, changed = Pages(cluster.data, self.machine.work / "changed"), {}
+
+        def before(number):
+            cluster.archive_with("/bin/true")
+            change(cluster, number)
+            cluster.settle()
+            changed.update(pages.look())
+
+        def body(tool, number):
+            tool.resume()
+            cluster.settle()
+            stored = tool.backup_bytes()
+            measured = self.machine.measure([tool.incremental()], server_pid=cluster.pid())
+            self.note(suite=suite, tool=tool.name, round=number, **measured.row(),
+                      stored=tool.backup_bytes() - stored, **changed)
+            if number == 0 and isinstance(tool, tools.Pgcairn):
+                self.restore_and_verify(tool)
+
+        self.rounds(chosen, body, before)
+        self.drop("changing")
+
+    def restore_and_verify(self, tool):
+        target = self.machine.directory(self.machine.work / "restored", empty=True)
+        self.machine.run("sh", "-c", tool.restore(target))
+        self.verify(tool.cluster, target)
+        self.machine.directory(target, empty=True)
+
+    def incr_random(self):
+        """An incremental after one row in a hundred was updated, all over the tables."""
+        self.incrementals("incr-random", lambda cluster, number: cluster.change("random", number))
+
+    def incr_local(self):
+        """An incremental after one row in a hundred was updated, all in one place."""
+        self.incrementals("incr-local", lambda cluster, number: cluster.change("local", number))
+
+    def incr_nothing(self):
+        """An incremental after nothing changed."""
+        self.incrementals("incr-nothing", lambda cluster, number: None)
+
+    def chain(self):
+        """A restore of a full backup and six incrementals, beside one of a full of the same data."""
+        cluster = self.changing()
+        chosen = [kind(self.machine, cluster)
+                  for kind in [tools.PgcairnFull, *self.kinds_of_incrementals()]
+                  if kind is not tools.Sink]
+        for tool in chosen[1:]:
+            tool.prepare()
+            self.machine.run("sh", "-c", tool.backup())
+        for number, where in enumerate(CHAIN):
+            cluster.archive_with("/bin/true")
+            cluster.change(where, number)
+            for tool in chosen[1:]:
+                tool.resume()
+                cluster.settle()
+                self.machine.run("sh", "-c", tool.incremental())
+        chosen[0].prepare()
+        self.machine.run("sh", "-c", chosen[0].backup())
+        self.restores("chain", chosen)
+        self.drop("changing")
+
+    # -- many files
+
+    def files(self):
+        """A million small files: full, an incremental after a hundredth changed, restore."""
+        cluster = self.files_cluster()
+        tool, floor = tools.Pgcairn(self.machine, cluster), tools.Sink(self.machine, cluster)
+        target = self.machine.work / "restored"
+
+        def note(operation, tool, number, line, server=True):
+            stored = tool.backup_bytes()
+            measured = self.machine.measure([line], server_pid=cluster.pid() if server else None)
+            self.note(suite="files", operation=operation, tool=tool.name, round=number,
+                      **measured.row(), stored=tool.backup_bytes() - stored)
+
+        for number in range(min(FILES_RUNS, self.options.pairs)):
+            floor.prepare()
+            note("bare protocol", floor, number, floor.backup())
+            tool.prepare()
+            cluster.settle()
+            note("full", tool, number, tool.backup())
+            cluster.change_files(self.options.files, number)
+            note("incremental", tool, number, tool.incremental())
+            self.machine.directory(target, empty=True)
+            note("restore", tool, number, tool.restore(target), server=False)
+            if number == 0:
+                self.verify(cluster, target)
+            self.machine.directory(target, empty=True)
+        tool.remove()
+
+    # -- many backups
+
+    def catalog(self):
+        """info and expire --plan with ten thousand backups, ten million WAL names, in memory."""
+        program = self.machine.install(self.options.build / "tests" / CATALOG_PROGRAM)
+        for number in range(self.options.pairs):
+            output = self.machine.run("sh", "-c", f"{program} 2>&1")
+            found = re.search(r"info ([0-9.]+) s, expire --plan ([0-9.]+) s", output)
+            if not found:
+                raise CommandFailed(f"no figures in the output of {program}:\n{output}")
+            for operation, seconds in zip(("info", "expire --plan"), found.groups()):
+                self.note(suite="catalog", operation=operation, tool=tools.Pgcairn.name,
+                          round=number, cpu=float(seconds))
 
     # -- WAL
 
@@ -201,7 +348,27 @@ class Suites:
                                  self.machine.measure([tool.restore(target)]))
                 self.machine.directory(target, empty=True)
             tool.remove()
+        self.memory_of_incrementals()
         self.memory_of_wal()
+
+    def memory_of_incrementals(self):
+        """Much data of which a hundredth of the rows changed, and many relations of which none did."""
+        for label, cluster in (("large", self.changing()), ("many", self.many())):
+            tool = tools.Pgcairn(self.machine, cluster)
+            tool.prepare()
+            self.machine.run("sh", "-c", tool.backup())
+            for number in range(MEMORY_RUNS):
+                if label == "large":
+                    cluster.change("random", number)
+                cluster.settle()
+                self.note_memory(f"incremental of '{label}'", tool, number, self.machine.measure(
+                    [tool.incremental()], server_pid=cluster.pid()))
+            target = self.machine.directory(self.machine.work / "restored", empty=True)
+            self.note_memory(f"restore of an incremental of '{label}'", tool, 0,
+                             self.machine.measure([tool.restore(target)]))
+            self.machine.directory(target, empty=True)
+            tool.remove()
+        self.drop("changing")
 
     def memory_of_wal(self):
         pool, names = self.segment_pool()
@@ -221,4 +388,7 @@ def names_in(pool):
 
 
 ALL = {"full": Suites.full, "small": Suites.small_cluster, "restore": Suites.restore,
-       "push": Suites.push, "get": Suites.get, "memory": Suites.memory}
+       "push": Suites.push, "get": Suites.get, "incr-random": Suites.incr_random,
+       "incr-local": Suites.incr_local, "incr-nothing": Suites.incr_nothing,
+       "chain": Suites.chain, "memory": Suites.memory, "files": Suites.files,
+       "catalog": Suites.catalog}

@@ -3,12 +3,15 @@
 import pathlib
 import shlex
 
+from machine import tree_bytes
+
 
 class Tool:
     """One repository of one tool, for one cluster."""
 
     name = ""
     archive_command = "/bin/true"
+    backup_paths = "*"  # below the repository, where it keeps backups and nothing else
 
     def __init__(self, machine, cluster):
         self.machine, self.cluster = machine, cluster
@@ -24,11 +27,19 @@ class Tool:
         self.machine.directory(self.home, empty=True)
         self.machine.directory(self.repository)
         self.set_up()
+        self.resume()
+
+    def resume(self):
+        """The server archives into this repository again, after it did so into others. Not timed."""
         if self.archive_command != "/bin/true":
             self.cluster.archive_with(self.archive_command)
 
     def set_up(self):
         pass
+
+    def backup_bytes(self):
+        """What the repository holds, WAL left out: it is the same for all, and not the backup's."""
+        return sum(tree_bytes(path) for path in self.repository.glob(self.backup_paths))
 
     def remove(self):
         self.cluster.archive_with("/bin/true")
@@ -37,7 +48,12 @@ class Tool:
     def backup(self):
         return None
 
+    def incremental(self):
+        """Of the newest backup there is."""
+        return None
+
     def restore(self, target):
+        """Of the newest backup there is."""
         return None
 
     # The server runs these in its data directory; so do we.
@@ -52,6 +68,7 @@ class Pgcairn(Tool):
     """Ours: two workers."""
 
     name = "pgcairn"
+    backup_paths = "c/bench/b"
 
     def __init__(self, machine, cluster):
         super().__init__(machine, cluster)
@@ -69,8 +86,14 @@ class Pgcairn(Tool):
                                         f"conninfo = {self.cluster.conninfo('pgcairn')}\n")
         self.machine.run(self.program, "init", "--config", self.config)
 
+    def take(self, kind):
+        return f"{self.program} backup --config {self.config} --type={kind} --start-fast --jobs=2"
+
     def backup(self):
-        return f"{self.program} backup --config {self.config} --type=full --start-fast --jobs=2"
+        return self.take("full")
+
+    def incremental(self):
+        return self.take("incr")
 
     def restore(self, target):
         return (f"{self.program} restore --config {self.config} --to {target} --type=none --as=clone"
@@ -83,10 +106,26 @@ class Pgcairn(Tool):
         return f"{self.wal} get --config {self.config} {name} {path}"
 
 
+class PgcairnFull(Pgcairn):
+    """A second repository of ours, where every backup is a full one: what a chain is compared with."""
+
+    name = "pgcairn, one full"
+
+    def __init__(self, machine, cluster):
+        super().__init__(machine, cluster)
+        self.home = machine.work / "tools" / "pgcairn-full"
+        self.repository, self.config = self.home / "repository", self.home / "pgcairn.conf"
+        self.archive_command = f"{self.wal} push --config {self.config} %p"
+
+    def incremental(self):
+        return None
+
+
 class PgBackRest(Tool):
-    """The peer that DBAs know: lz4, two processes, small files bundled."""
+    """The peer that DBAs know: lz4, two processes, small files bundled, block incremental."""
 
     name = "pgBackRest"
+    backup_paths = "backup"
 
     def __init__(self, machine, cluster):
         super().__init__(machine, cluster)
@@ -115,6 +154,9 @@ class PgBackRest(Tool):
     def backup(self):
         return f"{self.program} --type=full backup"
 
+    def incremental(self):
+        return f"{self.program} --type=incr backup"
+
     def restore(self, target):
         return f"{self.program} --pg1-path={target} --type=none restore"
 
@@ -133,15 +175,38 @@ class PgBasebackup(Tool):
     def version(self):
         return self.machine.run(self.cluster.bin / "pg_basebackup", "--version").split()[2]
 
-    def backup(self):
+    def set_up(self):
+        self.newest = 0  # backups are numbered; an incremental one needs all before it
+
+    def take(self, number, more=""):
         return (f"{self.cluster.bin}/pg_basebackup -d '{self.cluster.conninfo()}' -c fast -X none"
-                f" -Ft --compress=client-lz4 --no-password -D {self.repository}/base 2>&1")
+                f" -Ft --compress=client-lz4 --no-password -D {self.repository}/{number} {more} 2>&1")
+
+    def backup(self):
+        return self.take(0)
+
+    def incremental(self):
+        if self.cluster.major < 17:
+            return None
+        self.newest += 1
+        manifest = self.repository / str(self.newest - 1) / "backup_manifest"
+        return self.take(self.newest, f"--incremental={manifest}")
+
+    def unpack(self, number, to):
+        taken = self.repository / str(number)
+        return f"lz4 -dcq {taken}/base.tar.lz4 | tar -x -C {to} && cp {taken}/backup_manifest {to}"
 
     def restore(self, target):
-        base = self.repository / "base"
-        return (f"lz4 -dcq {base}/base.tar.lz4 | tar -x -C {target}"
-                f" && cp {base}/backup_manifest {target}"
-                f" && {self.cluster.bin}/pg_verifybackup -q -n {target} && sync -f {target}")
+        verified = f"{self.cluster.bin}/pg_verifybackup -q -n {target} && sync -f {target}"
+        if self.newest == 0:
+            return f"{self.unpack(0, target)} && {verified}"
+        parts = [self.home / "parts" / str(number) for number in range(self.newest + 1)]
+        steps = [f"rm -rf {self.home}/parts"]
+        for number, part in enumerate(parts):
+            steps += [f"mkdir -p {part}", self.unpack(number, part)]
+        steps.append(f"{self.cluster.bin}/pg_combinebackup -o {target} "
+                     + " ".join(map(str, parts)))
+        return " && ".join([*steps, verified])
 
 
 class Sink(Tool):
@@ -151,6 +216,8 @@ class Sink(Tool):
 
     def backup(self):
         return f"{self.machine.programs}/sink '{self.cluster.conninfo()} replication=true'"
+
+    incremental = backup  # a stream is always of everything
 
 
 class Copy(Tool):
