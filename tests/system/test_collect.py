@@ -58,9 +58,11 @@ def check_good(workshop, cluster, pgcairn, backup):
 
 def test_an_expired_backup_goes_with_its_wal_and_the_other_restores(workshop, site, mark):
     cluster, pgcairn, old, new = site
-    nothing = pgcairn.json("collect", *AT_ONCE)  # but WAL from before the first backup
-    assert nothing["packs"] == 0 and not nothing["waiting"]
+    early = len(segments(pgcairn))
+    first = pgcairn.json("collect", *AT_ONCE)
+    assert first["packs"] == 0 and not first["waiting"]
     before = segments(pgcairn)
+    assert first["wal_files"] >= early - len(before) > 0, "WAL before the first backup is nobody's"
 
     mark(pgcairn, old, "expire")
     dry = pgcairn.json("collect", "--dry-run", *AT_ONCE)
