@@ -104,7 +104,8 @@ read_evidence(Repository *repository, const char *cluster, const BackupId *bid, 
 {
     char name[STORAGE_NAME_LIMIT];
     CairnError ignored = {0};
-    snprintf(name, sizeof name, "c/%s/b/%s/ev.%s.%s", cluster, bid->text, kind, evidence->token);
+    snprintf(name, sizeof name, "c/%s/b/%s/ev.%.16s.%.32s", cluster, bid->text, kind,
+             evidence->token);
     return json_get(repository, name, OBJECT_EVIDENCE, NULL, &ignored);
 }
 
