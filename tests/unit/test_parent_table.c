@@ -81,7 +81,7 @@ test_records_are_found_by_path_whatever_their_hash(void **state)
         add_all(table, cases[i].count);
         find_all(table, cases[i].count);
         /* Adding goes on after a look-up. */
-        uint8_t late[3] = "abc";
+        const uint8_t late[3] = {'a', 'b', 'c'};
         const uint8_t *found;
         size_t size;
         assert_true(path_table_add(table, "late", 4, late, 3, &err));
