@@ -119,6 +119,10 @@ def backup(*more):
 # -- backup
 
 
+# What comes after a commit, collecting, is test_collect_kill.py's.
+COMMITTING = backup("--jobs=1", "--no-expire")
+
+
 def commit_calls(bench, kept):
     """Calls from the one that makes the refs' temporary file on, and which of them links the fate.
 
@@ -126,7 +130,7 @@ def commit_calls(bench, kept):
     """
     phases = []
     for _ in range(2):
-        (calls,) = bench.undisturbed(backup("--jobs=1"), follow=False).values()
+        (calls,) = bench.undisturbed(COMMITTING, follow=False).values()
         bench.forget_backups_but(kept)
         first = next(index for index, call in enumerate(calls)
                      if call.name == "openat" and '".refs.' in call.arguments)
@@ -154,7 +158,7 @@ def test_backup_killed_at_any_call_of_its_commit_is_whole_or_not_there(bench):
     shapes = set()
     misplaced = 0
     for index, call in enumerate(calls):
-        result, hit = bench.disturb(backup("--jobs=1"), call, "KILL", follow=False)
+        result, hit = bench.disturb(COMMITTING, call, "KILL", follow=False)
         check_status(result, "KILL", hit, call)
         (attempt,) = bench.attempt_names() - kept
         visible = bench.committed() - kept
@@ -183,7 +187,7 @@ def test_backup_terminated_during_its_commit_finishes_it(bench):
     bench.forget_backups_but(kept)
     calls, _ = commit_calls(bench, kept)
     for call in calls[:-1] if LONG else random.Random(SEED).sample(calls[:-1], 8):
-        result, hit = bench.disturb(backup("--jobs=1"), call, "TERM", follow=False)
+        result, hit = bench.disturb(COMMITTING, call, "TERM", follow=False)
         assert len(bench.committed() - kept) == 1, call
         assert result.returncode == OK or (hit and NOT_WAITED_FOR in result.stderr), result.stderr
         bench.forget_backups_but(kept)
