@@ -254,10 +254,69 @@ test_unexpire_keeps_it_whole_or_refuses_whatever_comes_in_between(void **state)
     assert_true(whole > 50 && refused > 50);
 }
 
+/* A backup that is made of a dead attempt's pack and expired, all before one call of a run. */
+typedef struct {
+    Lab lab;
+    BackupId dead, child;
+    unsigned at;
+    bool made;
+} Passage;
+
+static void
+come_and_go(void *context, unsigned call)
+{
+    Passage *passage = context;
+    CairnError err = {0};
+    if (call != passage->at)
+        return;
+    const PackRange salvaged = {.creator = passage->dead, .pack_count = 1};
+    const ClaimSources sources = {.salvage = &passage->dead, .salvage_count = 1};
+    passage->child = lab_attempt(&passage->lab, 5, NULL, &passage->dead, 1);
+    if (!claim_check(passage->lab.repository, "main", &sources, &err) ||
+        !lab_has(&passage->lab, &passage->dead, false, 0))
+        return; /* refused, or there is nothing to salvage */
+    passage->made = lab_publish(&passage->lab, &passage->child,
+                                &(LabBackup){.packs = 1, .others = &salvaged, .other_count = 1});
+    lab_expire(&passage->lab, &passage->child);
+}
+
+/* The run finds it dead and did not doom it: un-expire may bring it back. */
+static void
+test_what_came_and_went_during_a_run_comes_back_whole_or_not(void **state)
+{
+    (void)state;
+    unsigned whole = 0;
+    for (unsigned at = 1; at < CALLS; at++) {
+        CairnError err = {0};
+        CollectReport report;
+        Passage passage = {.at = at};
+        HookedStorage *hooks = hooked_storage_new(memory_storage_new());
+        lab_open_storage(&passage.lab, &hooks->base);
+        passage.dead = lab_revoked(&passage.lab, 1, 1);
+        lab_backup(&passage.lab, 2, &(LabBackup){.packs = 1});
+        hooked_storage_reset(hooks);
+        hooks->hook = come_and_go;
+        hooks->context = &passage;
+        const CollectOptions options = {.cluster = "main", .grace_s = 0};
+        if (!collect_run(passage.lab.repository, &options, &report, &err))
+            fail_msg("call %u: %s", at, err.message);
+        hooked_storage_reset(hooks);
+        if (passage.made &&
+            collect_unexpire(passage.lab.repository, "main", &passage.child, "", &err)) {
+            if (!lab_is_whole(&passage.lab, &passage.child))
+                fail_msg("call %u: success was reported of a backup that is not whole", at);
+            whole++;
+        }
+        lab_close(&passage.lab);
+    }
+    assert_true(whole > 0);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_came_and_went_during_a_run_comes_back_whole_or_not),
         cmocka_unit_test(test_promises_hold_whoever_acts_in_the_middle_of_a_run),
         cmocka_unit_test(test_unexpire_keeps_it_whole_or_refuses_whatever_comes_in_between),
     };
