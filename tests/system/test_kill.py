@@ -75,13 +75,6 @@ class Bench:
         return [path for path in (self.attempts / attempt).rglob(".*") if path.is_file()
                 and not path.name.startswith(".intent")]
 
-    def packs(self, attempt):
-        """What takes space in an attempt, temporary files included."""
-        directory = self.attempts / attempt
-        return self.temporary_files(attempt) + [
-            path for path in directory.rglob("*") if path.is_file()
-            and path.parent != directory and not path.name.startswith(".")]
-
     def restore_whole(self, backup):
         """A backup that is visible gives a whole data directory."""
         target = self.shop.new_directory()
@@ -99,6 +92,11 @@ class Bench:
             assert not self.temporary_files(attempt), "left by a dead attempt"
         self.pgcairn.run("verify")
         return made["bid"]
+
+    def start_over(self):
+        """One backup that stands alone, by id: after dead attempts it might rest on packs of theirs."""
+        self.forget_backups_but(set())
+        return {self.examine()}
 
     def forget_backups_but(self, kept):
         """Back to an earlier state, so that runs make the same calls again."""
@@ -151,8 +149,7 @@ def shape(directory):
 
 
 def test_backup_killed_at_any_call_of_its_commit_is_whole_or_not_there(bench):
-    kept = {bench.examine()}
-    bench.forget_backups_but(kept)
+    kept = bench.start_over()
     calls, link = commit_calls(bench, kept)
     outcomes = collections.Counter()
     shapes = set()
@@ -183,8 +180,7 @@ def test_backup_killed_at_any_call_of_its_commit_is_whole_or_not_there(bench):
 
 def test_backup_terminated_during_its_commit_finishes_it(bench):
     """Once the last data is asked for nothing is gained by giving up."""
-    kept = {bench.examine()}
-    bench.forget_backups_but(kept)
+    kept = bench.start_over()
     calls, _ = commit_calls(bench, kept)
     for call in calls[:-1] if LONG else random.Random(SEED).sample(calls[:-1], 8):
         result, hit = bench.disturb(COMMITTING, call, "TERM", follow=False)
@@ -194,8 +190,7 @@ def test_backup_terminated_during_its_commit_finishes_it(bench):
 
 
 def test_backup_ended_at_any_moment_leaves_nothing_or_a_whole_one(bench):
-    kept = {bench.examine()}
-    bench.forget_backups_but(kept)
+    kept = bench.start_over()
     candidates = Candidates([bench.undisturbed(backup()) for _ in range(2)])
     known = bench.committed()
     outcomes = collections.Counter()
@@ -213,15 +208,15 @@ def test_backup_ended_at_any_moment_leaves_nothing_or_a_whole_one(bench):
             assert bool(new) == (NOT_WAITED_FOR in result.stderr), where
         if result.returncode == INTERRUPTED and not new:
             for attempt in bench.attempt_names() - before:
-                assert not bench.packs(attempt), where
+                assert not bench.temporary_files(attempt), where
         outcomes["hit" if hit else "missed", result.returncode,
                  "visible" if new else "not visible"] += 1
         known = committed
         if new:
             bench.restore_whole(*new)
         if number % 8 == 7:
-            known = {bench.examine()}
-            bench.forget_backups_but(known)
+            bench.examine()
+            known = bench.start_over()
     bench.examine()
     report(f"backup, {len(points)} points", outcomes)
     hits = sum(number for what, number in outcomes.items() if what[0] == "hit")
