@@ -12,6 +12,7 @@ static const struct {
 } commands[] = {
     {"push", command_wal_push},
     {"get", command_wal_get},
+    {"push-ahead", command_wal_push_ahead},
     {"archive-push", command_wal_push},
     {"archive-get", command_wal_get},
 };
@@ -48,6 +49,11 @@ int
 wal_command(const World *world, int argc, char **argv)
 {
     options_command_first(argc, argv);
+    /* So that one command line does for both programs. */
+    if (argc > 1 && strcmp(argv[1], "wal") == 0) {
+        argc--;
+        argv++;
+    }
     const char *name = argc > 1 ? argv[1] : "";
     CommandMain *run = find_command(name);
 

@@ -26,7 +26,8 @@ wal_settings_load(const World *world, const CommonOptions *common, WalSettings *
     settings->config = config_load(world, common->config, err);
     if (settings->config == NULL)
         return false;
-    const char *configured = config_global(settings->config)->log_level;
+    settings->global = config_global(settings->config);
+    const char *configured = settings->global->log_level;
     if (!set_log_level(common->log_level != NULL ? common->log_level : configured, err))
         return false;
     if (!config_assume_cluster(settings->config, common->cluster, err))

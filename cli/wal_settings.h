@@ -19,6 +19,7 @@ enum {
 
 typedef struct {
     Config *config; /* owns what the others point to */
+    const GlobalConfig *global;
     const ClusterConfig *cluster;
     const RepositoryConfig *repository;
 } WalSettings;
