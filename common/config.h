@@ -50,6 +50,8 @@ typedef struct {
     uint64_t max_memory_bytes; /* 0: not said */
     int wal_timeout_s;         /* -1: not said */
     int refresh_percent;       /* refresh-budget; -1: not said */
+    int get_prefetch;          /* segments that get fetches ahead; -1: not said */
+    const char *spool_path;    /* where WAL waits on this host; NULL: not said */
     const char *file;          /* where it was read from, absolute; NULL when there was none */
 } GlobalConfig;
 
