@@ -146,6 +146,7 @@ config_load(const World *world, const char *path, CairnError *err)
     config->arena = arena_new();
     config->global.wal_timeout_s = -1;
     config->global.refresh_percent = -1;
+    config->global.get_prefetch = -1;
     const char *repository = environment("PGCAIRN_REPOSITORY");
     const char *cluster = environment("PGCAIRN_CLUSTER");
     if (repository != NULL)
