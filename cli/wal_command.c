@@ -13,6 +13,8 @@ static const struct {
     {"push", command_wal_push},
     {"get", command_wal_get},
     {"push-ahead", command_wal_push_ahead},
+    {"skip", command_wal_skip},
+    {"status", command_wal_status},
     {"archive-push", command_wal_push},
     {"archive-get", command_wal_get},
 };
@@ -22,8 +24,10 @@ print_usage(FILE *file)
 {
     fprintf(file, "Move WAL between PostgreSQL and the repository.\n\n"
                   "Usage: pgcairn-wal push [options] %%p\n"
-                  "       pgcairn-wal get [options] %%f %%p\n\n"
-                  "`pgcairn-wal push --help` and `pgcairn-wal get --help` say more.\n"
+                  "       pgcairn-wal get [options] %%f %%p\n"
+                  "       pgcairn-wal status [options]\n"
+                  "       pgcairn-wal skip --confirm [options] SEGMENT\n\n"
+                  "`pgcairn-wal push --help` and so on say more.\n"
                   "archive-push and archive-get are the same commands.\n");
 }
 

@@ -2,8 +2,8 @@
 
 #include "common/cancel.h"
 #include "repository/identity.h"
+#include "repository/wal_ack.h"
 #include "repository/wal_overflow.h"
-#include "repository/wal_skip.h"
 #include "walarchive/ahead_process.h"
 #include "walarchive/data_directory.h"
 #include "walarchive/push_intern.h"
@@ -179,9 +179,31 @@ ship_some(const World *world, const WalPush *push, const WalSource *source, WalP
 
 /* -- when somebody gave it up */
 
+/* One readable record of `wal skip` that covers the whole segment. */
 static bool
-find_skip(const World *world, const WalPush *push, int pgdata_fd, const char *file_name,
-          bool *found_out, CairnError *err)
+find_skip(WalStore *store, const char *file_name, CairnError *err)
+{
+    const uint32_t size = wal_store_incarnation(store)->wal_segment_size;
+    SCOPED_MEMORY WalAck *acks = NULL;
+    uint32_t timeline;
+    uint64_t number;
+    size_t count = 0;
+    bool found = false;
+
+    if (!wal_segment_parse(file_name, size, &timeline, &number) ||
+        !wal_ack_find(store, timeline, number * size, (number + 1) * size, &acks, &count, err))
+        return false;
+    for (size_t i = 0; i < count && !found; i++) {
+        found = acks[i].decision == WAL_ACK_SKIP && acks[i].start_lsn <= number * size &&
+                acks[i].end_lsn >= (number + 1) * size;
+    }
+    return found;
+}
+
+/* By pg_control: the segment itself may be what cannot be read. */
+static bool
+is_skipped(const World *world, const WalPush *push, int pgdata_fd, const char *file_name,
+           CairnError *err)
 {
     ControlFile control;
     Incarnation incarnation;
@@ -192,7 +214,7 @@ find_skip(const World *world, const WalPush *push, int pgdata_fd, const char *fi
                          err))
         return false;
     SCOPED(WalStore) store = wal_store_open(repository, push->cluster, &incarnation, err);
-    return store != NULL && wal_skip_find(store, file_name, found_out, err);
+    return store != NULL && find_skip(store, file_name, err);
 }
 
 /* err is filled; true makes it empty. */
@@ -202,12 +224,9 @@ was_given_up(const World *world, const WalPush *push, int pgdata_fd, WalPushed *
 {
     const char *slash = strrchr(push->path, '/');
     CairnError ignored = {0};
-    bool found = false;
 
     if (err->kind == CAIRN_CANCELLED ||
-        !find_skip(world, push, pgdata_fd, slash != NULL ? slash + 1 : push->path, &found,
-                   &ignored) ||
-        !found)
+        !is_skipped(world, push, pgdata_fd, slash != NULL ? slash + 1 : push->path, &ignored))
         return false;
     snprintf(pushed->trouble, sizeof pushed->trouble, "%.500s", err->message);
     pushed->skipped = true;

@@ -394,13 +394,15 @@ is_leftover(const Spool *spool, const char *entry)
                spool->world->clock->wall_us(spool->world->clock) * 1000 - hour_ns;
 }
 
-void
-spool_sweep(const Spool *spool, SpoolKeep *keep, void *context)
+/* Every entry; nothing where the directory does not open. */
+typedef void EntryVisitor(const Spool *spool, const char *entry, void *context);
+
+static void
+visit(const Spool *spool, EntryVisitor *visitor, void *context)
 {
     const Disk *disk = spool->world->disk;
     const int fd = disk->openat(disk, spool->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     DIR *directory = fd >= 0 ? disk->opendir(disk, fd) : NULL;
-    char file_name[WAL_FILE_NAME_LIMIT];
     const struct dirent *entry;
 
     if (directory == NULL) {
@@ -408,13 +410,58 @@ spool_sweep(const Spool *spool, SpoolKeep *keep, void *context)
             disk->close(disk, fd);
         return;
     }
-    while ((entry = disk->readdir(disk, directory)) != NULL) {
-        const bool goes = entry_about(entry->d_name, file_name) ? !keep(context, file_name)
-                                                                : is_leftover(spool, entry->d_name);
-        if (goes)
-            disk->unlinkat(disk, spool->fd, entry->d_name, 0);
-    }
+    while ((entry = disk->readdir(disk, directory)) != NULL)
+        visitor(spool, entry->d_name, context);
     disk->closedir(disk, directory);
+}
+
+typedef struct {
+    SpoolKeep *keep;
+    void *context;
+} Sweep;
+
+static void
+sweep_entry(const Spool *spool, const char *entry, void *context)
+{
+    const Sweep *sweep = context;
+    char file_name[WAL_FILE_NAME_LIMIT];
+    const bool goes = entry_about(entry, file_name) ? !sweep->keep(sweep->context, file_name)
+                                                    : is_leftover(spool, entry);
+
+    if (goes)
+        spool->world->disk->unlinkat(spool->world->disk, spool->fd, entry, 0);
+}
+
+void
+spool_sweep(const Spool *spool, SpoolKeep *keep, void *context)
+{
+    Sweep sweep = {.keep = keep, .context = context};
+
+    visit(spool, sweep_entry, &sweep);
+}
+
+static void
+count_entry(const Spool *spool, const char *entry, void *context)
+{
+    SpoolCount *count = context;
+    char file_name[WAL_FILE_NAME_LIMIT];
+
+    (void)spool;
+    if (!entry_about(entry, file_name))
+        return;
+    if (strstr(entry, FAILED_SUFFIX) != NULL)
+        count->failed++;
+    else
+        count->remembered++;
+}
+
+SpoolCount
+spool_count(const Spool *spool)
+{
+    SpoolCount count = {0};
+
+    visit(spool, count_entry, &count);
+    return count;
 }
 
 /* -- locks: the kernel's, about running processes, so they do not go through the World */

@@ -96,6 +96,13 @@ void spool_take_failure(const Spool *spool, const char *file_name, char *text, s
 typedef bool SpoolKeep(void *context, const char *file_name);
 void spool_sweep(const Spool *spool, SpoolKeep *keep, void *context);
 
+/* How many are remembered, and how many failures wait to be told. */
+typedef struct {
+    size_t remembered;
+    size_t failed;
+} SpoolCount;
+SpoolCount spool_count(const Spool *spool);
+
 /* -- locks */
 
 typedef struct {
