@@ -35,5 +35,6 @@ void check_tablespaces(CheckRun *run);
 /* check_wal.c */
 void check_archiving(CheckRun *run);
 void check_wal_arrival(CheckRun *run);
+void check_overflow(CheckRun *run);
 
 #endif

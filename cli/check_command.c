@@ -29,6 +29,7 @@ static const struct {
     {"tablespaces", "all of them must be in a backup"},
     {"archive_mode", "no point in time can be recovered without archived WAL"},
     {"archive_command", "its exit code is the server's only word that WAL is safe"},
+    {"overflow", "WAL that waits on this host is lost with it"},
     {"wal-arrival", "a segment is ended on the server and must appear in the repository"},
     {"free-space", "a full repository stops archiving, and then pg_wal fills up"},
     {"backups", "recovery begins with one, and replays all WAL since: older is slower"},
@@ -146,6 +147,7 @@ run_check(const World *world, bool explain, int argc, char **argv)
                                 .config_file = session.global->file,
                                 .timeout_s = (int)timeout_s,
                                 .no_switch = no_switch,
+                                .overflow_path = session.global->overflow_path,
                                 .report = json ? NULL : print_result,
                                 .context = &explain};
     SCOPED(CheckReport) report = check_run(&check);

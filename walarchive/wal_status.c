@@ -1,6 +1,7 @@
 #include "walarchive/wal_status.h"
 
 #include "walarchive/data_directory.h"
+#include "walarchive/spool_lock.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -207,10 +207,15 @@ def test_a_server_goes_on_while_the_repository_is_away_and_all_of_it_arrives(wor
     assert len(overflowed(overflow)) > 5
     assert batch.cluster.value("SELECT failed_count FROM pg_stat_archiver") == 0
     bring_back(batch)
+    results = {result["name"]: result for result in
+               batch.pgcairn.json("check", "--no-switch", expect=1)["results"]}
+    assert results["overflow"]["status"] == "FAILED"
+    assert "not off this host" in results["overflow"]["text"]
     for _ in range(6):
         batch.write(2)
         batch.cluster.archive_all()
     wait_until("all is shipped", lambda: not overflowed(overflow))
+    assert "overflow: OK (empty)" in batch.pgcairn.run("check", "--no-switch", expect=None).stdout
     assert set(batch.acknowledged()) <= set(batch.stored())
 
 
