@@ -7,6 +7,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* Where the kernel has no close_range. Ours close by themselves, and the server has few that do
+ * not. */
+enum { DESCRIPTORS_LIMIT = 1024 };
+
 /* Only calls that are safe between fork and exec: there may be other threads, such as the watchdog.
  */
 static _Noreturn void
@@ -18,7 +22,10 @@ become_ahead(char *const *command)
     if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 ||
         dup2(null, STDERR_FILENO) < 0)
         _exit(1);
-    close_range(STDERR_FILENO + 1, ~0U, 0);
+    if (close_range(STDERR_FILENO + 1, ~0U, 0) != 0) {
+        for (int fd = STDERR_FILENO + 1; fd < DESCRIPTORS_LIMIT; fd++)
+            close(fd);
+    }
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     /* The archiver ignores these while it waits for a command, and that is inherited. */

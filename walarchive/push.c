@@ -6,6 +6,7 @@
 #include "repository/wal_overflow.h"
 #include "walarchive/ahead_process.h"
 #include "walarchive/data_directory.h"
+#include "walarchive/prefetch_fork.h"
 #include "walarchive/push_intern.h"
 #include "walarchive/ready_list.h"
 #include "walarchive/spool_lock.h"
@@ -14,7 +15,9 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { WAIT_STEP_MS = 2, SHIP_AT_ONCE = 4 };
+/* What waits in overflow-path goes along with a call: more of it when the server has nothing else.
+ */
+enum { WAIT_STEP_MS = 2, SHIP_BETWEEN = 4, SHIP_ALONE = 64 };
 
 /* NULL when this call is on its own. */
 static Spool *
@@ -48,7 +51,7 @@ static void
 start_ahead(const World *world, const WalBatch *batch, const Spool *spool, int pgdata_fd,
             const char *file_name)
 {
-    if (batch->command != NULL && !is_pushing_ahead(spool) &&
+    if (batch->command != NULL && !is_pushing_ahead(spool) && prefetch_may_fork(world, pgdata_fd) &&
         ready_list_has_other(world, pgdata_fd, file_name))
         ahead_process_start(batch->command);
 }
@@ -163,16 +166,18 @@ overflow_instead(const World *world, const WalPush *push, int pgdata_fd, const W
 
 /* Some of what waits, in order. This file's answer is said already, so trouble is only told. */
 static void
-ship_some(const World *world, const WalPush *push, const WalSource *source, WalPlace *place,
-          WalPushed *pushed)
+ship_some(const World *world, const WalPush *push, int pgdata_fd, const WalSource *source,
+          WalPlace *place, WalPushed *pushed)
 {
     CairnError err = {0};
 
     if (push->overflow_path == NULL || place->store == NULL)
         return;
     SCOPED(WalOverflow) overflow = open_overflow(world, push, source, false, &err);
+    const size_t limit =
+        ready_list_has_other(world, pgdata_fd, source->name) ? SHIP_BETWEEN : SHIP_ALONE;
     if (overflow != NULL &&
-        wal_overflow_ship(overflow, place->store, SHIP_AT_ONCE, &pushed->shipped, &err))
+        wal_overflow_ship(overflow, place->store, limit, &pushed->shipped, &err))
         return;
     if (err.kind != CAIRN_NOT_FOUND)
         snprintf(pushed->trouble, sizeof pushed->trouble, "%.500s", err.message);
@@ -256,7 +261,7 @@ push_file(const World *world, const WalPush *push, int pgdata_fd, WalPushed *pus
                        : wal_place_put(&place, &source, false, pushed, err));
     if (!done)
         return overflow_instead(world, push, pgdata_fd, &source, true, pushed, err);
-    ship_some(world, push, &source, &place, pushed);
+    ship_some(world, push, pgdata_fd, &source, &place, pushed);
     return true;
 }
 
