@@ -218,6 +218,7 @@ check_overflow(CheckRun *run)
     const char *name = "overflow";
     CairnError err = {0};
     char since[TIMESTAMP_TEXT_SIZE];
+    WalOverflowList list;
 
     if (options->overflow_path == NULL || !run->facts_known)
         return;
@@ -227,23 +228,22 @@ check_overflow(CheckRun *run)
                                     .system_id = run->facts.system_id,
                                     .major = run->facts.major};
     SCOPED(WalOverflow) overflow = wal_overflow_open(options->world, &place, false, &err);
-    SCOPED_MEMORY WalOverflowList *list = malloc(sizeof *list);
     if (overflow == NULL && err.kind == CAIRN_NOT_FOUND) {
         check_add(run, name, CHECK_OK, "empty");
         return;
     }
-    if (list == NULL || overflow == NULL || !wal_overflow_list(overflow, list, &err)) {
+    if (overflow == NULL || !wal_overflow_list(overflow, &list, &err)) {
         check_add_error(run, name, CHECK_WARNING, &err);
         return;
     }
-    if (list->total == 0) {
+    if (list.total == 0) {
         check_add(run, name, CHECK_OK, "empty");
         return;
     }
-    timestamp_format(since, list->oldest_us);
+    timestamp_format(since, list.oldest_us);
     check_add(run, name, CHECK_FAILED,
               "not off this host: %zu files, %" PRIu64
               " MiB, from %s on, since %s; they are shipped "
               "when the repository is back, or by `pgcairn wal status --ship`",
-              list->total, list->bytes >> 20, list->names[0], since);
+              list.total, list.bytes >> 20, list.names[0], since);
 }

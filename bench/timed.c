@@ -4,11 +4,11 @@
  * Runs each line of its input by sh, as PostgreSQL's archiver and recovery do, one after the other,
  * in the current directory. Prints for each: wall ms, CPU ms of the command and all that it waited
  * for, peak resident kB of its largest process. -u removes FILE before each call, outside the
- * measured time, as recovery does before it asks for the next segment. -r renames, after each call and
- * outside the measured time as well, DIR/NAME.ready to DIR/NAME.done, as the archiver does; NAME is
- * what follows the last slash of the command. Processes that a command leaves behind become ours:
- * they are waited for at the end, and a last line "behind CPU-ms" says what they took. Ends with 1 at
- * the first command that fails.
+ * measured time, as recovery does before it asks for the next segment. -r renames, after each call
+ * and outside the measured time as well, DIR/NAME.ready to DIR/NAME.done, as the archiver does;
+ * NAME is what follows the last slash of the command. Processes that a command leaves behind become
+ * ours: they are waited for at the end, and a last line "behind CPU-ms" says what they took. Ends
+ * with 1 at the first command that fails.
  *
  * It is in C because a process begins with its parent's peak memory: started by a large program, no
  * command could ever look smaller than that.

@@ -77,14 +77,12 @@ status_text(const WalStatus *status, const WalStatusPlace *place, ByteWriter *te
 static bool
 run(const World *world, const CommonOptions *common, const char *pgdata, bool ship, CairnError *err)
 {
-    SCOPED_MEMORY WalStatus *status = calloc(1, sizeof *status);
+    WalStatus status;
     SCOPED_BYTES ByteWriter text = {0};
     WalSettings settings = {0};
     size_t shipped = 0;
     bool json = false;
 
-    if (status == NULL)
-        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
     bool done =
         cli_output_json(common, &json, err) && wal_settings_load(world, common, &settings, err);
     if (done) {
@@ -101,11 +99,11 @@ run(const World *world, const CommonOptions *common, const char *pgdata, bool sh
         done = !ship || wal_status_ship(world, &place, &shipped, err);
         if (shipped > 0)
             log_info("%zu files of overflow-path are in the repository now", shipped);
-        done = done && wal_status_read(world, &place, status, err);
+        done = done && wal_status_read(world, &place, &status, err);
         if (done && json)
-            done = cli_print_json(status_json(status, &place), err);
+            done = cli_print_json(status_json(&status, &place), err);
         else if (done) {
-            status_text(status, &place, &text);
+            status_text(&status, &place, &text);
             done = cli_print_text(&text, err);
         }
     }

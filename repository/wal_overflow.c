@@ -417,22 +417,20 @@ bool
 wal_overflow_ship(WalOverflow *overflow, WalStore *store, size_t limit, size_t *shipped_out,
                   CairnError *err)
 {
-    SCOPED_MEMORY WalOverflowList *list = malloc(sizeof *list);
+    WalOverflowList list;
 
     *shipped_out = 0;
-    if (list == NULL)
-        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
     for (;;) {
-        if (!wal_overflow_list(overflow, list, err))
+        if (!wal_overflow_list(overflow, &list, err))
             return false;
-        if (list->count == 0)
+        if (list.count == 0)
             return true;
-        for (size_t i = 0; i < list->count; i++) {
+        for (size_t i = 0; i < list.count; i++) {
             if (*shipped_out == limit)
                 return true;
-            if (!ship_file(overflow, store, list->names[i], err))
+            if (!ship_file(overflow, store, list.names[i], err))
                 return cairn_error_wrap(err, "unable to ship '%s' from overflow-path",
-                                        list->names[i]);
+                                        list.names[i]);
             (*shipped_out)++;
         }
     }

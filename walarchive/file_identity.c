@@ -7,7 +7,7 @@ enum { PAGE_SIZE = 8192 };
 
 /* The kernel's file times tick with its timer: 10 ms at most, and twice that is on the safe side.
  */
-static const int64_t SETTLED_NS = 20 * 1000000;
+static const int64_t SETTLED_NS = INT64_C(20) * 1000000;
 
 static int64_t
 nanoseconds(struct timespec time)

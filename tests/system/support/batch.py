@@ -1,6 +1,7 @@
 """A server whose archiver pushes in batches, and what the processes of push leave behind."""
 
 import contextlib
+import glob
 import hashlib
 import os
 import pathlib
@@ -83,12 +84,12 @@ class Batch:
     def processes(self, command=None):
         """Ids of running programs that use this configuration: push, push-ahead, or both."""
         found = []
-        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        for path in glob.glob("/proc/[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
-                words = path.read_bytes().split(b"\0")
+                words = pathlib.Path(path).read_bytes().split(b"\0")
                 if (bytes(self.pgcairn.config) in words and words[0].endswith(b"pgcairn-wal")
                         and (command is None or command.encode() in words)):
-                    found.append(int(path.parent.name))
+                    found.append(int(path.split("/")[2]))
         return found
 
     def kill(self, pids):
