@@ -12,6 +12,8 @@ static const struct {
 } commands[] = {
     {"push", command_wal_push},
     {"get", command_wal_get},
+    {"repair", command_wal_repair},
+    {"acknowledge-gap", command_wal_ack},
     {"archive-push", command_wal_push},
     {"archive-get", command_wal_get},
 };
@@ -21,7 +23,9 @@ print_usage(FILE *file)
 {
     fprintf(file, "Move WAL between PostgreSQL and the repository.\n\n"
                   "Usage: pgcairn-wal push [options] %%p\n"
-                  "       pgcairn-wal get [options] %%f %%p\n\n"
+                  "       pgcairn-wal get [options] %%f %%p\n"
+                  "       pgcairn-wal repair [options]\n"
+                  "       pgcairn-wal acknowledge-gap [options] SEGMENT..SEGMENT\n\n"
                   "`pgcairn-wal push --help` and `pgcairn-wal get --help` say more.\n"
                   "archive-push and archive-get are the same commands.\n");
 }
