@@ -1,11 +1,15 @@
 /*
- * timed [-u FILE] < COMMANDS
+ * timed [-u FILE] [-p MS] < COMMANDS
+ * timed -a FILE COMMAND
  *
  * Runs each line of its input by sh, as PostgreSQL's archiver and recovery do, one after the other,
  * in the current directory. Prints for each: wall ms, CPU ms of the command and all that it waited
  * for, peak resident kB of its largest process. -u removes FILE before each call, outside the
- * measured time, as recovery does before it asks for the next segment. Ends with 1 at the first
- * command that fails.
+ * measured time, as recovery does before it asks for the next segment; -p sleeps as long before
+ * each call, as recovery replays. Ends with 1 at the first command that fails.
+ *
+ * With -a it runs the one command, appends its wall ms to the file, and exits as the command did:
+ * what a server calls can so be measured.
  *
  * It is in C because a process begins with its parent's peak memory: started by a large program, no
  * command could ever look smaller than that.
@@ -56,6 +60,24 @@ start(char *command, const posix_spawn_file_actions_t *actions)
     return pid;
 }
 
+/* Exits as the command did. */
+static void
+run_one(const char *file, char *command)
+{
+    const double started = now_ms();
+    posix_spawn_file_actions_t actions;
+    int status;
+
+    posix_spawn_file_actions_init(&actions);
+    if (waitpid(start(command, &actions), &status, 0) < 0)
+        die("timed: waitpid");
+    const double wall = now_ms() - started;
+    FILE *log = fopen(file, "a");
+    if (log == NULL || fprintf(log, "%.3f\n", wall) < 0 || fclose(log) != 0)
+        die(file);
+    exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+}
+
 static void
 run(char *command, const posix_spawn_file_actions_t *actions)
 {
@@ -77,15 +99,23 @@ run(char *command, const posix_spawn_file_actions_t *actions)
 int
 main(int argc, char **argv)
 {
-    const char *remove_first = argc == 3 && strcmp(argv[1], "-u") == 0 ? argv[2] : NULL;
+    const char *remove_first = NULL;
+    long pause_ms = 0;
+    int option;
     posix_spawn_file_actions_t actions;
     char *line = NULL;
     size_t capacity = 0;
     ssize_t size;
 
-    if (argc != 1 && remove_first == NULL) {
-        fprintf(stderr, "usage: timed [-u FILE] < COMMANDS\n");
-        return 2;
+    if (argc == 4 && strcmp(argv[1], "-a") == 0)
+        run_one(argv[2], argv[3]);
+    while ((option = getopt(argc, argv, "u:p:")) != -1) {
+        if (option == 'u')
+            remove_first = optarg;
+        else if (option == 'p')
+            pause_ms = atol(optarg);
+        else
+            return 2;
     }
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
@@ -95,6 +125,8 @@ main(int argc, char **argv)
             line[size - 1] = '\0';
         if (remove_first != NULL)
             unlink(remove_first);
+        if (pause_ms > 0)
+            usleep((useconds_t)pause_ms * 1000);
         run(line, &actions);
     }
     free(line);
