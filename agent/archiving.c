@@ -11,103 +11,44 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of the clock and of timestamps: microseconds since 1970, 0 for none. */
-#define EPOCH_US(value) "COALESCE((EXTRACT(EPOCH FROM " value ") * 1000000)::pg_catalog.int8, 0)"
+/*
+ * Times are microseconds since 1970. NULL reads as 0 or "": never. CASE looks at one side only: the
+ * other function fails on a standby.
+ */
+static const char ARCHIVER_SQL[] =
+    "SELECT s.system_identifier, i.setting,"
+    " pg_catalog.current_setting('archive_mode') = 'always'"
+    " OR (pg_catalog.current_setting('archive_mode') = 'on'"
+    " AND NOT pg_catalog.pg_is_in_recovery()),"
+    " (EXTRACT(EPOCH FROM pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8,"
+    " COALESCE(CASE WHEN pg_catalog.pg_is_in_recovery()"
+    " THEN pg_catalog.pg_last_wal_replay_lsn()"
+    " ELSE pg_catalog.pg_current_wal_lsn() END, '0/0'),"
+    " (EXTRACT(EPOCH FROM a.last_archived_time) * 1000000)::pg_catalog.int8, a.last_archived_wal,"
+    " (EXTRACT(EPOCH FROM a.last_failed_time) * 1000000)::pg_catalog.int8, a.last_failed_wal,"
+    " a.failed_count,"
+    " (w.wal_bytes / GREATEST(EXTRACT(EPOCH FROM"
+    " pg_catalog.clock_timestamp() - w.stats_reset), 1))::pg_catalog.int8"
+    " FROM pg_catalog.pg_control_system() s, pg_catalog.pg_settings i,"
+    " pg_catalog.pg_stat_archiver a, pg_catalog.pg_stat_wal w"
+    " WHERE i.name = 'wal_segment_size'";
 
-/* CASE looks at one side only: the other function fails on a standby. */
-#define CURRENT_LSN                                                                                \
-    "CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() "           \
-    "ELSE pg_catalog.pg_current_wal_lsn() END"
+static const char READY_SQL[] =
+    "SELECT pg_catalog.count(*),"
+    " (EXTRACT(EPOCH FROM pg_catalog.min(modification)) * 1000000)::pg_catalog.int8,"
+    " (EXTRACT(EPOCH FROM pg_catalog.max(modification)) * 1000000)::pg_catalog.int8,"
+    " (pg_catalog.array_agg(name ORDER BY modification, name))[1]"
+    " FROM pg_catalog.pg_ls_archive_statusdir() WHERE name LIKE '%.ready'";
 
-static const char
-    ARCHIVER_SQL
-        [] =
-            "SELECT s.system_identifier, i.setting,"
-            " pg_catalog.current_setting('archive_mode') = 'always'"
-            " OR (pg_catalog.current_setting('archive_mode') = 'on'"
-            " AND NOT pg_catalog.pg_is_in_recovery()),"
-            " " EPOCH_US(
-                "pg_catalog.clock_timestamp()") ","
-                                                " COALESCE(" CURRENT_LSN ", '0/0'),"
-                                                " " EPOCH_US(
-                                                    "a.last_archived_time") ", "
-                                                                            "COALESCE(a.last_"
-                                                                            "archived_wal, ''),"
-                                                                            " " EPOCH_US(
-                                                                                "a.last_failed_"
-                                                                                "time") ", "
-                                                                                        "COALESCE("
-                                                                                        "a.last_"
-                                                                                        "failed_"
-                                                                                        "wal, ''), "
-                                                                                        "a.failed_"
-                                                                                        "count,"
-                                                                                        " COALESCE("
-                                                                                        "(w.wal_"
-                                                                                        "bytes / "
-                                                                                        "GREATEST("
-                                                                                        "EXTRACT("
-                                                                                        "EPOCH "
-                                                                                        "FROM "
-                                                                                        "pg_"
-                                                                                        "catalog."
-                                                                                        "clock_"
-                                                                                        "timestamp("
-                                                                                        ")"
-                                                                                        " - "
-                                                                                        "w.stats_"
-                                                                                        "reset), "
-                                                                                        "1))::pg_"
-                                                                                        "catalog."
-                                                                                        "int8, 0)"
-                                                                                        " FROM "
-                                                                                        "pg_"
-                                                                                        "catalog."
-                                                                                        "pg_"
-                                                                                        "control_"
-                                                                                        "system() "
-                                                                                        "s, "
-                                                                                        "pg_"
-                                                                                        "catalog."
-                                                                                        "pg_"
-                                                                                        "settings "
-                                                                                        "i,"
-                                                                                        " pg_"
-                                                                                        "catalog."
-                                                                                        "pg_stat_"
-                                                                                        "archiver "
-                                                                                        "a, "
-                                                                                        "pg_"
-                                                                                        "catalog."
-                                                                                        "pg_stat_"
-                                                                                        "wal w "
-                                                                                        "WHERE "
-                                                                                        "i.name = "
-                                                                                        "'wal_"
-                                                                                        "segment_"
-                                                                                        "size'";
-
-static const char READY_SQL[] = "SELECT count(*), " EPOCH_US(
-    "pg_catalog.min(modification)") ","
-                                    " " EPOCH_US(
-                                        "pg_catalog.max(modification)") ","
-                                                                        " COALESCE((pg_catalog."
-                                                                        "array_agg(name ORDER BY "
-                                                                        "modification, name))[1], "
-                                                                        "'')"
-                                                                        " FROM "
-                                                                        "pg_catalog.pg_ls_archive_"
-                                                                        "statusdir() WHERE name "
-                                                                        "LIKE '%.ready'";
-
-static const char WAL_SQL[] = "SELECT COALESCE(pg_catalog.sum(size), 0)::pg_catalog.int8"
+static const char WAL_SQL[] = "SELECT pg_catalog.sum(size)::pg_catalog.int8"
                               " FROM pg_catalog.pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'";
 
 static const char SLOTS_SQL[] =
     "SELECT slot_name, active, COALESCE(wal_status, '') = 'lost',"
-    " COALESCE(GREATEST(pg_catalog.pg_wal_lsn_diff(" CURRENT_LSN ", restart_lsn), 0)"
-    "::pg_catalog.int8, 0) AS held FROM pg_catalog.pg_replication_slots"
-    " ORDER BY held DESC, slot_name LIMIT 16";
+    " COALESCE(GREATEST(pg_catalog.pg_wal_lsn_diff("
+    "CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()"
+    " ELSE pg_catalog.pg_current_wal_lsn() END, restart_lsn), 0), 0)::pg_catalog.int8 AS held"
+    " FROM pg_catalog.pg_replication_slots ORDER BY held DESC, slot_name LIMIT 16";
 
 static uint64_t
 value_u64(const PGresult *result, int row, int column)

@@ -10,12 +10,9 @@ static const struct {
     const char *name;
     CommandMain *run;
 } commands[] = {
-    {"push", command_wal_push},
-    {"get", command_wal_get},
-    {"repair", command_wal_repair},
-    {"acknowledge-gap", command_wal_ack},
-    {"archive-push", command_wal_push},
-    {"archive-get", command_wal_get},
+    {"push", command_wal_push},         {"get", command_wal_get},
+    {"repair", command_wal_repair},     {"acknowledge-gap", command_wal_ack},
+    {"archive-push", command_wal_push}, {"archive-get", command_wal_get},
 };
 
 static void
