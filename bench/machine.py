@@ -194,18 +194,19 @@ class Machine:
             if time.monotonic() > deadline:
                 return
 
-    def measure(self, lines, directory=None, server_pid=None, remove_first=None, status=None):
+    def measure(self, lines, directory=None, server_pid=None, remove_first=None, pause_ms=0,
+                status=None):
         """Runs shell lines one after the other under a lock that measurements share."""
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         try:
             self.wait_until_quiet()
-            return self.measure_now(lines, directory, server_pid, remove_first, status)
+            return self.measure_now(lines, directory, server_pid, remove_first, pause_ms, status)
         finally:
             fcntl.flock(self.lock, fcntl.LOCK_UN)
 
-    def measure_now(self, lines, directory, server_pid, remove_first, status):
+    def measure_now(self, lines, directory, server_pid, remove_first, pause_ms, status):
         timed = [self.programs / "timed", *(["-u", remove_first] if remove_first else []),
-                 *(["-r", status] if status else [])]
+                 *(["-p", pause_ms] if pause_ms else []), *(["-r", status] if status else [])]
         server_before = set(descendants(server_pid)) if server_pid else set()
         server = tree_cpu_seconds(server_pid) if server_pid else 0
         busy = busy_seconds()

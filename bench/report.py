@@ -10,7 +10,8 @@ RATIO_GOALS = [
     ("full", "pgBackRest", "wall", 0.70), ("full", "pgBackRest", "cpu", 0.85),
     ("restore", "pgBackRest", "wall", 0.70), ("restore", "pgBackRest", "cpu", 0.70),
     ("push", "pgBackRest", "wall", 0.50), ("push", "pgBackRest", "cpu", 0.55),
-    ("push-batch", "pgBackRest", "wall", 0.50), ("push-batch", "pgBackRest", "cpu", 0.55),
+    ("push-batch", "pgBackRest, async", "wall", 0.50),
+    ("push-batch", "pgBackRest, async", "cpu", 0.55),
     ("get", "pgBackRest", "wall", 1 / 1.8),
     ("incr-random", "pgBackRest", "growth", 0.65),
     ("incr-random", "pgBackRest", "wall", 0.80), ("incr-random", "pgBackRest", "cpu", 0.80),
@@ -125,6 +126,21 @@ def files_table(rows):
     return lines
 
 
+def prefetch_table(rows):
+    """Calls, and of a real recovery how much of it they are."""
+    lines = ["| operation | tool | runs | p50 ms | p99 ms | calls/s | of replay |", "|---" * 7 + "|"]
+    for operation, runs in by_operation(rows, "get-prefetch").items():
+        for tool in dict.fromkeys(row["tool"] for row in runs):
+            of_tool = [row for row in runs if row["tool"] == tool]
+            waited = median(of_tool, lambda row: row["calls"] / row.get("waited", row["wall"]))
+            share = [row["share"] for row in of_tool if "share" in row]
+            lines.append(f"| {operation} | {tool} | {len(of_tool)} | "
+                         f"{median(of_tool, lambda row: row['p50_ms']):.1f} | "
+                         f"{median(of_tool, lambda row: row['p99_ms']):.1f} | {waited:.0f} | "
+                         + (f"{100 * statistics.median(share):.1f} % |" if share else "- |"))
+    return lines
+
+
 def catalog_table(rows):
     return ["| operation | CPU s |", "|---|---|",
             *(f"| {name} | {median(runs, lambda row: row['cpu']):.2f} |"
@@ -183,6 +199,8 @@ def markdown(rows):
             lines += [f"### {suite}", "", *suite_table(rows, suite), ""]
     if of_suite(rows, "memory"):
         lines += ["### memory", "", *memory_table(rows), ""]
+    if by_operation(rows, "get-prefetch"):
+        lines += ["### get-prefetch", "", *prefetch_table(rows), ""]
     if by_operation(rows, "files"):
         lines += ["### files", "", *files_table(rows), ""]
     if by_operation(rows, "catalog"):

@@ -3,7 +3,9 @@
 import os
 import pathlib
 import re
+import shlex
 import shutil
+import time
 
 import tools
 from machine import CommandFailed, tree_bytes
@@ -11,6 +13,7 @@ from pages import Pages
 from server import Cluster
 
 SEGMENTS = 64
+RECOVERY_LOAD_SECONDS = 30
 MEMORY_RUNS = 2  # peaks hardly vary
 FILES_RUNS = 2
 CATALOG_PROGRAM = "test_expire_scale"
@@ -260,18 +263,22 @@ class Suites:
 
     # -- WAL
 
-    def segment_pool(self):
-        """What looks like a data directory, with real segments of a load in its pg_wal."""
-        pool = self.machine.work / "pool"
-        if self.segments:
-            return pool, self.segments
-        cluster = self.large()
+    def make_pool(self, pool, cluster):
+        """As much of a data directory as push and get look at, without WAL."""
         self.machine.directory(pool, empty=True)
         for name in ("global", "pg_wal"):
             self.machine.directory(pool / name)
         for name in ("PG_VERSION", "global/pg_control"):
             shutil.copy(cluster.data / name, pool / name)
             self.machine.own(pool / name)
+
+    def segment_pool(self):
+        """What looks like a data directory, with real segments of a load in its pg_wal."""
+        pool = self.machine.work / "pool"
+        if self.segments:
+            return pool, self.segments
+        cluster = self.large()
+        self.make_pool(pool, cluster)
         keep = f"cp %p {pool}/pg_wal/%f"
         cluster.archive_with(keep)
         while len(names_in(pool)) < SEGMENTS + 2:
@@ -328,7 +335,7 @@ class Suites:
 
         cluster = self.large()
         self.rounds([kind(self.machine, cluster)
-                     for kind in (tools.PgcairnBatch, tools.PgBackRestAsync)], body)
+                     for kind in (tools.PgcairnBatch, tools.PgBackRestAsyncPush)], body)
         shutil.rmtree(status)
 
     def get(self):
@@ -347,6 +354,85 @@ class Suites:
                 self.compare(pool, names[-1])
 
         self.rounds(chosen, body)
+
+    def get_prefetch(self):
+        """The same, fetched ahead: back to back, with 60 ms of replay between, and in a real recovery."""
+        pool, names = self.segment_pool()
+        self.machine.directory(pool / "base")
+        large = self.large()
+        chosen = [kind(self.machine, large) for kind in
+                  (tools.PgcairnPrefetch, tools.Pgcairn, tools.PgBackRestAsync)]
+        for tool in chosen:
+            self.prepare_unarchived(tool)
+            for name in names:
+                self.machine.run("sh", "-c", f"cd {pool} && {tool.push(f'pg_wal/{name}')}")
+
+        def body(tool, number):
+            arrival = "pg_wal/RECOVERYXLOG"
+            for operation, pause_ms in (("back to back", 0), ("every 60 ms", 60)):
+                self.machine.run("sh", "-c", f"cd {pool} && {tool.begin_recovery()}")
+                measured = self.machine.measure([tool.get(name, arrival) for name in names],
+                                                directory=pool, remove_first=arrival,
+                                                pause_ms=pause_ms).row()
+                # Processes in the background are others to us: their CPU is not the call's.
+                del measured["quiet"]
+                self.note(suite="get-prefetch", operation=operation, tool=tool.name, round=number,
+                          **measured, stored=0)
+                if number == 0:
+                    self.compare(pool, names[-1])
+
+        self.rounds(chosen, body)
+        self.recovery(chosen)
+
+    def recovery(self, chosen):
+        """A copy of the cluster replays a load; how long it waited for WAL, of all its replay."""
+        large = self.large()
+        for tool in chosen:
+            self.prepare_unarchived(tool)  # it archives a little: that must not lie behind the load
+        copy = Cluster(self.machine, "recovering", self.options.pg)
+        self.machine.directory(copy.home, empty=True)
+        kept = self.machine.work / "recovery-wal"
+        self.make_pool(kept, large)
+        keep = f"cp %p {kept}/pg_wal/%f"
+        large.archive_with(keep)
+        base = self.machine.work / "recovery-base"
+        self.machine.run(large.bin / "pg_basebackup", "-d", large.conninfo(), "-D", base,
+                         "-c", "fast", "-X", "none")
+        large.load(RECOVERY_LOAD_SECONDS)
+        large.archive_with("/bin/true")
+        large.sql("SELECT pg_switch_wal()")
+        names = names_in(kept)
+        for tool in chosen:
+            for name in names:
+                self.machine.run("sh", "-c", f"cd {kept} && {tool.push(f'pg_wal/{name}')}")
+
+        def body(tool, number):
+            self.machine.directory(copy.home, empty=True)
+            self.machine.run("cp", "-a", base, copy.data)
+            walls = copy.home / "walls"
+            with open(copy.data / "postgresql.conf", "a", encoding="utf-8") as conf:
+                line = f"{self.machine.programs}/timed -a {walls} {shlex.quote(tool.get('%f', '%p'))}"
+                line = line.replace("'", "''")
+                conf.write(f"unix_socket_directories = '{copy.home}'\narchive_mode = off\n"
+                           f"restore_command = '{line}'\n")
+            self.machine.write(copy.data / "recovery.signal", "")
+            self.machine.wait_until_quiet()
+            copy.start()
+            while copy.sql("SELECT pg_is_in_recovery()") == "t":
+                time.sleep(0.1)
+            copy.stop()
+            replayed = float(re.search(r"redo done at .* elapsed: ([0-9.]+) s",
+                                       copy.log.read_text(encoding="utf-8")).group(1))
+            calls = sorted(float(line) / 1e3 for line in walls.read_text(encoding="utf-8").split())
+            self.note(suite="get-prefetch", operation="recovery", tool=tool.name, round=number,
+                      wall=replayed, waited=round(sum(calls), 3), calls=len(calls),
+                      share=round(sum(calls) / replayed, 4),
+                      p50_ms=round(calls[len(calls) // 2] * 1e3, 2),
+                      p99_ms=round(calls[int((len(calls) - 1) * 0.99)] * 1e3, 2))
+
+        self.rounds(chosen, body)
+        for path in (base, kept):
+            self.machine.directory(path, empty=True)
 
     def compare(self, pool, name):
         arrived, original = pool / "pg_wal" / "RECOVERYXLOG", pool / "pg_wal" / name
@@ -409,6 +495,7 @@ def names_in(pool):
 
 ALL = {"full": Suites.full, "small": Suites.small_cluster, "restore": Suites.restore,
        "push": Suites.push, "push-batch": Suites.push_batch, "get": Suites.get,
-       "incr-random": Suites.incr_random, "incr-local": Suites.incr_local, "incr-nothing": Suites.incr_nothing,
+       "get-prefetch": Suites.get_prefetch, "incr-random": Suites.incr_random,
+       "incr-local": Suites.incr_local, "incr-nothing": Suites.incr_nothing,
        "chain": Suites.chain, "memory": Suites.memory, "files": Suites.files,
        "catalog": Suites.catalog}

@@ -1,14 +1,19 @@
 /*
- * timed [-u FILE] [-r DIR] < COMMANDS
+ * timed [-u FILE] [-p MS] [-r DIR] < COMMANDS
+ * timed -a FILE COMMAND
  *
  * Runs each line of its input by sh, as PostgreSQL's archiver and recovery do, one after the other,
  * in the current directory. Prints for each: wall ms, CPU ms of the command and all that it waited
  * for, peak resident kB of its largest process. -u removes FILE before each call, outside the
- * measured time, as recovery does before it asks for the next segment. -r renames, after each call
- * and outside the measured time as well, DIR/NAME.ready to DIR/NAME.done, as the archiver does;
- * NAME is what follows the last slash of the command. Processes that a command leaves behind become
- * ours: they are waited for at the end, and a last line "behind CPU-ms" says what they took. Ends
- * with 1 at the first command that fails.
+ * measured time, as recovery does before it asks for the next segment; -p sleeps as long before
+ * each call, as recovery replays. -r renames, after each call and outside the measured time as
+ * well, DIR/NAME.ready to DIR/NAME.done, as the archiver does; NAME is what follows the last slash
+ * of the command. Processes that a command leaves behind become ours: they are waited for at the
+ * end, and a last line "behind CPU-ms" says what they took. Ends with 1 at the first command that
+ * fails.
+ *
+ * With -a it runs the one command, appends its wall ms to the file, and exits as the command did:
+ * what a server calls can so be measured.
  *
  * It is in C because a process begins with its parent's peak memory: started by a large program, no
  * command could ever look smaller than that.
@@ -88,6 +93,24 @@ wait_for_the_rest(void)
     return cpu;
 }
 
+/* Exits as the command did. */
+static void
+run_one(const char *file, char *command)
+{
+    const double started = now_ms();
+    posix_spawn_file_actions_t actions;
+    int status;
+
+    posix_spawn_file_actions_init(&actions);
+    if (waitpid(start(command, &actions), &status, 0) < 0)
+        die("timed: waitpid");
+    const double wall = now_ms() - started;
+    FILE *log = fopen(file, "a");
+    if (log == NULL || fprintf(log, "%.3f\n", wall) < 0 || fclose(log) != 0)
+        die(file);
+    exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+}
+
 static void
 run(char *command, const posix_spawn_file_actions_t *actions)
 {
@@ -111,14 +134,20 @@ main(int argc, char **argv)
 {
     const char *remove_first = NULL;
     const char *status_directory = NULL;
+    long pause_ms = 0;
+    int option;
     posix_spawn_file_actions_t actions;
     char *line = NULL;
     size_t capacity = 0;
     ssize_t size;
 
-    for (int option; (option = getopt(argc, argv, "u:r:")) != -1;) {
+    if (argc == 4 && strcmp(argv[1], "-a") == 0)
+        run_one(argv[2], argv[3]);
+    while ((option = getopt(argc, argv, "u:p:r:")) != -1) {
         if (option == 'u')
             remove_first = optarg;
+        else if (option == 'p')
+            pause_ms = atol(optarg);
         else if (option == 'r')
             status_directory = optarg;
         else
@@ -133,6 +162,8 @@ main(int argc, char **argv)
             line[size - 1] = '\0';
         if (remove_first != NULL)
             unlink(remove_first);
+        if (pause_ms > 0)
+            usleep((useconds_t)pause_ms * 1000);
         run(line, &actions);
         if (status_directory != NULL)
             note_done(status_directory, line);

@@ -103,6 +103,25 @@ class Pgcairn(Tool):
         return f"{self.wal} push --config {self.config} {path}"
 
     def get(self, name, path):
+        return f"{self.wal} get --config {self.config} --prefetch=0 {name} {path}"
+
+    def begin_recovery(self):
+        """Nothing of an earlier one lies ready."""
+        return f"{self.wal} get --config {self.config} 00000099.history pg_wal/RECOVERYHISTORY || :"
+
+
+class PgcairnPrefetch(Pgcairn):
+    """Ours, fetching ahead: the default of recovery."""
+
+    name = "pgcairn, prefetch"
+
+    def __init__(self, machine, cluster):
+        super().__init__(machine, cluster)
+        self.home = machine.work / "tools" / "pgcairn-prefetch"
+        self.repository, self.config = self.home / "repository", self.home / "pgcairn.conf"
+        self.archive_command = f"{self.wal} push --config {self.config} %p"
+
+    def get(self, name, path):
         return f"{self.wal} get --config {self.config} {name} {path}"
 
 
@@ -177,7 +196,27 @@ class PgBackRest(Tool):
 
 
 class PgBackRestAsync(PgBackRest):
-    """archive-async, two processes."""
+    """With its own queue ahead of recovery: as many segments as ours, two processes."""
+
+    name = "pgBackRest, async"
+
+    def __init__(self, machine, cluster):
+        super().__init__(machine, cluster)
+        self.home = machine.work / "tools" / "pgbackrest-async"
+        self.repository = self.home / "repository"
+        self.program = f"pgbackrest --config={self.home}/pgbackrest.conf --stanza=bench"
+        self.archive_command = f"{self.program} archive-push %p"
+
+    def get(self, name, path):
+        return (f"{self.program} --archive-async --archive-get-queue-max=128MiB"
+                f" --pg1-path=\"$PWD\" archive-get {name} {path}")
+
+    def begin_recovery(self):
+        return f"{self.program} stop --force; rm -rf {self.home}/spool; {self.program} start"
+
+
+class PgBackRestAsyncPush(PgBackRestAsync):
+    """archive-async for pushing, two processes."""
 
     def settings(self):
         return {**super().settings(), "archive-async": "y"}

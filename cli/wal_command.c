@@ -15,6 +15,8 @@ static const struct {
     {"push-ahead", command_wal_push_ahead},
     {"skip", command_wal_skip},
     {"status", command_wal_status},
+    {"repair", command_wal_repair},
+    {"acknowledge-gap", command_wal_ack},
     {"archive-push", command_wal_push},
     {"archive-get", command_wal_get},
 };
@@ -26,7 +28,9 @@ print_usage(FILE *file)
                   "Usage: pgcairn-wal push [options] %%p\n"
                   "       pgcairn-wal get [options] %%f %%p\n"
                   "       pgcairn-wal status [options]\n"
-                  "       pgcairn-wal skip --confirm [options] SEGMENT\n\n"
+                  "       pgcairn-wal skip --confirm [options] SEGMENT\n"
+                  "       pgcairn-wal repair [options]\n"
+                  "       pgcairn-wal acknowledge-gap [options] SEGMENT..SEGMENT\n\n"
                   "`pgcairn-wal push --help` and so on say more.\n"
                   "archive-push and archive-get are the same commands.\n");
 }

@@ -179,6 +179,19 @@ config_cluster_count(const Config *config)
     return config->cluster_count;
 }
 
+size_t
+config_repository_count(const Config *config)
+{
+    return config->repository_count;
+}
+
+const RepositoryConfig *
+config_repository_at(const Config *config, size_t index)
+{
+    CAIRN_ASSERT(index < config->repository_count);
+    return &config->repositories[index];
+}
+
 bool
 config_assume_cluster(Config *config, const char *name, CairnError *err)
 {

@@ -73,6 +73,8 @@ const RepositoryConfig *config_repository(const Config *config, const char *name
  */
 bool config_assume_cluster(Config *config, const char *name, CairnError *err) MUST_CHECK;
 size_t config_cluster_count(const Config *config);
+size_t config_repository_count(const Config *config);
+const RepositoryConfig *config_repository_at(const Config *config, size_t index);
 SCOPED_TYPE(Config, config_free);
 
 /* "64MiB", "16MB", "1G", "1048576" to bytes (binary multiples); false for anything else. */

@@ -20,6 +20,7 @@
 enum {
     STEP_MS = 5,
     IDLE_MS = 10000,
+    EMPTY_MS = 1000, /* with nothing ready and nothing more to fetch */
     GONE_STEP_MS = 500,
     FORKS_LIMIT = 1024,
     SPACE_FACTOR = 4,
@@ -315,6 +316,18 @@ now_ms(const Run *run)
     return run->world->clock->monotonic_ns(run->world->clock) / 1000000;
 }
 
+/* At the end of what is stored, or before a fork: the next get starts a new one. */
+static int64_t
+patience_ms(Run *run)
+{
+    pthread_mutex_lock(&run->mutex);
+    bool working = run->state.file_count > 0 || run->fresh < run->limit;
+    for (int i = 0; i < run->prefetch->jobs; i++)
+        working |= run->claimed[i] != NOBODY;
+    pthread_mutex_unlock(&run->mutex);
+    return working ? IDLE_MS : EMPTY_MS;
+}
+
 /* True: the spool is of no more use. */
 static bool
 control(Run *run, WalStore *store)
@@ -331,7 +344,7 @@ control(Run *run, WalStore *store)
             return false;
         if (moved)
             moved_ms = now;
-        if (now - moved_ms >= IDLE_MS)
+        if (now - moved_ms >= patience_ms(run))
             return false;
         if (now - looked_ms >= GONE_STEP_MS) {
             if (is_over(run))
