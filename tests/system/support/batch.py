@@ -44,7 +44,7 @@ class Batch:
 
     def restore(self):
         """Everything as it was kept, and an empty spool."""
-        self.kill(self.processes())
+        self.end_processes()
         self.pgcairn.write_config(general=self.general)
         remove_tree(self.spool)
         for path in self.kept():
@@ -96,6 +96,16 @@ class Batch:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def end_processes(self):
+        """Also one that was being forked while we looked."""
+        def none_left():
+            found = self.processes()
+            self.kill(found)
+            return not found
+
+        for _ in range(2):
+            wait_until("no process of push is left", none_left)
 
     def wait_idle(self):
         wait_until("nothing is pushed ahead any more", lambda: not self.processes("push-ahead"))
