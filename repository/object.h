@@ -35,6 +35,7 @@ typedef enum {
     OBJECT_CATALOG = 14,
     OBJECT_WAL = 15,
     OBJECT_WAL_BUNDLE = 16,
+    OBJECT_WAL_TAIL = 17,
 } ObjectKind;
 
 enum {
