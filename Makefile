@@ -53,7 +53,9 @@ POSTGRES_PLAIN := $(filter-out $(POSTGRES_LIBPQ),$(POSTGRES))
 
 PGCAIRN_SOURCES     := cli/pgcairn.c $(filter-out cli/pgcairn.c cli/pgcairn_wal.c,$(wildcard cli/*.c)) \
                        $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES) $(REPOSITORY) $(AGENT) $(WALARCHIVE) $(RESTORE)
-PGCAIRN_WAL_SOURCES := cli/pgcairn_wal.c cli/options.c cli/wal_command.c \
+# Commands that need libpq (receive) are pgcairn's only.
+PGCAIRN_WAL_SOURCES := cli/pgcairn_wal.c cli/options.c \
+                       $(addprefix cli/wal_,command.c settings.c push_command.c get_command.c) \
                        $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES_PLAIN) $(REPOSITORY) $(WALARCHIVE)
 
 LIBS_WAL := -llz4 -lzstd -lcrypto -ljansson

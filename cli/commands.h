@@ -13,6 +13,9 @@ CommandMain command_init, command_check, command_doctor, command_backup, command
     command_restore, command_adopt, command_verify, command_version, command_expire, command_keep,
     command_release, command_collect;
 
+/* Each in its own file, and a row of the table in wal_command.c. */
+CommandMain command_wal_push, command_wal_push_ahead, command_wal_get;
+
 /* push, get and their aliases; for `pgcairn-wal` and `pgcairn wal`. */
 CommandMain wal_command;
 /* The same where argv[0] itself is `archive-push` or `archive-get`. */

@@ -30,6 +30,8 @@ const ConfigKey CONFIG_GLOBAL_KEYS[] = {
     {"max-memory", VALUE_SIZE, offsetof(GlobalConfig, max_memory_bytes), NULL, 0, 0},
     INT_KEY(GlobalConfig, wal_timeout_s, "wal-timeout", 0, 86400),
     INT_KEY(GlobalConfig, refresh_percent, "refresh-budget", 0, 100),
+    TEXT_KEY(GlobalConfig, spool_path, "spool-path"),
+    TEXT_KEY(GlobalConfig, overflow_path, "overflow-path"),
     {NULL, VALUE_TEXT, 0, NULL, 0, 0},
 };
 

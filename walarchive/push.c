@@ -1,145 +1,118 @@
 #include "walarchive/push.h"
 
-#include "common/file.h"
-#include "postgres/wal_name.h"
-#include "postgres/wal_page.h"
+#include "common/cancel.h"
 #include "repository/identity.h"
-#include "repository/incarnation.h"
-#include "repository/wal_store.h"
+#include "walarchive/ahead_process.h"
 #include "walarchive/data_directory.h"
+#include "walarchive/push_intern.h"
+#include "walarchive/ready_list.h"
 
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
-/* Whose WAL the file is. */
-typedef struct {
-    uint64_t system_id;
-    int major;
-} Origin;
+enum { WAIT_STEP_MS = 2 };
 
-static bool
-origin_from_page(const World *world, int fd, const char *path, Origin *origin_out, CairnError *err)
+/* NULL when this call is on its own. */
+static Spool *
+open_spool(const World *world, const WalPush *push, int pgdata_fd, WalPushed *pushed)
 {
-    uint8_t page[WAL_LONG_HEADER_SIZE];
-    WalIdentity identity;
+    CairnError why = {0};
 
-    if (!file_pread(world, fd, page, sizeof page, 0, path, err))
-        return false;
-    if (!wal_identity_read(page, sizeof page, &identity, err))
-        return cairn_error_wrap(err, "'%s'", path);
-    *origin_out = (Origin){.system_id = identity.system_id, .major = identity.major};
-    return true;
+    if (push->batch == NULL)
+        return NULL;
+    const SpoolPlace place = {.path = push->batch->spool_path,
+                              .repository = push->repository,
+                              .cluster = push->cluster,
+                              .pgdata_fd = pgdata_fd};
+    Spool *spool = spool_open(world, &place, &why);
+    if (spool == NULL && why.kind != CAIRN_OK)
+        snprintf(pushed->no_batch, sizeof pushed->no_batch, "%.500s", why.message);
+    return spool;
 }
 
+/* Only a look: the process takes the lock itself, and one too many ends at once. */
 static bool
-origin_from_control(const World *world, int pgdata_fd, Origin *origin_out, CairnError *err)
+is_pushing_ahead(const Spool *spool)
 {
-    ControlFile control;
+    CairnError ignored = {0};
+    SCOPED_SPOOL_LOCK lock = SPOOL_UNLOCKED;
 
-    if (!data_directory_control(world, pgdata_fd, &control, err))
-        return false;
-    *origin_out = (Origin){.system_id = control.system_id, .major = control.major};
-    return true;
+    return !spool_lock_try(spool, NULL, &lock, &ignored);
 }
 
-static bool
-find_origin(const World *world, int pgdata_fd, int fd, const char *path, const char *file_name,
-            Origin *origin_out, CairnError *err)
+static void
+start_ahead(const World *world, const WalBatch *batch, const Spool *spool, int pgdata_fd,
+            const char *file_name)
 {
-    WalFileName file;
-
-    if (!wal_file_name_parse(file_name, &file, err))
-        return false;
-    if (file.kind == WAL_FILE_SEGMENT || file.kind == WAL_FILE_PARTIAL)
-        return origin_from_page(world, fd, path, origin_out, err);
-    return origin_from_control(world, pgdata_fd, origin_out, err);
+    if (batch->command != NULL && !is_pushing_ahead(spool) &&
+        ready_list_has_other(world, pgdata_fd, file_name))
+        ahead_process_start(batch->command);
 }
 
-static int
-open_file(const World *world, const char *path, CairnError *err)
-{
-    /* O_NONBLOCK, so that a FIFO cannot hang us before it is refused. */
-    const int fd = world->disk->openat(world->disk, AT_FDCWD, path,
-                                       O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC, 0);
-
-    if (fd < 0)
-        cairn_error_errno(err, "unable to open '%s'", path);
-    return fd;
-}
-
-/* The systems that the cluster has been, for a message; "" when there is none. */
+/*
+ * The lock of this file's name, or none when patience has run out: then we push beside whoever has
+ * it, which is safe, only twice the work. False: cancelled.
+ */
 static bool
-describe_known(Repository *repository, const char *cluster, char *text, size_t size,
-               CairnError *err)
+wait_for_name(const World *world, const WalBatch *batch, const Spool *spool, const char *file_name,
+              SpoolLock *lock, CairnError *err)
 {
-    Incarnation known[INCARNATION_LIMIT];
-    size_t count = 0;
-    size_t used = 0;
+    const Clock *clock = world->clock;
+    const int64_t limit_ns = clock->monotonic_ns(clock) + batch->patience_ms * 1000000;
+    CairnError ignored = {0};
 
-    text[0] = '\0';
-    if (!incarnation_list(repository, cluster, known, &count, err))
-        return false;
-    for (size_t i = 0; i < count && used < size; i++) {
-        used += (size_t)snprintf(text + used, size - used, "%ssystem %" PRIu64 " of PostgreSQL %d",
-                                 i > 0 ? ", " : "", known[i].system_id, known[i].major);
+    while (!spool_lock_try(spool, file_name, lock, &ignored)) {
+        if (ignored.kind != CAIRN_OK || clock->monotonic_ns(clock) >= limit_ns)
+            break;
+        clock->sleep_ms(clock, WAIT_STEP_MS);
+        if (!cancel_check(err))
+            return false;
     }
     return true;
 }
 
-/* The guard against a wrong server: its system must have been made known by `pgcairn init`. */
 static bool
-find_incarnation(Repository *repository, const char *cluster, const Origin *origin,
-                 Incarnation *incarnation_out, CairnError *err)
+push_in_batch(const World *world, const WalPush *push, int pgdata_fd, WalPlace *place,
+              const WalSource *source, WalPushed *pushed, CairnError *err)
 {
-    char known[512];
+    SCOPED_SPOOL_LOCK lock = SPOOL_UNLOCKED;
 
-    if (incarnation_get(repository, cluster, origin->system_id, origin->major, incarnation_out,
-                        err))
+    pushed->remembered = wal_place_holds(place, source);
+    if (pushed->remembered)
         return true;
-    if (err->kind != CAIRN_NOT_FOUND)
+    if (!wait_for_name(world, push->batch, place->spool, source->name, &lock, err))
         return false;
-    cairn_error_clear(err);
-    if (!describe_known(repository, cluster, known, sizeof known, err))
-        return false;
-    cairn_error(err, CAIRN_MISMATCH,
-                "this WAL belongs to system %" PRIu64
-                " of PostgreSQL %d, the repository knows %s as "
-                "cluster '%s'",
-                origin->system_id, origin->major, known[0] != '\0' ? known : "no system", cluster);
-    return cairn_error_hint(err,
-                            "if this server is meant to archive as '%s', run `pgcairn init` on it; "
-                            "otherwise its archive_command is another server's",
-                            cluster);
-}
-
-static bool
-store(const World *world, const WalPush *push, const char *file_name, int fd, const Origin *origin,
-      WalPushed *pushed_out, CairnError *err)
-{
-    Incarnation incarnation;
-    SCOPED(Repository) repository = repository_open(world, push->repository, err);
-
-    if (repository == NULL ||
-        !find_incarnation(repository, push->cluster, origin, &incarnation, err))
-        return false;
-    SCOPED(WalStore) wal = wal_store_open(repository, push->cluster, &incarnation, err);
-    return wal != NULL &&
-           wal_store_put(wal, file_name, fd, &pushed_out->existed, &pushed_out->tail_differs, err);
+    pushed->remembered = wal_place_holds(place, source);
+    if (pushed->remembered)
+        return true;
+    spool_take_failure(place->spool, source->name, pushed->failed_ahead,
+                       sizeof pushed->failed_ahead);
+    const bool done = wal_place_put(place, source, false, pushed, err);
+    /* Behind it, so that this file's answer waits for nobody; and also when this one cannot be
+       stored: then those behind it are at least off the host. */
+    if (done || err->kind != CAIRN_CANCELLED)
+        start_ahead(world, push->batch, place->spool, pgdata_fd, source->name);
+    return done;
 }
 
 bool
 wal_push(const World *world, const WalPush *push, WalPushed *pushed_out, CairnError *err)
 {
-    const char *slash = strrchr(push->path, '/');
-    const char *file_name = slash != NULL ? slash + 1 : push->path;
-    Origin origin;
+    SCOPED_WAL_SOURCE source = {.fd = -1};
 
+    *pushed_out = (WalPushed){0};
     SCOPED_FD pgdata_fd = data_directory_open(world, push->pgdata, push->path, err);
-    if (pgdata_fd < 0 || !identity_may_archive(world, pgdata_fd, push->cluster, err))
+    if (pgdata_fd < 0 || !identity_may_archive(world, pgdata_fd, push->cluster, err) ||
+        !wal_source_open(&source, world, pgdata_fd, AT_FDCWD, push->path, err))
         return false;
-    SCOPED_FD fd = open_file(world, push->path, err);
-    return fd >= 0 && find_origin(world, pgdata_fd, fd, push->path, file_name, &origin, err) &&
-           store(world, push, file_name, fd, &origin, pushed_out, err);
+    SCOPED(Repository) repository = repository_open(world, push->repository, err);
+    if (repository == NULL)
+        return false;
+    SCOPED(Spool) spool = open_spool(world, push, pgdata_fd, pushed_out);
+    SCOPED_WAL_PLACE place = {.repository = repository, .cluster = push->cluster, .spool = spool};
+    if (!wal_place_open(&place, &source, err))
+        return false;
+    if (spool != NULL)
+        return push_in_batch(world, push, pgdata_fd, &place, &source, pushed_out, err);
+    return wal_place_put(&place, &source, false, pushed_out, err);
 }

@@ -8,6 +8,12 @@
  * (the name holds other content), and what storage says. After any of them nothing new is visible.
  * Crash: nothing is visible, or the whole file; pushing again settles it.
  * Threads: one call at a time.
+ *
+ * Batches. Where more files are ready than the one that is asked for, and there is a spool, a
+ * process of its own pushes them ahead, `jobs` at a time (wal_push_ahead). A call for a file that
+ * is remembered as durable answers at once; one whose file is in that process's hands waits for it;
+ * any other pushes its file itself. So a file's answer is always about that file: one that fails
+ * fails, whatever came of those behind it.
  */
 #ifndef PGCAIRN_WALARCHIVE_PUSH_H
 #define PGCAIRN_WALARCHIVE_PUSH_H
@@ -16,19 +22,44 @@
 #include "common/error.h"
 #include "common/world.h"
 
+enum { PUSH_JOBS_DEFAULT = 2, PUSH_JOBS_LIMIT = 16 };
+
+typedef struct {
+    const char *spool_path; /* NULL: the default one, if it exists */
+    int jobs;
+    char *const *command; /* starts wal_push_ahead for this data directory, see
+                             ahead_process_start; NULL: nothing is started */
+    int64_t patience_ms;  /* wait so long for a file that another process has in hand */
+} WalBatch;
+
 typedef struct {
     const RepositoryConfig *repository;
     const char *cluster;
-    const char *path;   /* %p */
-    const char *pgdata; /* NULL: told by path */
+    const char *path;      /* %p */
+    const char *pgdata;    /* NULL: told by path */
+    const WalBatch *batch; /* NULL: each file by itself */
 } WalPush;
 
 typedef struct {
     bool existed;      /* identical content was there */
     bool tail_differs; /* the same records, another unused tail */
+    bool remembered;   /* it was pushed ahead; now it was only looked at */
+    /* For the log, "" when there is nothing to say: why pushing this file ahead failed, and why
+       there is no batch although one is configured. Set after failures too. */
+    char failed_ahead[512];
+    char no_batch[512];
 } WalPushed;
 
 bool wal_push(const World *world, const WalPush *push, WalPushed *pushed_out,
               CairnError *err) MUST_CHECK;
+
+/*
+ * Push what is ready in the data directory of push->path, in the server's order, until nothing has
+ * been ready for a second, AHEAD_LIFE_MS have passed, or one failed; a failure is left in the spool
+ * for the call that is about that file. At most READY_LIMIT files and AHEAD_BYTES_LIMIT bytes ahead
+ * of the server. A .history file is durable before anything behind it is begun. At once true when
+ * another process does it already. Errors: what keeps it from beginning.
+ */
+bool wal_push_ahead(const World *world, const WalPush *push, CairnError *err) MUST_CHECK;
 
 #endif

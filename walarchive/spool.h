@@ -1,0 +1,118 @@
+/*
+ * What this host remembers of WAL between two calls of push: which files are durable in the
+ * repository although the server has not asked for them yet, and which could not be stored.
+ *
+ * One directory below the spool path for each (user, repository, cluster, data directory), named by
+ * a digest of them, so that two servers or two repositories never meet. In it
+ *
+ *   <name>.ok      "this very file is durable": a text that names repository id, incarnation,
+ *                  cluster, boot, and the file's identity (device, inode, size, times, CRC of its
+ *                  first page). It is never parsed: the text is made again from what is there now,
+ *                  and only equal bytes count. Whatever differs or is damaged means: push anew.
+ *   <name>.failed  the message of a failed attempt ahead of time, for the next call of that name
+ *   about          for people: whose spool it is
+ *   lock           byte 0 is held by the process that pushes ahead, others by who pushes a name
+ *
+ * An .ok is not synced, on purpose: the object that it speaks of is, and an .ok of an earlier boot
+ * is not believed, so a crash of the machine costs only another look at some segments.
+ *
+ * The directory must belong to the effective user and be writable to no one else; anything else is
+ * no spool. Errors: what makes a spool unusable is told, and push goes on without it. Locks are
+ * those of open file descriptions: they end with their process, and exclude threads too.
+ * Threads: a Spool may be shared; a SpoolLock belongs to one thread.
+ */
+#ifndef PGCAIRN_WALARCHIVE_SPOOL_H
+#define PGCAIRN_WALARCHIVE_SPOOL_H
+
+#include "common/config.h"
+#include "common/error.h"
+#include "common/scoped.h"
+#include "common/world.h"
+#include "repository/incarnation.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define SPOOL_DEFAULT_PATH "/var/spool/pgcairn"
+
+typedef struct Spool Spool;
+
+typedef struct {
+    const char *path; /* NULL: the default, which is used only where it exists */
+    const RepositoryConfig *repository;
+    const char *cluster;
+    int pgdata_fd;
+} SpoolPlace;
+
+/* NULL with an empty error: there is none, and none was asked for. NULL with an error: the
+   configured one is not usable. */
+Spool *spool_open(const World *world, const SpoolPlace *place, CairnError *err) MUST_CHECK;
+void spool_free(Spool *spool);
+SCOPED_TYPE(Spool, spool_free);
+
+/* The identity of a WAL file's content, as far as it is cheap to tell. */
+typedef struct {
+    uint64_t size;
+    uint64_t device;
+    uint64_t inode;
+    int64_t modified_ns;
+    int64_t changed_ns;
+    uint32_t page_crc;
+} FileIdentity;
+
+bool file_identity_read(const World *world, int fd, const char *name, FileIdentity *identity_out,
+                        CairnError *err) MUST_CHECK;
+bool file_identity_equal(const FileIdentity *left, const FileIdentity *right);
+
+/*
+ * Nanoseconds until a change from now on must show in the identity: the kernel's file times tick,
+ * and a write within the tick of the last one would leave them as they are. 0: now. Negative: never
+ * (the file's time lies in the future).
+ */
+int64_t file_identity_settles_ns(const World *world, const FileIdentity *identity);
+
+/* What an .ok says. All borrowed. */
+typedef struct {
+    const uint8_t *repository_id;
+    const char *cluster;
+    const Incarnation *incarnation;
+    const char *file_name;
+    FileIdentity file;
+} SpoolClaim;
+
+/* True only when exactly this was remembered, in this boot. */
+bool spool_remembers(const Spool *spool, const SpoolClaim *claim);
+/* Only for what is durable in the repository. */
+bool spool_remember(const Spool *spool, const SpoolClaim *claim, CairnError *err) MUST_CHECK;
+/* Something is remembered under this name, of whatever file. */
+bool spool_has(const Spool *spool, const char *file_name);
+
+/* The message of a failure; and taking it, once: "" when there is none. Lost where it cannot be
+   written: the call for that file meets the cause itself. */
+void spool_note_failure(const Spool *spool, const char *file_name, const CairnError *failure);
+void spool_take_failure(const Spool *spool, const char *file_name, char *text, size_t size);
+
+/* Removes what is remembered of files for which keep is false. Tidiness only. */
+typedef bool SpoolKeep(void *context, const char *file_name);
+void spool_sweep(const Spool *spool, SpoolKeep *keep, void *context);
+
+/* -- locks */
+
+typedef struct {
+    int fd;
+    int64_t offset;
+} SpoolLock;
+
+#define SPOOL_UNLOCKED                                                                             \
+    {                                                                                              \
+        .fd = -1                                                                                   \
+    }
+
+/* The one process that pushes ahead: name NULL. False when another has it (empty error) or when
+   locking fails. */
+bool spool_lock_try(const Spool *spool, const char *file_name, SpoolLock *lock_out,
+                    CairnError *err) MUST_CHECK;
+void spool_unlock(SpoolLock *lock);
+#define SCOPED_SPOOL_LOCK __attribute__((cleanup(spool_unlock))) SpoolLock
+
+#endif
