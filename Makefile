@@ -50,13 +50,15 @@ RESTORE    := $(wildcard restore/*.c)
 POSTGRES_LIBPQ := $(addprefix postgres/,connection.c basebackup.c server_facts.c server_config.c \
                                         wal_slot.c wal_stream.c)
 POSTGRES_PLAIN := $(filter-out $(POSTGRES_LIBPQ),$(POSTGRES))
+WALARCHIVE_LIBPQ := $(wildcard walarchive/receive*.c)
+WALARCHIVE_PLAIN := $(filter-out $(WALARCHIVE_LIBPQ),$(WALARCHIVE))
 
 PGCAIRN_SOURCES     := cli/pgcairn.c $(filter-out cli/pgcairn.c cli/pgcairn_wal.c,$(wildcard cli/*.c)) \
                        $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES) $(REPOSITORY) $(AGENT) $(WALARCHIVE) $(RESTORE)
 # Commands that need libpq (receive) are pgcairn's only.
 PGCAIRN_WAL_SOURCES := cli/pgcairn_wal.c cli/options.c \
                        $(addprefix cli/wal_,command.c settings.c push_command.c get_command.c) \
-                       $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES_PLAIN) $(REPOSITORY) $(WALARCHIVE)
+                       $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES_PLAIN) $(REPOSITORY) $(WALARCHIVE_PLAIN)
 
 LIBS_WAL := -llz4 -lzstd -lcrypto -ljansson
 LIBS     := -lpq $(LIBS_WAL)

@@ -15,6 +15,8 @@ CommandMain command_init, command_check, command_doctor, command_backup, command
 
 /* Each in its own file, and a row of the table in wal_command.c. */
 CommandMain command_wal_push, command_wal_push_ahead, command_wal_get;
+/* Needs libpq: where it is missing, says which program has it. */
+CommandMain command_wal_receive;
 
 /* push, get and their aliases; for `pgcairn-wal` and `pgcairn wal`. */
 CommandMain wal_command;

@@ -13,6 +13,7 @@ static const struct {
     {"push", command_wal_push},
     {"get", command_wal_get},
     {"push-ahead", command_wal_push_ahead},
+    {"receive", command_wal_receive},
     {"archive-push", command_wal_push},
     {"archive-get", command_wal_get},
 };
@@ -22,7 +23,8 @@ print_usage(FILE *file)
 {
     fprintf(file, "Move WAL between PostgreSQL and the repository.\n\n"
                   "Usage: pgcairn-wal push [options] %%p\n"
-                  "       pgcairn-wal get [options] %%f %%p\n\n"
+                  "       pgcairn-wal get [options] %%f %%p\n"
+                  "       pgcairn wal receive [options]\n\n"
                   "`pgcairn-wal push --help` and `pgcairn-wal get --help` say more.\n"
                   "archive-push and archive-get are the same commands.\n");
 }

@@ -97,9 +97,10 @@ command_wal_receive(const World *world, int argc, char **argv)
     const CommandHelp command = {
         .name = "receive",
         .synopsis = "pgcairn wal receive [options]",
-        .summary = "Receive WAL over a replication connection as the server writes it, and store it: "
-                   "finished segments\nas push does, the unfinished one every few seconds. Runs until "
-                   "it is told to stop.",
+        .summary =
+            "Receive WAL over a replication connection as the server writes it, and store it: "
+            "finished segments\nas push does, the unfinished one every few seconds. Runs until "
+            "it is told to stop.",
         .examples =
             "  pgcairn wal receive --slot=pgcairn --create-slot\n"
             "  pgcairn wal receive --slot=pgcairn --synchronous --application-name=pgcairn\n"

@@ -50,9 +50,11 @@ typedef struct {
     uint64_t max_memory_bytes; /* 0: not said */
     int wal_timeout_s;         /* -1: not said */
     int refresh_percent;       /* refresh-budget; -1: not said */
-    const char *spool_path;    /* what push remembers between calls; NULL: not said */
-    const char *overflow_path; /* where push puts WAL when the repository is down; NULL: nowhere */
-    const char *file;          /* where it was read from, absolute; NULL when there was none */
+    const char *spool_path;    /* what push remembers between calls, WAL that receive has not stored
+                                  yet; NULL: not said */
+    uint64_t spool_limit_bytes; /* of receive; 0: not said */
+    const char *overflow_path;  /* where push puts WAL when the repository is down; NULL: nowhere */
+    const char *file;           /* where it was read from, absolute; NULL when there was none */
 } GlobalConfig;
 
 typedef struct Config Config;

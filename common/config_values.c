@@ -31,6 +31,7 @@ const ConfigKey CONFIG_GLOBAL_KEYS[] = {
     INT_KEY(GlobalConfig, wal_timeout_s, "wal-timeout", 0, 86400),
     INT_KEY(GlobalConfig, refresh_percent, "refresh-budget", 0, 100),
     TEXT_KEY(GlobalConfig, spool_path, "spool-path"),
+    {"spool-limit", VALUE_SIZE, offsetof(GlobalConfig, spool_limit_bytes), NULL, 0, 0},
     TEXT_KEY(GlobalConfig, overflow_path, "overflow-path"),
     {NULL, VALUE_TEXT, 0, NULL, 0, 0},
 };

@@ -1,5 +1,6 @@
 /*
- * Messages inside the CopyBoth stream of START_REPLICATION (facts 2.6): taken apart and put together.
+ * Messages inside the CopyBoth stream of START_REPLICATION (facts 2.6): taken apart and put
+ * together.
  *
  * What: bytes only, no connection, so that anybody can test and fuzz it. Parsed as hostile: sizes
  * are bounded, positions may not overflow. Units: LSNs; times in microseconds since 2000 as on the

@@ -29,9 +29,9 @@ slot_command(Connection *connection, const char *format, const char *name, int c
     if (!wal_slot_name_check(name, err))
         return NULL;
     snprintf(command, sizeof command, format, name);
-    PGresult *result = connection_query(
-        connection, command, NULL,
-        (QueryShape){.columns = columns, .min_rows = rows, .max_rows = rows}, err);
+    PGresult *result =
+        connection_query(connection, command, NULL,
+                         (QueryShape){.columns = columns, .min_rows = rows, .max_rows = rows}, err);
     if (result == NULL)
         cairn_error_wrap(err, "replication slot '%s'", name);
     return result;
@@ -57,8 +57,7 @@ wal_slot_create(Connection *connection, const char *name, CairnError *err)
 bool
 wal_slot_drop(Connection *connection, const char *name, CairnError *err)
 {
-    SCOPED_RESULT result =
-        slot_command(connection, "DROP_REPLICATION_SLOT %s", name, 0, 0, err);
+    SCOPED_RESULT result = slot_command(connection, "DROP_REPLICATION_SLOT %s", name, 0, 0, err);
 
     if (result != NULL)
         return true;
@@ -73,8 +72,7 @@ bool
 wal_slot_read(Connection *connection, const char *name, WalSlot *slot_out, CairnError *err)
 {
     WalSlot slot = {0};
-    SCOPED_RESULT result =
-        slot_command(connection, "READ_REPLICATION_SLOT %s", name, 3, 1, err);
+    SCOPED_RESULT result = slot_command(connection, "READ_REPLICATION_SLOT %s", name, 3, 1, err);
 
     if (result == NULL)
         return false;

@@ -5,11 +5,11 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 
 #define SQLSTATE_REMOVED "58P01" /* undefined_file */
@@ -36,7 +36,7 @@ stream_error(WalStream *stream, const PGresult *result, const char *what, CairnE
         CairnErrorKind kind;
     } KINDS[] = {
         {SQLSTATE_REMOVED, CAIRN_NOT_FOUND},
-        {"42704", CAIRN_NOT_FOUND}, /* no such slot */
+        {"42704", CAIRN_NOT_FOUND},   /* no such slot */
         {"55006", CAIRN_UNAVAILABLE}, /* in use: mostly our predecessor, whose end is not noticed */
         {"XX000", CAIRN_MISMATCH}, /* a position that is not in this server's history, or ahead */
     };
@@ -88,9 +88,8 @@ parse_next_timeline(WalStream *stream, const PGresult *result, CairnError *err)
         return cairn_error(err, CAIRN_UNSUPPORTED, "end of timeline %" PRIu32 ": impossible answer",
                            stream->timeline);
     }
-    stream->end = (WalStreamEvent){.kind = WAL_STREAM_END_OF_TIMELINE,
-                                   .next_timeline = (uint32_t)timeline,
-                                   .next_lsn = lsn};
+    stream->end = (WalStreamEvent){
+        .kind = WAL_STREAM_END_OF_TIMELINE, .next_timeline = (uint32_t)timeline, .next_lsn = lsn};
     return true;
 }
 
@@ -195,8 +194,7 @@ handle_message(WalStream *stream, size_t size, WalStreamEvent *event, CairnError
 
     if (!wal_message_parse(stream->message, size, message, err))
         return false;
-    event->kind =
-        message->kind == WAL_MESSAGE_DATA ? WAL_STREAM_DATA : WAL_STREAM_KEEPALIVE;
+    event->kind = message->kind == WAL_MESSAGE_DATA ? WAL_STREAM_DATA : WAL_STREAM_KEEPALIVE;
     if (message->kind != WAL_MESSAGE_DATA)
         return true;
     if (message->start_lsn != stream->next_lsn) {
@@ -265,8 +263,8 @@ wal_stream_next(WalStream *stream, int timeout_ms, int wake_fd, bool read,
         return false;
     if (event.kind == WAL_STREAM_NOTHING) {
         PGconn *libpq = connection_libpq(stream->connection);
-        const bool pending = read && PQsslInUse(libpq) && PQconsumeInput(libpq) != 0 &&
-                             PQisBusy(libpq) == 0;
+        const bool pending =
+            read && PQsslInUse(libpq) && PQconsumeInput(libpq) != 0 && PQisBusy(libpq) == 0;
         if (!wait_for(stream, pending ? 0 : timeout_ms, wake_fd, read, &readable, err))
             return false;
         if (read && readable && PQconsumeInput(libpq) == 0)

@@ -85,7 +85,8 @@ has_wal_from(const WalTimeline *timeline, uint64_t lsn, uint32_t segment_size)
                                           wal_segment_of(lsn, segment_size);
 }
 
-/* Pieces that lie behind a hole tell of it elsewhere (wal_store_successor); here they are no use. */
+/* Pieces that lie behind a hole tell of it elsewhere (wal_store_successor); here they are no use.
+ */
 static bool
 find_unfinished(WalStore *store, WalTimeline *timeline, CairnError *err)
 {
@@ -365,8 +366,7 @@ archive_page(void *context, uint64_t lsn, uint8_t page[8192], bool *present_out,
     if (reader->segment == NULL || reader->segment_number != number) {
         const uint32_t timeline = wal_archive_reader_timeline(reader, lsn);
         wal_segment_reader_free(take(&reader->segment));
-        reader->segment =
-            timeline != 0 ? open_segment(reader, timeline, number, err) : NULL;
+        reader->segment = timeline != 0 ? open_segment(reader, timeline, number, err) : NULL;
         reader->segment_number = number;
     }
     if (reader->segment == NULL) {
@@ -384,8 +384,7 @@ archive_page(void *context, uint64_t lsn, uint8_t page[8192], bool *present_out,
     /* A piece went while we read: the segment is whole now, and says the same. */
     cairn_error_clear(err);
     wal_segment_reader_free(take(&reader->segment));
-    reader->segment =
-        open_segment(reader, wal_archive_reader_timeline(reader, lsn), number, err);
+    reader->segment = open_segment(reader, wal_archive_reader_timeline(reader, lsn), number, err);
     return reader->segment != NULL &&
            wal_segment_reader_pread(reader->segment, page, 8192, lsn % segment_size, err);
 }

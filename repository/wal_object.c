@@ -254,10 +254,10 @@ open_object(WalStore *store, const char *name, ObjectKind kind, const Promise *p
 WalObject *
 wal_object_open(WalStore *store, const char *name, const WalFileName *file, CairnError *err)
 {
-    const Promise promise = {
-        .kind = file->kind,
-        .timeline = file->timeline,
-        .start_lsn = wal_file_start_lsn(file, store->incarnation->wal_segment_size)};
+    const Promise promise = {.kind = file->kind,
+                             .timeline = file->timeline,
+                             .start_lsn =
+                                 wal_file_start_lsn(file, store->incarnation->wal_segment_size)};
 
     return open_object(store, name, OBJECT_WAL, &promise, err);
 }
@@ -266,8 +266,7 @@ WalObject *
 wal_object_open_piece(WalStore *store, const char *name, uint32_t timeline, uint64_t start_lsn,
                       CairnError *err)
 {
-    const Promise promise = {
-        .kind = WAL_FILE_PIECE, .timeline = timeline, .start_lsn = start_lsn};
+    const Promise promise = {.kind = WAL_FILE_PIECE, .timeline = timeline, .start_lsn = start_lsn};
 
     return open_object(store, name, OBJECT_WAL_TAIL, &promise, err);
 }

@@ -63,8 +63,7 @@ start_lsn_of(const WalStore *store, const WalPieceName *name)
 
 /* "/<TLI>/<log>" */
 static void
-log_prefix(const WalStore *store, uint32_t timeline, uint64_t segment,
-           char below[WAL_PREFIX_SIZE])
+log_prefix(const WalStore *store, uint32_t timeline, uint64_t segment, char below[WAL_PREFIX_SIZE])
 {
     const uint64_t per_log = (UINT64_C(1) << 32) / store->incarnation->wal_segment_size;
 
@@ -320,8 +319,8 @@ open_piece(WalStore *store, const WalPieceName *name, CairnError *err)
 }
 
 /*
- * The end of a piece. One that went meanwhile, or is damaged, ends where it begins: another may hold
- * the same, and what lies before it is good. verify reports damage.
+ * The end of a piece. One that went meanwhile, or is damaged, ends where it begins: another may
+ * hold the same, and what lies before it is good. verify reports damage.
  */
 static bool
 find_end(WalStore *store, const WalPieceName *name, uint32_t *end_out, CairnError *err)

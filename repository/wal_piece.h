@@ -2,14 +2,13 @@
  * The segment that a server is still writing, in pieces: `<segment>.tail.<token>.<offset>`
  * (docs/format.md, "Pieces of an unfinished segment").
  *
- * What: a receiver stores what has come since the last piece, each once and under a name of its own;
- * small ones are replaced by a bigger one that is stored before they go. Whoever reads puts them
- * together again: the segment from its first byte on, as far as pieces lie without a hole. They never
- * stand in for a stored segment, and are superseded by it.
- * Units: offsets and sizes in bytes of the segment.
- * Errors: NOT_FOUND when there is nothing from the segment's start on, or a piece went while it was
- * read (the segment is complete then: look for that); CORRUPT and MISMATCH name the object.
- * Memory: one frame, and a table of the pieces. Threads: as the store: one.
+ * What: a receiver stores what has come since the last piece, each once and under a name of its
+ * own; small ones are replaced by a bigger one that is stored before they go. Whoever reads puts
+ * them together again: the segment from its first byte on, as far as pieces lie without a hole.
+ * They never stand in for a stored segment, and are superseded by it. Units: offsets and sizes in
+ * bytes of the segment. Errors: NOT_FOUND when there is nothing from the segment's start on, or a
+ * piece went while it was read (the segment is complete then: look for that); CORRUPT and MISMATCH
+ * name the object. Memory: one frame, and a table of the pieces. Threads: as the store: one.
  */
 #ifndef PGCAIRN_REPOSITORY_WAL_PIECE_H
 #define PGCAIRN_REPOSITORY_WAL_PIECE_H
@@ -29,8 +28,8 @@ typedef struct {
 bool wal_piece_name_parse(const char *name, uint32_t segment_size,
                           WalPieceName *name_out) MUST_CHECK;
 
-/* Store [offset, offset + size) of the segment that fd is open on (borrowed). Durable when true. Goes
-   on after a signal: what has come shall not be lost because somebody stops us. */
+/* Store [offset, offset + size) of the segment that fd is open on (borrowed). Durable when true.
+   Goes on after a signal: what has come shall not be lost because somebody stops us. */
 bool wal_piece_put(WalStore *store, uint32_t timeline, uint64_t segment, int fd, uint32_t offset,
                    uint32_t size, WalPieceName *name_out, CairnError *err) MUST_CHECK;
 /* Absent already is success. */

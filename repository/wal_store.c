@@ -382,7 +382,7 @@ wal_store_fetch_unfinished(WalStore *store, const char *file_name, int fd, Cairn
 
 struct WalSegmentReader {
     WalObject *object;
-    WalPieces *pieces; /* instead of object */
+    WalPieces *pieces;   /* instead of object */
     uint8_t *raw;        /* the decoded frame number frame_number */
     size_t frame_number; /* SIZE_MAX: none */
 };

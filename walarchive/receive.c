@@ -80,8 +80,7 @@ report(Session *session, bool always, CairnError *err)
 static bool
 sync_and_report(Session *session, CairnError *err)
 {
-    session->sync_at_ms =
-        now_ms(session->receive) + session->receive->options->tail_interval_ms;
+    session->sync_at_ms = now_ms(session->receive) + session->receive->options->tail_interval_ms;
     return receive_spool_sync(&session->receive->spool, err) && report(session, true, err);
 }
 
@@ -157,9 +156,10 @@ static void
 note_pause(Session *session, bool full)
 {
     if (full && !session->paused)
-        log_warn("the spool '%s' is full (--spool-limit): nothing more is received or acknowledged; "
-                 "from here on WAL piles up on the server",
-                 session->receive->spool.path);
+        log_warn(
+            "the spool '%s' is full (--spool-limit): nothing more is received or acknowledged; "
+            "from here on WAL piles up on the server",
+            session->receive->spool.path);
     else if (!full && session->paused)
         log_info("the spool has room again: receiving goes on");
     session->paused = full;
@@ -209,7 +209,8 @@ follow(Session *session, const WalStreamEvent *event, CairnError *err)
     /* The history is in the spool before anything of its timeline, and archived first. */
     if (!receive_fetch_history(receive, event->next_timeline, NULL, err) ||
         !receive_spool_leave(&receive->spool, err) ||
-        !receive_spool_begin(&receive->spool, event->next_timeline, event->next_lsn / segment_size, err))
+        !receive_spool_begin(&receive->spool, event->next_timeline, event->next_lsn / segment_size,
+                             err))
         return false;
     receive->at = (Position){event->next_timeline,
                              event->next_lsn / segment_size * segment_size + receive->spool.size};
@@ -279,8 +280,8 @@ say_goodbye(Session *session)
 {
     CairnError ignored = {0}; /* the slot is freed by the connection's end as well */
 
-    if (!receive_spool_sync(&session->receive->spool, &ignored) || !report(session, true, &ignored) ||
-        !wal_stream_end(session->stream, &ignored))
+    if (!receive_spool_sync(&session->receive->spool, &ignored) ||
+        !report(session, true, &ignored) || !wal_stream_end(session->stream, &ignored))
         log_debug("%s", ignored.message);
 }
 
@@ -384,15 +385,15 @@ open_spool(Receive *receive, CairnError *err)
                            4 * (uint64_t)receive->incarnation.wal_segment_size >> 20);
     }
     if (!receive_spool_open(receive->world, options->spool_path, options->cluster->name,
-                    &receive->incarnation, &receive->spool, err))
+                            &receive->incarnation, &receive->spool, err))
         return false;
     if (!receive_spool_list(&receive->spool, &files, &count, err))
         return false;
     for (size_t i = 0; i < count; i++)
         receive->archiver.spool_bytes += files[i].kind == RECEIVE_SEGMENT ? files[i].size : 0;
     free(files);
-    receive->store = wal_store_open(receive->repository, options->cluster->name,
-                                    &receive->incarnation, err);
+    receive->store =
+        wal_store_open(receive->repository, options->cluster->name, &receive->incarnation, err);
     return receive->store != NULL && archiver_start(receive, err);
 }
 
@@ -427,7 +428,8 @@ is_passing(const CairnError *err)
     return err->kind == CAIRN_UNAVAILABLE;
 }
 
-/* Half of the time for sure, the other half by chance, so that many receivers do not come at once. */
+/* Half of the time for sure, the other half by chance, so that many receivers do not come at once.
+ */
 static bool
 pause_before_retry(Receive *receive, int64_t *pause_ms, const CairnError *trouble, CairnError *err)
 {
@@ -486,17 +488,16 @@ conninfo_with_name(const ReceiveOptions *options, CairnError *err)
                         strncmp(conninfo, "postgresql://", strlen("postgresql://")) == 0;
     char *text = NULL;
 
-    if (name != NULL && (name[0] == '\0' ||
-                         strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                      "0123456789_-.") != strlen(name))) {
+    if (name != NULL &&
+        (name[0] == '\0' || strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                         "0123456789_-.") != strlen(name))) {
         cairn_error(err, CAIRN_USAGE, "--application-name takes letters, digits, _, - and .");
         return NULL;
     }
-    const int size =
-        name == NULL ? asprintf(&text, "%s", conninfo)
-        : is_uri     ? asprintf(&text, "%s%capplication_name=%s", conninfo,
-                                strchr(conninfo, '?') != NULL ? '&' : '?', name)
-                     : asprintf(&text, "%s application_name=%s", conninfo, name);
+    const int size = name == NULL ? asprintf(&text, "%s", conninfo)
+                     : is_uri     ? asprintf(&text, "%s%capplication_name=%s", conninfo,
+                                         strchr(conninfo, '?') != NULL ? '&' : '?', name)
+                                  : asprintf(&text, "%s application_name=%s", conninfo, name);
     if (size >= 0)
         return text;
     cairn_error(err, CAIRN_INTERNAL, "out of memory");
@@ -569,8 +570,8 @@ bool
 receive_drop_slot(const ReceiveOptions *options, CairnError *err)
 {
     SCOPED(Connection)
-    connection = connection_open(options->cluster->conninfo, CONNECTION_REPLICATION,
-                                 "pgcairn receive", err);
+    connection =
+        connection_open(options->cluster->conninfo, CONNECTION_REPLICATION, "pgcairn receive", err);
 
     return connection != NULL && wal_slot_drop(connection, options->slot, err);
 }

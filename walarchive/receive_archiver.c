@@ -183,9 +183,8 @@ ship(Worker *worker, uint32_t timeline, uint64_t segment, uint32_t size, CairnEr
             return true;
         }
         OwnPiece piece = {0};
-        if (fd < 0 ||
-            !wal_piece_put(worker->store, timeline, segment, fd, worker->shipped,
-                           size - worker->shipped, &piece.name, err))
+        if (fd < 0 || !wal_piece_put(worker->store, timeline, segment, fd, worker->shipped,
+                                     size - worker->shipped, &piece.name, err))
             return false;
         worker->pieces[worker->piece_count++] = piece;
         worker->shipped = size;
@@ -220,15 +219,16 @@ archive_file(Worker *worker, const ReceiveFile *file, CairnError *err)
     if (file->kind == RECEIVE_SEGMENT) {
         Archiver *archiver = &receive->archiver;
         pthread_mutex_lock(&archiver->lock);
-        archiver->spool_bytes -= file->size < archiver->spool_bytes ? file->size : archiver->spool_bytes;
+        archiver->spool_bytes -=
+            file->size < archiver->spool_bytes ? file->size : archiver->spool_bytes;
         pthread_mutex_unlock(&archiver->lock);
         notify(receive);
     }
     return true;
 }
 
-/* A part that nobody writes any more, of a timeline that ended or of a former run: all of it becomes
-   pieces, unless the whole segment is there. */
+/* A part that nobody writes any more, of a timeline that ended or of a former run: all of it
+   becomes pieces, unless the whole segment is there. */
 static bool
 archive_left_part(Worker *worker, const ReceiveFile *file, CairnError *err)
 {
@@ -337,8 +337,7 @@ wait_for_work(Worker *worker, int64_t tail_due_ms, int64_t retry_at_ms)
         const bool more = archiver->part.timeline != archiver->archived.timeline ||
                           archiver->part.lsn > archiver->archived.lsn;
         const bool due =
-            archiver->has_files ||
-            (more && (receive->options->synchronous || now >= tail_due_ms));
+            archiver->has_files || (more && (receive->options->synchronous || now >= tail_due_ms));
         if (due && now >= retry_at_ms)
             return;
         int64_t wait = due ? retry_at_ms - now : more ? tail_due_ms - now : 1000;

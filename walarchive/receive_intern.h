@@ -6,6 +6,7 @@
 #define PGCAIRN_WALARCHIVE_RECEIVE_INTERN_H
 
 #include "postgres/connection.h"
+#include "postgres/timeline.h"
 #include "repository/wal_piece.h"
 #include "walarchive/receive.h"
 #include "walarchive/receive_spool.h"
@@ -67,7 +68,8 @@ bool receive_find_start(Receive *receive, CairnError *err) MUST_CHECK;
 /* Fetches <timeline>.history from the server into the spool; path_out may be NULL. */
 bool receive_fetch_history(Receive *receive, uint32_t timeline, TimelineHistory *path_out,
                            CairnError *err) MUST_CHECK;
-/* The server has removed what we need: says so, or with --accept-gap moves receive->at behind it. */
+/* The server has removed what we need: says so, or with --accept-gap moves receive->at behind it.
+ */
 bool receive_judge_removed(Receive *receive, CairnError *err) MUST_CHECK;
 
 #endif

@@ -37,11 +37,12 @@ open_lock(const ReceiveSpool *spool, CairnError *err)
 
 bool
 receive_spool_open(const World *world, const char *path, const char *cluster,
-           const Incarnation *incarnation, ReceiveSpool *spool_out, CairnError *err)
+                   const Incarnation *incarnation, ReceiveSpool *spool_out, CairnError *err)
 {
     const Disk *disk = world->disk;
     char name[INCARNATION_NAME_SIZE];
-    ReceiveSpool spool = {.world = world, .incarnation = incarnation, .directory_fd = -1, .part_fd = -1};
+    ReceiveSpool spool = {
+        .world = world, .incarnation = incarnation, .directory_fd = -1, .part_fd = -1};
 
     incarnation_name(name, incarnation->system_id, incarnation->major);
     if ((size_t)snprintf(spool.path, sizeof spool.path, "%s/receive/%s/%s", path, cluster, name) >=
@@ -109,7 +110,8 @@ compare_files(const void *left, const void *right)
 }
 
 static bool
-read_entries(const ReceiveSpool *spool, DIR *directory, ReceiveFile **files, size_t *count, CairnError *err)
+read_entries(const ReceiveSpool *spool, DIR *directory, ReceiveFile **files, size_t *count,
+             CairnError *err)
 {
     const Disk *disk = spool->world->disk;
     const struct dirent *entry;
@@ -127,8 +129,8 @@ read_entries(const ReceiveSpool *spool, DIR *directory, ReceiveFile **files, siz
         if (*count == capacity) {
             capacity = capacity == 0 ? 64 : 2 * capacity;
             ReceiveFile *more = capacity <= RECEIVE_FILE_LIMIT
-                                  ? reallocarray(*files, capacity, sizeof *more)
-                                  : NULL;
+                                    ? reallocarray(*files, capacity, sizeof *more)
+                                    : NULL;
             if (more == NULL)
                 return cairn_error(err, CAIRN_INTERNAL, "too many files in '%s'", spool->path);
             *files = more;
@@ -139,7 +141,8 @@ read_entries(const ReceiveSpool *spool, DIR *directory, ReceiveFile **files, siz
 }
 
 bool
-receive_spool_list(const ReceiveSpool *spool, ReceiveFile **files_out, size_t *count_out, CairnError *err)
+receive_spool_list(const ReceiveSpool *spool, ReceiveFile **files_out, size_t *count_out,
+                   CairnError *err)
 {
     const Disk *disk = spool->world->disk;
     ReceiveFile *files = malloc(sizeof *files);
@@ -192,8 +195,8 @@ receive_spool_remove(const ReceiveSpool *spool, const char *name, CairnError *er
 }
 
 bool
-receive_spool_put_history(const ReceiveSpool *spool, uint32_t timeline, const char *text, size_t size,
-                  CairnError *err)
+receive_spool_put_history(const ReceiveSpool *spool, uint32_t timeline, const char *text,
+                          size_t size, CairnError *err)
 {
     char name[WAL_FILE_NAME_LIMIT];
 
@@ -204,7 +207,7 @@ receive_spool_put_history(const ReceiveSpool *spool, uint32_t timeline, const ch
 
 void
 receive_spool_part_name(const ReceiveSpool *spool, uint32_t timeline, uint64_t segment,
-                char name[WAL_FILE_NAME_LIMIT])
+                        char name[WAL_FILE_NAME_LIMIT])
 {
     char plain[WAL_NAME_SIZE];
 
@@ -264,8 +267,7 @@ resume(ReceiveSpool *spool, const char *name, CairnError *err)
 
     if (disk->fstat(disk, spool->part_fd, &status) != 0)
         return cairn_error_errno(err, "unable to examine '%s/%s'", spool->path, name);
-    if (!S_ISREG(status.st_mode) ||
-        (uint64_t)status.st_size > spool->incarnation->wal_segment_size)
+    if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size > spool->incarnation->wal_segment_size)
         return cairn_error(err, CAIRN_CORRUPT, "'%s/%s' is no part of a segment", spool->path,
                            name);
     spool->size = (uint32_t)status.st_size;
@@ -293,14 +295,13 @@ receive_spool_begin(ReceiveSpool *spool, uint32_t timeline, uint64_t segment, Ca
     spool->timeline = timeline;
     spool->segment = segment;
     spool->size = spool->synced = 0;
-    spool->part_fd = disk->openat(disk, spool->directory_fd, name,
-                                  O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
-                                  S_IRUSR | S_IWUSR);
+    spool->part_fd =
+        disk->openat(disk, spool->directory_fd, name,
+                     O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, S_IRUSR | S_IWUSR);
     if (spool->part_fd < 0)
         return cairn_error_errno(err, "unable to open '%s/%s'", spool->path, name);
     /* The entry must be durable before anything in it is reported as flushed. */
-    return resume(spool, name, err) &&
-           file_sync(spool->world, spool->part_fd, spool->path, err) &&
+    return resume(spool, name, err) && file_sync(spool->world, spool->part_fd, spool->path, err) &&
            file_sync_directory(spool->world, spool->directory_fd, ".", err) &&
            (spool->synced = spool->size, true);
 }
@@ -308,8 +309,7 @@ receive_spool_begin(ReceiveSpool *spool, uint32_t timeline, uint64_t segment, Ca
 bool
 receive_spool_write(ReceiveSpool *spool, const void *data, size_t size, CairnError *err)
 {
-    CAIRN_ASSERT(spool->part_fd >= 0 &&
-                 size <= spool->incarnation->wal_segment_size - spool->size);
+    CAIRN_ASSERT(spool->part_fd >= 0 && size <= spool->incarnation->wal_segment_size - spool->size);
     if (!file_pwrite(spool->world, spool->part_fd, data, size, spool->size, spool->path, err))
         return cairn_error_wrap(err, "spool");
     spool->size += (uint32_t)size;

@@ -48,8 +48,8 @@ receive_fetch_history(Receive *receive, uint32_t timeline, TimelineHistory *path
     return true;
 }
 
-/* The path of the server's timeline. What the repository lacks of it is fetched; an old history that
-   the server has lost itself is none that its recoveries need. */
+/* The path of the server's timeline. What the repository lacks of it is fetched; an old history
+   that the server has lost itself is none that its recoveries need. */
 static bool
 read_path(Receive *receive, uint32_t timeline, TimelineHistory *path, CairnError *err)
 {
@@ -87,8 +87,8 @@ is_later(const Position *a, const Position *b)
     return a->timeline != b->timeline ? a->timeline > b->timeline : a->lsn > b->lsn;
 }
 
-/* The end of the newest thing in the spool. Parts count with their first byte: what of them is whole
-   is seen when they are begun. */
+/* The end of the newest thing in the spool. Parts count with their first byte: what of them is
+   whole is seen when they are begun. */
 static void
 newest_in_spool(const Receive *receive, const ReceiveFile *files, size_t count, Position *newest)
 {
@@ -134,8 +134,8 @@ first_missing(const WalRun *runs, size_t run_count, const ReceiveFile *files, si
     return segment;
 }
 
-/* The end of the newest thing that is stored or in the spool; timeline 0: nothing is. Where something
-   before it is missing that the slot still holds, its beginning. */
+/* The end of the newest thing that is stored or in the spool; timeline 0: nothing is. Where
+   something before it is missing that the slot still holds, its beginning. */
 static bool
 find_newest(Receive *receive, const WalSlot *slot, Position *newest_out, CairnError *err)
 {
@@ -166,9 +166,8 @@ find_newest(Receive *receive, const WalSlot *slot, Position *newest_out, CairnEr
     }
     if (newest.timeline != 0 && slot->reserved && slot->restart_timeline == newest.timeline &&
         segment_start(receive, slot->restart_lsn) < newest.lsn) {
-        const uint64_t missing =
-            first_missing(runs, run_count, files, file_count, newest.timeline,
-                          wal_segment_of(slot->restart_lsn, segment_size));
+        const uint64_t missing = first_missing(runs, run_count, files, file_count, newest.timeline,
+                                               wal_segment_of(slot->restart_lsn, segment_size));
         if (missing * segment_size < newest.lsn)
             newest.lsn = missing * segment_size;
     }
@@ -186,8 +185,8 @@ server_position(Receive *receive, Position *position_out, CairnError *err)
                          (QueryShape){.columns = 4, .min_rows = 1, .max_rows = 1}, err);
     uint64_t system_id;
 
-    if (result == NULL || !identify_system(receive->connection, &system_id,
-                                           &position_out->timeline, err))
+    if (result == NULL ||
+        !identify_system(receive->connection, &system_id, &position_out->timeline, err))
         return false;
     if (!lsn_parse(PQgetvalue(result, 0, 2), &position_out->lsn))
         return cairn_error(err, CAIRN_UNSUPPORTED, "IDENTIFY_SYSTEM: answer not understood");
@@ -228,9 +227,10 @@ refuse_gap(const char *why, uint64_t from_lsn, uint64_t to_lsn, CairnError *err)
     lsn_format(to, to_lsn);
     cairn_error(err, CAIRN_REFUSED, "WAL from %s to %s is missing: %s", from, to, why);
     return cairn_error_hint(
-        err, "a standby's pg_wal or another archive may still have it: `pgcairn-wal push` stores it "
-             "from there; otherwise --accept-gap begins behind the gap, and the backup after it "
-             "(`pgcairn backup`) is the first from which recovery goes on");
+        err,
+        "a standby's pg_wal or another archive may still have it: `pgcairn-wal push` stores it "
+        "from there; otherwise --accept-gap begins behind the gap, and the backup after it "
+        "(`pgcairn backup`) is the first from which recovery goes on");
 }
 
 static void
@@ -291,9 +291,10 @@ place_on_path(Receive *receive, const TimelineHistory *path, Position *start, Ca
                 ", which is not in the history of this server (timeline %" PRIu32 ")",
                 start->timeline, path->timeline);
     return cairn_error_hint(
-        err, "this server was left behind by a failover, or another one archives as this cluster: "
-             "point conninfo to the server that is on timeline %" PRIu32
-             ", or give this one a place of its own (pgcairn adopt)",
+        err,
+        "this server was left behind by a failover, or another one archives as this cluster: "
+        "point conninfo to the server that is on timeline %" PRIu32
+        ", or give this one a place of its own (pgcairn adopt)",
         start->timeline);
 }
 
@@ -304,7 +305,8 @@ begin_part(Receive *receive, Position start, CairnError *err)
     ReceiveSpool *spool = &receive->spool;
     const uint64_t segment = wal_segment_of(start.lsn, segment_size);
 
-    if (!receive_spool_leave(spool, err) || !receive_spool_begin(spool, start.timeline, segment, err))
+    if (!receive_spool_leave(spool, err) ||
+        !receive_spool_begin(spool, start.timeline, segment, err))
         return false;
     receive->at = (Position){start.timeline, segment * segment_size + spool->size};
     archiver_begin_timeline(receive, receive->at);
@@ -336,7 +338,7 @@ receive_find_start(Receive *receive, CairnError *err)
 bool
 receive_judge_removed(Receive *receive, CairnError *err)
 {
-    char why[CAIRN_ERROR_MESSAGE_SIZE / 2];
+    char why[CAIRN_ERROR_MESSAGE_SIZE];
     Position server = {0};
     WalSlot slot = {0};
     Position start = receive->at;
