@@ -123,7 +123,7 @@ enter_segment(Worker *worker, uint32_t timeline, uint64_t segment, CairnError *e
     worker->segment = segment;
     worker->shipped = 0;
     worker->piece_count = 0;
-    for (size_t i = 0; i < count && i < OWN_PIECES_LIMIT; i++)
+    for (size_t i = 0; i < count && i < OWN_PIECES_LIMIT / 2; i++)
         worker->pieces[worker->piece_count++] = (OwnPiece){.name = names[i]};
     if (count == 0)
         return true;
@@ -175,7 +175,8 @@ ship(Worker *worker, uint32_t timeline, uint64_t segment, uint32_t size, CairnEr
 
     if (!enter_segment(worker, timeline, segment, err))
         return false;
-    if (size > worker->shipped && worker->piece_count < OWN_PIECES_LIMIT) {
+    if (size > worker->shipped) {
+        CAIRN_ASSERT(worker->piece_count < OWN_PIECES_LIMIT); /* merging keeps them few */
         receive_spool_part_name(&receive->spool, timeline, segment, name);
         SCOPED_FD fd = receive_spool_open_file(&receive->spool, name, err);
         if (fd < 0 && err->kind == CAIRN_NOT_FOUND) {

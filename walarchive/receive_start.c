@@ -19,13 +19,16 @@ segment_start(const Receive *receive, uint64_t lsn)
 
 /* -- histories -- */
 
+/* A repository that does not answer is no reason not to stream: then it is fetched once more. */
 static bool
-has_history(const Receive *receive, uint32_t timeline, bool *present_out, CairnError *err)
+has_history(const Receive *receive, uint32_t timeline)
 {
     char name[WAL_FILE_NAME_LIMIT];
+    bool present = false;
+    CairnError ignored = {0};
 
     snprintf(name, sizeof name, "%08" PRIX32 ".history", timeline);
-    return wal_store_has(receive->store, name, present_out, err);
+    return wal_store_has(receive->store, name, &present, &ignored) && present;
 }
 
 bool
@@ -38,11 +41,13 @@ receive_fetch_history(Receive *receive, uint32_t timeline, TimelineHistory *path
 
     if (path == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    if (text == NULL || !timeline_history_parse(timeline, text, size, path, err))
+    if (text == NULL || !timeline_history_parse(timeline, text, size, path, err)) {
+        err->sqlstate[0] = '\0'; /* a missing history is no removed WAL, which has the same one */
         return cairn_error_wrap(err, "history of timeline %" PRIu32, timeline);
+    }
     if (!receive_spool_put_history(&receive->spool, timeline, text, size, err))
         return false;
-    log_info("%08" PRIX32 ".history was fetched", timeline);
+    log_debug("%08" PRIX32 ".history was fetched", timeline);
     if (path_out != NULL)
         *path_out = *path;
     return true;
@@ -65,13 +70,9 @@ read_path(Receive *receive, uint32_t timeline, TimelineHistory *path, CairnError
         return true;
     }
     for (size_t i = 0; i + 1 < path->stretch_count; i++) {
-        bool present = false;
         const uint32_t parent = path->stretches[i].timeline;
-        if (parent == 1)
-            continue;
-        if (!has_history(receive, parent, &present, err))
-            return false;
-        if (!present && !receive_fetch_history(receive, parent, NULL, err)) {
+        if (parent != 1 && !has_history(receive, parent) &&
+            !receive_fetch_history(receive, parent, NULL, err)) {
             log_debug("%s", err->message);
             cairn_error_clear(err);
         }
@@ -298,6 +299,21 @@ place_on_path(Receive *receive, const TimelineHistory *path, Position *start, Ca
         start->timeline);
 }
 
+/* A standby that lags, perhaps the second host of conninfo: it catches up. */
+static bool
+check_not_ahead(const Position *start, const Position *server, CairnError *err)
+{
+    char ours[LSN_TEXT_SIZE];
+    char theirs[LSN_TEXT_SIZE];
+
+    if (start->timeline != server->timeline || start->lsn <= server->lsn)
+        return true;
+    lsn_format(ours, start->lsn);
+    lsn_format(theirs, server->lsn);
+    return cairn_error(err, CAIRN_UNAVAILABLE, "the server is at %s, behind what was received (%s)",
+                       theirs, ours);
+}
+
 static bool
 begin_part(Receive *receive, Position start, CairnError *err)
 {
@@ -327,7 +343,7 @@ receive_find_start(Receive *receive, CairnError *err)
         !read_path(receive, server.timeline, path, err))
         return false;
     const Position wanted = start;
-    if (!place_on_path(receive, path, &start, err))
+    if (!place_on_path(receive, path, &start, err) || !check_not_ahead(&start, &server, err))
         return false;
     if (receive->spool.part_fd >= 0 && start.timeline == wanted.timeline &&
         start.lsn == receive->at.lsn && start.timeline == receive->at.timeline)
