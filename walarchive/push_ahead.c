@@ -5,7 +5,8 @@
  * 1. Every file is pushed as push does it, the data directory's identity file read first.
  * 2. It is remembered only after it is durable, and while its name's lock is held.
  * 3. Nothing behind a .history file is begun before that is remembered.
- * 4. After a failure nothing new is begun.
+ * 4. A file that cannot be stored is begun once. After a failure of the repository or of a history
+ *    file nothing new is begun.
  */
 #include "common/cancel.h"
 #include "repository/identity.h"
@@ -21,6 +22,7 @@
 enum {
     IDLE_MS = 1000,
     RESCAN_MS = 20,
+    FAILED_LIMIT = 16,
     STACK_SIZE = 256 << 10,
 };
 
@@ -41,6 +43,8 @@ typedef struct {
     ReadyList ready;
     size_t next; /* in ready */
     int64_t scanned_ms;
+    char failed[FAILED_LIMIT][WAL_FILE_NAME_LIMIT]; /* each for a reason of its own */
+    size_t failed_count;
     bool stopped;
     CairnError failure; /* the first one that was about no single file */
 } Ahead;
@@ -85,6 +89,16 @@ window(const Ahead *ahead, uint64_t segment_size)
     return by_size < ahead->ready.count ? (size_t)by_size + 1 : ahead->ready.count;
 }
 
+static bool
+has_failed(const Ahead *ahead, const char *name)
+{
+    for (size_t i = 0; i < ahead->failed_count; i++) {
+        if (strcmp(ahead->failed[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* The next name that is neither remembered nor in anybody's hands, its lock taken. */
 static bool
 pick(Ahead *ahead, uint64_t segment_size, char name_out[WAL_FILE_NAME_LIMIT], SpoolLock *lock_out)
@@ -102,7 +116,7 @@ pick(Ahead *ahead, uint64_t segment_size, char name_out[WAL_FILE_NAME_LIMIT], Sp
         const char *name = ahead->ready.names[ahead->next];
         CairnError lock_error = {0};
 
-        if (spool_has(ahead->spool, name)) {
+        if (spool_has(ahead->spool, name) || has_failed(ahead, name)) {
             ahead->next++;
             continue;
         }
@@ -141,10 +155,23 @@ stop(Ahead *ahead)
     pthread_mutex_unlock(&ahead->mutex);
 }
 
+/* About this one file, so that those behind it may well be stored. */
+static bool
+is_its_own_fault(const char *name, const CairnError *err)
+{
+    return !is_history(name) && (err->kind == CAIRN_CONFLICT || err->kind == CAIRN_MISMATCH ||
+                                 err->kind == CAIRN_CORRUPT || err->kind == CAIRN_NOT_FOUND);
+}
+
 static void
 note_failure(Ahead *ahead, const char *name, const CairnError *err)
 {
-    stop(ahead);
+    pthread_mutex_lock(&ahead->mutex);
+    if (is_its_own_fault(name, err) && ahead->failed_count < FAILED_LIMIT)
+        snprintf(ahead->failed[ahead->failed_count++], WAL_FILE_NAME_LIMIT, "%s", name);
+    else
+        ahead->stopped = true;
+    pthread_mutex_unlock(&ahead->mutex);
     /* Of being told to end there is nothing to report. */
     if (err->kind != CAIRN_CANCELLED && ready_list_holds(ahead->world, ahead->pgdata_fd, name))
         spool_note_failure(ahead->spool, name, err);
