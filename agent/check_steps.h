@@ -36,4 +36,7 @@ void check_tablespaces(CheckRun *run);
 void check_archiving(CheckRun *run);
 void check_wal_arrival(CheckRun *run);
 
+/* check_archiving.c */
+void check_archiving_state(CheckRun *run);
+
 #endif

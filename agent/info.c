@@ -111,6 +111,8 @@ read_incarnations(Repository *repository, ClusterReader *reader, CairnError *err
         if (reader->cluster->archives[i] == NULL)
             return cairn_error_wrap(err, "WAL of cluster '%s'", cluster->name);
         fill_incarnation(reader, i);
+        if (!info_fill_acks(reader->info->arena, cluster->archives[i], incarnation, err))
+            return false;
     }
     return true;
 }
@@ -434,11 +436,35 @@ info_apply_retention(Info *info, size_t cluster_index)
     fill_window_start(&reader, newest, archive, newest_path(&reader, archive, newest));
 }
 
+void
+info_set_archiving(Info *info, size_t cluster_index, const Archiving *archiving,
+                   const char *problem)
+{
+    CAIRN_ASSERT(cluster_index < info->cluster_count);
+    InfoCluster *cluster = &info->clusters[cluster_index];
+    if (problem != NULL) {
+        cluster->archiving_problem = arena_strdup(info->arena, problem);
+        return;
+    }
+    for (size_t i = 0; i < cluster->incarnation_count; i++) {
+        if (cluster->incarnations[i].incarnation.system_id == archiving->system_id)
+            cluster->archiving_known = true;
+    }
+    if (!cluster->archiving_known)
+        cluster->archiving_problem = "conninfo leads to a server of another system";
+    cluster->archiving = *archiving;
+    cluster->archiving_verdict = archiving_judge(archiving);
+}
+
 bool
 info_hole_warning(const InfoTimeline *timeline, char *text, size_t size)
 {
-    snprintf(text, size, "timeline %" PRIu32 " has %zu hole%s in its WAL", timeline->timeline,
-             timeline->hole_count, timeline->hole_count == 1 ? "" : "s");
+    char acknowledged[48] = "";
+    if (timeline->acknowledged_count > 0)
+        snprintf(acknowledged, sizeof acknowledged, " (%zu acknowledged)",
+                 timeline->acknowledged_count);
+    snprintf(text, size, "timeline %" PRIu32 " has %zu hole%s in its WAL%s", timeline->timeline,
+             timeline->hole_count, timeline->hole_count == 1 ? "" : "s", acknowledged);
     return timeline->hole_count > 0;
 }
 

@@ -9,6 +9,7 @@
 #ifndef PGCAIRN_AGENT_INFO_H
 #define PGCAIRN_AGENT_INFO_H
 
+#include "agent/archiving.h"
 #include "common/arena.h"
 #include "common/bytes.h"
 #include "repository/catalog.h"
@@ -43,6 +44,7 @@ typedef struct {
 /* A run of WAL, or a hole between two runs. */
 typedef struct {
     bool is_hole;
+    const char *acknowledged; /* a hole that somebody decided to live with: who, when, why; NULL */
     bool is_expected; /* a hole that retention made: between backups kept for their own moment */
     uint64_t start_lsn;
     uint64_t end_lsn;
@@ -60,8 +62,9 @@ typedef struct {
     bool is_leaf;
     InfoWindow *windows; /* ascending, runs and holes in turn */
     size_t window_count;
-    size_t hole_count; /* that nobody made on purpose */
-    int64_t newest_us; /* when its youngest segments were stored, as the storage says */
+    size_t hole_count;         /* that nobody made on purpose */
+    size_t acknowledged_count; /* of all holes */
+    int64_t newest_us;         /* when its youngest segments were stored, as the storage says */
 } InfoTimeline;
 
 typedef struct {
@@ -98,6 +101,11 @@ typedef struct {
     const char **warnings;
     size_t warning_count;
     const char *retention; /* policy as configured here; NULL: not known here */
+    /* How the server is doing; asked by info_set_archiving. */
+    bool archiving_known;
+    Archiving archiving;
+    ArchivingVerdict archiving_verdict;
+    const char *archiving_problem; /* why it is not known; NULL: nobody asked */
 } InfoCluster;
 
 typedef struct {
@@ -120,6 +128,13 @@ void info_set_retention(Info *info, size_t cluster_index, const char *policy);
 /* Once own_moment_only is filled: WAL that is missing between such backups is expected, and what
  * can be recovered begins after them. The repository must be open still. */
 void info_apply_retention(Info *info, size_t cluster_index);
+/* What the cluster's server says of its archiving. problem: it did not; copied. A server that none
+ * of the cluster's systems is counts as a problem. */
+void info_set_archiving(Info *info, size_t cluster_index, const Archiving *archiving,
+                        const char *problem);
+/* info_acks.c: called by info_read. */
+bool info_fill_acks(Arena *arena, WalArchive *archive, InfoIncarnation *incarnation,
+                    CairnError *err) MUST_CHECK;
 /* "timeline 1 has 2 holes in its WAL"; false: it has none. */
 bool info_hole_warning(const InfoTimeline *timeline, char *text, size_t size) MUST_CHECK;
 

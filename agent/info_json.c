@@ -14,10 +14,10 @@ time_or_null(int64_t time_us)
 static json_t *
 window_json(const InfoWindow *window)
 {
-    return json_pack("{s:o, s:o, s:s, s:s, s:I, s:I}", "start_lsn", json_lsn(window->start_lsn),
-                     "end_lsn", json_lsn(window->end_lsn), "first_segment", window->first_segment,
-                     "last_segment", window->last_segment, "segment_count",
-                     (json_int_t)window->segment_count, "stored_bytes",
+    return json_pack("{s:s?, s:o, s:o, s:s, s:s, s:I, s:I}", "acknowledged", window->acknowledged,
+                     "start_lsn", json_lsn(window->start_lsn), "end_lsn", json_lsn(window->end_lsn),
+                     "first_segment", window->first_segment, "last_segment", window->last_segment,
+                     "segment_count", (json_int_t)window->segment_count, "stored_bytes",
                      (json_int_t)window->stored_bytes);
 }
 
@@ -178,15 +178,26 @@ warnings_json(const InfoCluster *cluster)
 }
 
 static json_t *
+cluster_archiving_json(const InfoCluster *cluster)
+{
+    if (cluster->archiving_known)
+        return archiving_json(&cluster->archiving, &cluster->archiving_verdict);
+    if (cluster->archiving_problem == NULL)
+        return json_null();
+    return json_pack("{s:s, s:s}", "state", "unknown", "problem", cluster->archiving_problem);
+}
+
+static json_t *
 cluster_json(const InfoCluster *cluster)
 {
     json_t *backups = json_array();
     for (size_t i = 0; i < cluster->backup_count; i++)
         json_array_append_new(backups, info_format_backup_json(&cluster->backups[i]));
-    return json_pack("{s:s, s:s?, s:o, s:o, s:o, s:o}", "name", cluster->name, "retention",
+    return json_pack("{s:s, s:s?, s:o, s:o, s:o, s:o, s:o}", "name", cluster->name, "retention",
                      cluster->retention, "recoverable", recoverable_json(&cluster->recoverable),
-                     "warnings", warnings_json(cluster), "incarnations", incarnations_json(cluster),
-                     "backups", backups);
+                     "archiving", cluster_archiving_json(cluster), "warnings",
+                     warnings_json(cluster), "incarnations", incarnations_json(cluster), "backups",
+                     backups);
 }
 
 json_t *

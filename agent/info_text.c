@@ -79,6 +79,25 @@ print_recoverable(const InfoCluster *cluster, bool named, ByteWriter *text)
               recoverable->older_count == 1 ? "" : "s");
 }
 
+/* Second line of all: what it says ends the recoverable line sooner or later. */
+static void
+print_archiving(const InfoCluster *cluster, bool named, ByteWriter *text)
+{
+    char line[ARCHIVING_TEXT_SIZE];
+    if (!cluster->archiving_known && cluster->archiving_problem == NULL)
+        return;
+    if (named)
+        print(text, "%s: ", cluster->name);
+    if (!cluster->archiving_known) {
+        print(text, "archiving: not known (%s)\n", cluster->archiving_problem);
+        return;
+    }
+    archiving_format(&cluster->archiving, &cluster->archiving_verdict, line);
+    print(text, "archiving: %s\n", line);
+    if (archiving_format_slots(&cluster->archiving, line))
+        print(text, "WARNING: %s\n", line);
+}
+
 static void
 print_window(const InfoWindow *window, ByteWriter *text)
 {
@@ -95,6 +114,8 @@ print_window(const InfoWindow *window, ByteWriter *text)
     if (window->is_hole) {
         print(text, "    HOLE  %s .. %s  %" PRIu64 " missing: %s .. %s\n", start, end,
               window->segment_count, window->first_segment, window->last_segment);
+        if (window->acknowledged != NULL)
+            print(text, "          %s\n", window->acknowledged);
         return;
     }
     format_bytes(stored, window->stored_bytes);
@@ -217,6 +238,8 @@ info_format_text(const Info *info, ByteWriter *text)
         print(text, "recoverable: nothing (no cluster is recorded; run: pgcairn init)\n");
     for (size_t i = 0; i < info->cluster_count; i++)
         print_recoverable(&info->clusters[i], info->cluster_count > 1, text);
+    for (size_t i = 0; i < info->cluster_count; i++)
+        print_archiving(&info->clusters[i], info->cluster_count > 1, text);
     print(text, "\nrepository %s, id %s%s%s\n", info->repository_name, info->repository_id,
           info->repository_path != NULL ? ", " : "",
           info->repository_path != NULL ? info->repository_path : "");

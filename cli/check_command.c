@@ -29,6 +29,8 @@ static const struct {
     {"tablespaces", "all of them must be in a backup"},
     {"archive_mode", "no point in time can be recovered without archived WAL"},
     {"archive_command", "its exit code is the server's only word that WAL is safe"},
+    {"archiving", "what waits in pg_wal is lost with the server's disk, and fills it meanwhile"},
+    {"slots", "a replication slot keeps WAL in pg_wal until its consumer has it"},
     {"wal-arrival", "a segment is ended on the server and must appear in the repository"},
     {"free-space", "a full repository stops archiving, and then pg_wal fills up"},
     {"backups", "recovery begins with one, and replays all WAL since: older is slower"},

@@ -14,7 +14,8 @@ CommandMain command_init, command_check, command_doctor, command_backup, command
     command_release, command_collect;
 
 /* Each in its own file, and a row of the table in wal_command.c. */
-CommandMain command_wal_push, command_wal_push_ahead, command_wal_get;
+CommandMain command_wal_push, command_wal_push_ahead, command_wal_get, command_wal_repair,
+    command_wal_ack;
 /* Needs libpq: where it is missing, says which program has it. */
 CommandMain command_wal_receive;
 

@@ -69,8 +69,35 @@ show_retention(Info *info, const CliSession *session)
     }
 }
 
+static void
+ask_cluster(const World *world, const ClusterConfig *config, Info *info, size_t index)
+{
+    CairnError err = {0};
+    Archiving archiving;
+    SCOPED(Connection)
+    connection = connection_open(config->conninfo, CONNECTION_SQL, "pgcairn info", &err);
+    const bool asked =
+        connection != NULL && archiving_ask(connection, world, config, &archiving, &err);
+    info_set_archiving(info, index, asked ? &archiving : NULL, asked ? NULL : err.message);
+}
+
+/* Info is for bad nights: a server that does not answer is said, and changes nothing else. Without
+ * a conninfo libpq would ask whoever answers there. */
+static void
+show_archiving(const World *world, Info *info, const CliSession *session)
+{
+    for (size_t i = 0; i < info->cluster_count; i++) {
+        CairnError err = {0};
+        const ClusterConfig *cluster =
+            config_cluster(session->config, info->clusters[i].name, &err);
+        if (cluster != NULL && cluster->conninfo != NULL)
+            ask_cluster(world, cluster, info, i);
+    }
+}
+
 static bool
-run_info(const World *world, const CommonOptions *common, const char *selector, CairnError *err)
+run_info(const World *world, const CommonOptions *common, const char *selector, bool offline,
+         CairnError *err)
 {
     bool json = false;
     SCOPED_SESSION session = {0};
@@ -87,6 +114,8 @@ run_info(const World *world, const CommonOptions *common, const char *selector, 
     if (info == NULL)
         return false;
     show_retention(info, &session);
+    if (!offline && selector == NULL)
+        show_archiving(world, info, &session);
     return selector != NULL ? print_backup(info, selector, json, err) : print_info(info, json, err);
 }
 
@@ -94,7 +123,9 @@ int
 command_info(const World *world, int argc, char **argv)
 {
     const char *selector = NULL;
+    bool offline = false;
     const Option options[] = {
+        {"offline", 0, OPTION_FLAG, &offline, NULL, "do not ask the server how archiving is doing"},
         {"set", 0, OPTION_TEXT, &selector, "LABEL",
          "details of one backup: its label, id, or `latest`"},
         {NULL, 0, OPTION_FLAG, NULL, NULL, NULL},
@@ -102,7 +133,9 @@ command_info(const World *world, int argc, char **argv)
     const CommandHelp help = {
         .name = "info",
         .synopsis = "pgcairn info [options]",
-        .summary = "What can be recovered: backups, WAL, holes. Needs no server",
+        .summary =
+            "What can be recovered: backups, WAL, holes; is archiving falling behind. Needs no "
+            "server",
         .examples = "  pgcairn info\n  pgcairn info --set latest\n  pgcairn info --output=json\n",
         .options = options,
     };
@@ -118,5 +151,5 @@ command_info(const World *world, int argc, char **argv)
     }
     if (positional_count == 1 && selector == NULL)
         selector = positional[0];
-    return run_info(world, &common, selector, &err) ? 0 : cli_failed(&err);
+    return run_info(world, &common, selector, offline, &err) ? 0 : cli_failed(&err);
 }

@@ -14,6 +14,8 @@ static const struct {
     {"get", command_wal_get},
     {"push-ahead", command_wal_push_ahead},
     {"receive", command_wal_receive},
+    {"repair", command_wal_repair},
+    {"acknowledge-gap", command_wal_ack},
     {"archive-push", command_wal_push},
     {"archive-get", command_wal_get},
 };
@@ -24,7 +26,9 @@ print_usage(FILE *file)
     fprintf(file, "Move WAL between PostgreSQL and the repository.\n\n"
                   "Usage: pgcairn-wal push [options] %%p\n"
                   "       pgcairn-wal get [options] %%f %%p\n"
-                  "       pgcairn wal receive [options]\n\n"
+                  "       pgcairn wal receive [options]\n"
+                  "       pgcairn-wal repair [options]\n"
+                  "       pgcairn-wal acknowledge-gap [options] SEGMENT..SEGMENT\n\n"
                   "`pgcairn-wal push --help` and `pgcairn-wal get --help` say more.\n"
                   "archive-push and archive-get are the same commands.\n");
 }

@@ -4,20 +4,48 @@
 #include "common/cancel.h"
 #include "common/log.h"
 #include "walarchive/get.h"
+#include "walarchive/prefetch.h"
 
-enum { RETRY_SECONDS = 15 };
+enum { RETRY_SECONDS = 15, NOT_SAID = -1 };
+
+/* As typed. */
+typedef struct {
+    WalGet get;
+    int64_t retry_s;
+    int64_t prefetch, jobs; /* NOT_SAID: the configuration's word */
+} GetRequest;
+
+static bool
+choose_prefetch(const GetRequest *request, const GlobalConfig *global, WalGet *get, CairnError *err)
+{
+    const int jobs = global->jobs != 0 ? global->jobs : PREFETCH_JOBS_DEFAULT;
+
+    get->prefetch = global->get_prefetch >= 0 ? global->get_prefetch : PREFETCH_DEFAULT;
+    get->jobs = jobs < PREFETCH_JOBS_MAX ? jobs : PREFETCH_JOBS_MAX;
+    if (request->prefetch != NOT_SAID)
+        get->prefetch = (int)request->prefetch;
+    if (request->jobs != NOT_SAID)
+        get->jobs = (int)request->jobs;
+    get->spool_path = global->spool_path;
+    if (request->prefetch > PREFETCH_MAX || request->prefetch < NOT_SAID)
+        return cairn_error(err, CAIRN_USAGE, "--prefetch takes 0 to %d segments", PREFETCH_MAX);
+    if (request->jobs > PREFETCH_JOBS_MAX || request->jobs < NOT_SAID || request->jobs == 0)
+        return cairn_error(err, CAIRN_USAGE, "--jobs takes 1 to %d", PREFETCH_JOBS_MAX);
+    return true;
+}
 
 static WalGetResult
-get_one(const World *world, const CommonOptions *common, const WalGet *request, int64_t retry_s,
-        CairnError *err)
+get_one(const World *world, const CommonOptions *common, const GetRequest *request, CairnError *err)
 {
-    WalGet get = *request;
+    const int64_t retry_s = request->retry_s;
+    WalGet get = request->get;
     WalSettings settings = {0};
     WalGetResult result = WAL_GET_TROUBLE;
 
     cancel_install();
     if (wal_check_seconds("retry-timeout", retry_s, 0, err) &&
-        wal_settings_load(world, common, &settings, err)) {
+        wal_settings_load(world, common, &settings, err) &&
+        choose_prefetch(request, config_global(settings.config), &get, err)) {
         get.cluster = settings.cluster->name;
         get.repository = settings.repository;
         get.retry_ms = retry_s * 1000;
@@ -59,17 +87,20 @@ command_wal_get(const World *world, int argc, char **argv)
 {
     CairnError err = {0};
     CommonOptions common = {0};
-    WalGet get = {0};
-    int64_t retry_s = RETRY_SECONDS;
+    GetRequest request = {.retry_s = RETRY_SECONDS, .prefetch = NOT_SAID, .jobs = NOT_SAID};
+    WalGet *get = &request.get;
     const char *positional[2];
     size_t count = 0;
     const Option options[] = {
-        {"pgdata", 'D', OPTION_TEXT, &get.pgdata, "DIR",
+        {"pgdata", 'D', OPTION_TEXT, &get->pgdata, "DIR",
          "data directory (default: told by the path)"},
-        {"retry-timeout", 0, OPTION_INTEGER, &retry_s, "SECONDS",
+        {"retry-timeout", 0, OPTION_INTEGER, &request.retry_s, "SECONDS",
          "keep trying when there is trouble (default 15)"},
-        {"hole-after", 0, OPTION_TEXT, &get.hole_after, "NAME",
+        {"hole-after", 0, OPTION_TEXT, &get->hole_after, "NAME",
          "the target needs nothing behind this segment (restore sets it before a hole)"},
+        {"prefetch", 0, OPTION_INTEGER, &request.prefetch, "N",
+         "segments to fetch ahead in the background (default 8, 0: none)"},
+        {"jobs", 'j', OPTION_INTEGER, &request.jobs, "N", "threads that fetch ahead (default 2)"},
         {.name = NULL},
     };
     const CommandHelp help = {
@@ -79,7 +110,8 @@ command_wal_get(const World *world, int argc, char **argv)
             "Fetch one WAL file for recovery. Exit code 0: delivered; 1: proven absent, nothing "
             "later "
             "is stored;\n126: trouble or a hole, recovery must not take it for the end of WAL.",
-        .examples = "  restore_command = 'pgcairn-wal get %f %p'\n",
+        .examples = "  restore_command = 'pgcairn-wal get %f %p'\n"
+                    "  restore_command = 'pgcairn-wal get --prefetch=16 -j 4 %f %p'\n",
         .options = options,
     };
 
@@ -98,7 +130,7 @@ command_wal_get(const World *world, int argc, char **argv)
         log_error(&err);
         return WAL_EXIT_TROUBLE;
     }
-    get.file_name = positional[0];
-    get.path = positional[1];
-    return report_get(&get, get_one(world, &common, &get, retry_s, &err), &err);
+    get->file_name = positional[0];
+    get->path = positional[1];
+    return report_get(get, get_one(world, &common, &request, &err), &err);
 }

@@ -146,6 +146,7 @@ config_load(const World *world, const char *path, CairnError *err)
     config->arena = arena_new();
     config->global.wal_timeout_s = -1;
     config->global.refresh_percent = -1;
+    config->global.get_prefetch = -1;
     const char *repository = environment("PGCAIRN_REPOSITORY");
     const char *cluster = environment("PGCAIRN_CLUSTER");
     if (repository != NULL)
@@ -176,6 +177,19 @@ size_t
 config_cluster_count(const Config *config)
 {
     return config->cluster_count;
+}
+
+size_t
+config_repository_count(const Config *config)
+{
+    return config->repository_count;
+}
+
+const RepositoryConfig *
+config_repository_at(const Config *config, size_t index)
+{
+    CAIRN_ASSERT(index < config->repository_count);
+    return &config->repositories[index];
 }
 
 bool

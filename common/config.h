@@ -45,13 +45,13 @@ typedef struct {
 } ClusterConfig;
 
 typedef struct {
-    int jobs;                  /* 0: not said */
-    const char *log_level;     /* NULL: not said */
-    uint64_t max_memory_bytes; /* 0: not said */
-    int wal_timeout_s;         /* -1: not said */
-    int refresh_percent;       /* refresh-budget; -1: not said */
-    const char *spool_path;    /* what push remembers between calls, WAL that receive has not stored
-                                  yet; NULL: not said */
+    int jobs;                   /* 0: not said */
+    const char *log_level;      /* NULL: not said */
+    uint64_t max_memory_bytes;  /* 0: not said */
+    int wal_timeout_s;          /* -1: not said */
+    int refresh_percent;        /* refresh-budget; -1: not said */
+    int get_prefetch;           /* segments that get fetches ahead; -1: not said */
+    const char *spool_path;     /* what push, get and receive keep on this host; NULL: not said */
     uint64_t spool_limit_bytes; /* of receive; 0: not said */
     const char *overflow_path;  /* where push puts WAL when the repository is down; NULL: nowhere */
     const char *file;           /* where it was read from, absolute; NULL when there was none */
@@ -74,6 +74,8 @@ const RepositoryConfig *config_repository(const Config *config, const char *name
  */
 bool config_assume_cluster(Config *config, const char *name, CairnError *err) MUST_CHECK;
 size_t config_cluster_count(const Config *config);
+size_t config_repository_count(const Config *config);
+const RepositoryConfig *config_repository_at(const Config *config, size_t index);
 SCOPED_TYPE(Config, config_free);
 
 /* "64MiB", "16MB", "1G", "1048576" to bytes (binary multiples); false for anything else. */

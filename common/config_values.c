@@ -30,6 +30,7 @@ const ConfigKey CONFIG_GLOBAL_KEYS[] = {
     {"max-memory", VALUE_SIZE, offsetof(GlobalConfig, max_memory_bytes), NULL, 0, 0},
     INT_KEY(GlobalConfig, wal_timeout_s, "wal-timeout", 0, 86400),
     INT_KEY(GlobalConfig, refresh_percent, "refresh-budget", 0, 100),
+    INT_KEY(GlobalConfig, get_prefetch, "get-prefetch", 0, 64),
     TEXT_KEY(GlobalConfig, spool_path, "spool-path"),
     {"spool-limit", VALUE_SIZE, offsetof(GlobalConfig, spool_limit_bytes), NULL, 0, 0},
     TEXT_KEY(GlobalConfig, overflow_path, "overflow-path"),

@@ -36,6 +36,7 @@ typedef enum {
     OBJECT_WAL = 15,
     OBJECT_WAL_BUNDLE = 16,
     OBJECT_WAL_TAIL = 17,
+    OBJECT_WAL_ACK = 18,
 } ObjectKind;
 
 enum {

@@ -2,6 +2,7 @@
 #include "repository/verify_intern.h"
 
 #include "common/cancel.h"
+#include "repository/wal_missing.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -239,26 +240,6 @@ report_hole(WalCheck *check, const TimelineHistory *path, uint64_t start_lsn, ui
     return true;
 }
 
-/* End of the last segment that is stored of a path. */
-static uint64_t
-stored_end(const WalArchive *archive, const TimelineHistory *path, uint32_t segment_size)
-{
-    uint64_t end_lsn = 0;
-    for (size_t i = 0; i < path->stretch_count; i++) {
-        const TimelineStretch *stretch = &path->stretches[i];
-        const WalTimeline *timeline = wal_archive_find(archive, stretch->timeline);
-        if (timeline == NULL || timeline->run_count == 0)
-            continue;
-        uint64_t last = timeline->runs[timeline->run_count - 1].last_segment;
-        /* The segment that holds the fork is the next timeline's. */
-        if (stretch->end_lsn != UINT64_MAX && last >= stretch->end_lsn / segment_size)
-            continue;
-        if ((last + 1) * segment_size > end_lsn)
-            end_lsn = (last + 1) * segment_size;
-    }
-    return end_lsn;
-}
-
 /* From the oldest backup that can still go this way: what lies before it nobody can use. */
 static bool
 oldest_on(const WalCheck *check, const TimelineHistory *path, uint64_t *start_lsn_out)
@@ -278,7 +259,7 @@ static bool
 verify_path(WalCheck *check, const TimelineHistory *path, CairnError *err)
 {
     const uint32_t size = check->incarnation->wal_segment_size;
-    const uint64_t end_lsn = stored_end(check->archive, path, size);
+    const uint64_t end_lsn = wal_missing_stored_end(check->archive, path);
     uint64_t lsn = 0;
     if (!oldest_on(check, path, &lsn))
         return true;

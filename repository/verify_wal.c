@@ -3,6 +3,7 @@
 #include "repository/verify_intern.h"
 
 #include "common/cancel.h"
+#include "repository/wal_ack.h"
 #include "repository/wal_object.h"
 #include "repository/wal_piece.h"
 
@@ -196,6 +197,15 @@ typedef struct {
     uint32_t timeline;
 } WalWalk;
 
+/* No recovery rests on an acknowledgement; that it can be read is checked all the same. */
+static bool
+check_ack(WalCheck *check, const char *object, CairnError *err)
+{
+    const VerifySubject subject = {.object = object, .may_vanish = true};
+    bool ok;
+    return verify_object(check->verify, object, OBJECT_WAL_ACK, &subject, &ok, err);
+}
+
 static StorageListNext
 walk_entry(void *context, const StorageEntry *entry, CairnError *err)
 {
@@ -219,6 +229,9 @@ walk_entry(void *context, const StorageEntry *entry, CairnError *err)
                    : STORAGE_LIST_FAILED;
     }
     char file[STORAGE_NAME_LIMIT];
+    uint64_t ack_start, ack_end;
+    if (wal_ack_name_parse(entry->name, &ack_start, &ack_end))
+        return check_ack(walk->check, name, err) ? STORAGE_LIST_GO_ON : STORAGE_LIST_FAILED;
     if (strcmp(entry->name, "history") == 0)
         snprintf(file, sizeof file, "%08" PRIX32 ".history", walk->timeline);
     else

@@ -35,6 +35,11 @@ GRANT pg_read_all_settings TO :"role";
 GRANT EXECUTE ON FUNCTION pg_catalog.pg_switch_wal() TO :"role";
 GRANT EXECUTE ON FUNCTION pg_catalog.pg_create_restore_point(text) TO :"role";
 
+-- `pgcairn check` and `info` say when archiving falls behind, since when, and how much WAL waits.  Names, sizes and
+-- times of files in pg_wal, nothing of what is in them.
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_archive_statusdir() TO :"role";
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_waldir() TO :"role";
+
 -- Optional: keep configuration that lies outside the data directory (/etc/postgresql on Debian) with each backup.
 -- The price: with these the role reads every file that the server's account can read, on the whole host, private
 -- keys included.  Leave it out where /etc is backed up by other means.

@@ -6,6 +6,7 @@
 #include "repository/incarnation.h"
 #include "repository/wal_store.h"
 #include "walarchive/data_directory.h"
+#include "walarchive/prefetch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -320,12 +321,62 @@ file_mode_of(const World *world, int pgdata_fd)
     return S_IRUSR | S_IWUSR;
 }
 
+/* The spool is looked at before the repository, and only for segments. */
+static bool
+take_prefetched(const GetSpool *spool, const WalGet *get, const Target *target)
+{
+    return get_spool_take(spool, get->file_name, target->directory_fd, target->name);
+}
+
+/* After the answer is known: what comes next can be fetched while this one is replayed. */
+static void
+fetch_ahead(const World *world, const WalGet *get, const Prefetch *prefetch, GetSpool *spool)
+{
+    if (spool->fd < 0) {
+        get_spool_close(spool);
+        get_spool_open(world, &prefetch->where, true, spool);
+    }
+    if (spool->fd < 0)
+        return;
+    get_spool_want_after(spool, get->file_name);
+    prefetch_start(world, prefetch, spool);
+}
+
+static WalGetResult
+get_segment(const World *world, const WalGet *get, const Prefetch *prefetch, Target *target,
+            CairnError *err)
+{
+    GetSpool spool = {.world = world, .base_fd = -1, .fd = -1};
+    WalGetResult result = WAL_GET_DELIVERED;
+
+    if (prefetch->window > 0)
+        get_spool_open(world, &prefetch->where, false, &spool);
+    if (!take_prefetched(&spool, get, target))
+        result = attempt_until(world, get, prefetch->where.control, target, err);
+    if (prefetch->window > 0 && result == WAL_GET_DELIVERED)
+        fetch_ahead(world, get, prefetch, &spool);
+    get_spool_close(&spool);
+    return result;
+}
+
+/* Every recovery begins with a history file, and ends with one. */
+static void
+sweep_spools(const World *world, const GetSpoolOptions *where)
+{
+    GetSpool spool;
+
+    get_spool_open(world, where, false, &spool);
+    get_spool_sweep(&spool);
+    get_spool_close(&spool);
+}
+
 WalGetResult
 wal_get(const World *world, const WalGet *get, CairnError *err)
 {
     Target target = {.world = world, .directory_fd = -1, .fd = -1};
     WalFileName file;
     ControlFile control;
+    WalGetResult result;
 
     if (!wal_file_name_parse(get->file_name, &file, err))
         return WAL_GET_TROUBLE;
@@ -337,10 +388,22 @@ wal_get(const World *world, const WalGet *get, CairnError *err)
     CAIRN_ASSERT(directory_fd >= 0);
     target.mode = file_mode_of(world, pgdata_fd);
     target.standby = is_standby(world, pgdata_fd);
-    if (file.kind == WAL_FILE_HISTORY)
+    const Prefetch prefetch = {.where = {.repository = get->repository,
+                                         .cluster = get->cluster,
+                                         .control = &control,
+                                         .pgdata_fd = pgdata_fd,
+                                         .file_mode = target.mode,
+                                         .spool_path = get->spool_path},
+                               .window = get->prefetch,
+                               .jobs = get->jobs};
+    if (file.kind == WAL_FILE_HISTORY) {
         sweep_leftovers(&target);
-
-    const WalGetResult result = attempt_until(world, get, &control, &target, err);
+        sweep_spools(world, &prefetch.where);
+    }
+    if (file.kind == WAL_FILE_SEGMENT)
+        result = get_segment(world, get, &prefetch, &target, err);
+    else
+        result = attempt_until(world, get, &control, &target, err);
     if (result == WAL_GET_TROUBLE && file.kind == WAL_FILE_SEGMENT &&
         err->kind != CAIRN_CANCELLED && target.standby)
         return WAL_GET_BLIP;

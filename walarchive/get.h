@@ -25,6 +25,10 @@ typedef struct {
     /* Segment that ends what recovery to its target needs, before a hole; NULL: not said. The hole
      * behind it is then no trouble: PostgreSQL reads ahead of what it replays. */
     const char *hole_after;
+    /* Segments that are fetched ahead by a background process (prefetch.h), 0: none. */
+    int prefetch;
+    int jobs;
+    const char *spool_path; /* where they wait; NULL: in the data directory */
 } WalGet;
 
 typedef enum {

@@ -1,0 +1,127 @@
+"""check and info say within a minute that archiving falls behind: since when, how much, how long the disk lasts."""
+
+import pytest
+
+from support.cluster import quoted
+from support.pgcairn import FAILED, OK
+from support.process import wait_until
+
+
+@pytest.fixture(scope="module")
+def served(module_workshop):
+    cluster, pgcairn = module_workshop.archiving_server("origin", wal_segsize=1)
+    pgcairn.backup()
+    return cluster, pgcairn
+
+
+def result(pgcairn, name, expect=None):
+    report = pgcairn.json("check", "--no-switch", expect=expect)
+    found = [entry for entry in report["results"] if entry["name"] == name]
+    return found[0] if found else None
+
+
+def archiving(pgcairn):
+    return pgcairn.info()["archiving"]
+
+
+def fill(cluster, segments):
+    for _ in range(segments):
+        cluster.sql("CREATE TABLE IF NOT EXISTS filler (n int)")
+        cluster.sql("INSERT INTO filler SELECT generate_series(1, 1000)")
+        cluster.switch_wal()
+
+
+def test_all_is_well(served):
+    cluster, pgcairn = served
+    fill(cluster, 1)
+    cluster.archive_all()
+    assert result(pgcairn, "archiving", expect=OK)["status"] == "OK"
+    state = archiving(pgcairn)
+    assert state["state"] == "up-to-date"
+    assert state["waiting"] == 0
+    assert not state["waiting_is_guess"]
+    assert state["last_archived"]
+    assert state["pg_wal_bytes"] > 0
+    assert state["free_bytes"] > 0
+    assert "archiving: up to date" in pgcairn.run("info").stdout.splitlines()[1]
+    assert pgcairn.json("info", "--offline")["clusters"][0]["archiving"] is None
+
+
+def test_a_failing_command_is_red_at_once(served):
+    cluster, pgcairn = served
+    cluster.configure(archive_command="'false'")
+    cluster.reload()
+    fill(cluster, 5)
+    wait_until("the archiver failed", lambda: archiving(pgcairn)["state"] == "failing")
+    state = archiving(pgcairn)
+    assert state["waiting"] >= 5
+    assert state["waiting_bytes"] >= 5 << 20
+    assert state["since"]
+    assert state["last_failed"]
+    assert state["bytes_per_second"] > 0
+    assert state["disk_lasts_seconds"] > 0
+    entry = result(pgcairn, "archiving", expect=FAILED)
+    assert entry["status"] == "FAILED"
+    for words in ("FAILING since", "wait", "it failed", "the disk lasts about"):
+        assert words in entry["text"]
+    assert "archiving: FAILING since" in pgcairn.run("info").stdout
+
+    cluster.configure(archive_command=quoted(pgcairn.archive_command()))
+    cluster.reload()
+    cluster.archive_all()
+    wait_until("it is green again", lambda: archiving(pgcairn)["state"] == "up-to-date")
+
+
+def test_a_command_that_hangs_is_red_within_a_minute(served):
+    cluster, pgcairn = served
+    hanging = cluster.directory / "hanging"
+    hanging.touch()
+    cluster.configure(archive_command=quoted(f"while test -e {hanging}; do sleep 0.2; done; false"))
+    cluster.reload()
+    fill(cluster, 3)
+    assert archiving(pgcairn)["state"] in ("up-to-date", "behind")
+    wait_until("it is red", lambda: archiving(pgcairn)["state"] == "behind", 60)
+    assert "BEHIND since" in result(pgcairn, "archiving", expect=FAILED)["text"]
+    hanging.unlink()
+    cluster.configure(archive_command=quoted(pgcairn.archive_command()))
+    cluster.reload()
+    cluster.archive_all()
+
+
+def test_a_role_that_may_not_look_still_sees_that_it_fails(served):
+    cluster, pgcairn = served
+    for function in ("pg_ls_archive_statusdir", "pg_ls_waldir"):
+        cluster.sql(f"REVOKE EXECUTE ON FUNCTION pg_catalog.{function}() FROM pgcairn")
+    assert archiving(pgcairn)["waiting_is_guess"]
+    cluster.configure(archive_command="'false'")
+    cluster.reload()
+    fill(cluster, 3)
+    wait_until("the archiver failed", lambda: archiving(pgcairn)["state"] == "failing")
+    state = archiving(pgcairn)
+    assert state["waiting"] >= 2
+    assert state["pg_wal_bytes"] is None
+    cluster.configure(archive_command=quoted(pgcairn.archive_command()))
+    cluster.reload()
+    cluster.archive_all()
+    cluster.make_role()
+
+
+def test_a_slot_that_holds_wal_back_is_named(served):
+    cluster, pgcairn = served
+    cluster.sql("SELECT pg_create_physical_replication_slot('forgotten', true)")
+    assert any(slot["name"] == "forgotten" and not slot["active"]
+               for slot in archiving(pgcairn)["slots"])
+    assert result(pgcairn, "slots") is None, "a little is no news"
+    cluster.sql("SELECT pg_drop_replication_slot('forgotten')")
+
+
+def test_a_server_that_is_down_is_said_and_info_goes_on(served):
+    cluster, pgcairn = served
+    cluster.stop()
+    try:
+        info = pgcairn.info()
+        assert info["archiving"]["state"] == "unknown"
+        assert info["recoverable"]["possible"]
+        assert "archiving: not known" in pgcairn.run("info").stdout
+    finally:
+        cluster.start()
