@@ -18,29 +18,9 @@
 #include <time.h>
 
 enum {
-    MERGE_COUNT = 32,        /* pieces of one level that become one of the next */
-    OWN_PIECES_LIMIT = 4096, /* those of former runs included; more are left to the collector */
     RETRY_FIRST_MS = 1000,
     RETRY_LONGEST_MS = 30 * 1000,
 };
-
-typedef struct {
-    WalPieceName name;
-    uint32_t level;
-} OwnPiece;
-
-/* What only the thread itself touches. */
-typedef struct {
-    Receive *receive;
-    Repository *repository;
-    WalStore *store;
-    /* Of the segment that pieces are shipped of: how far they go, and which they are, by offset. */
-    uint32_t timeline; /* 0: none yet */
-    uint64_t segment;
-    uint32_t shipped;
-    OwnPiece pieces[OWN_PIECES_LIMIT];
-    size_t piece_count;
-} Worker;
 
 static void
 notify(Receive *receive)
@@ -52,8 +32,8 @@ notify(Receive *receive)
         log_debug("unable to wake the receiver: %s", strerror(errno));
 }
 
-static void
-set_archived(Worker *worker, uint32_t timeline, uint64_t lsn)
+void
+receive_set_archived(Worker *worker, uint32_t timeline, uint64_t lsn)
 {
     Archiver *archiver = &worker->receive->archiver;
 
@@ -87,116 +67,6 @@ close_repository(Worker *worker)
     repository_close(take(&worker->repository));
 }
 
-/* -- pieces -- */
-
-static bool
-remove_pieces(Worker *worker, uint32_t timeline, uint64_t segment, CairnError *err)
-{
-    SCOPED_MEMORY WalPieceName *names = NULL;
-    size_t count = 0;
-
-    if (!wal_piece_list(worker->store, timeline, segment, &names, &count, err))
-        return false;
-    for (size_t i = 0; i < count; i++) {
-        if (!wal_piece_remove(worker->store, &names[i], err))
-            return false;
-    }
-    if (worker->timeline == timeline && worker->segment == segment) {
-        worker->timeline = 0;
-        worker->piece_count = 0;
-    }
-    return true;
-}
-
-/* The segment that pieces are shipped of from now on; what a former run stored of it counts. */
-static bool
-enter_segment(Worker *worker, uint32_t timeline, uint64_t segment, CairnError *err)
-{
-    SCOPED_MEMORY WalPieceName *names = NULL;
-    size_t count = 0;
-
-    if (worker->timeline == timeline && worker->segment == segment)
-        return true;
-    if (!wal_piece_list(worker->store, timeline, segment, &names, &count, err))
-        return false;
-    worker->timeline = timeline;
-    worker->segment = segment;
-    worker->shipped = 0;
-    worker->piece_count = 0;
-    for (size_t i = 0; i < count && i < OWN_PIECES_LIMIT / 2; i++)
-        worker->pieces[worker->piece_count++] = (OwnPiece){.name = names[i]};
-    if (count == 0)
-        return true;
-    SCOPED(WalPieces) pieces = wal_pieces_open(worker->store, timeline, segment, err);
-    if (pieces != NULL)
-        worker->shipped = wal_pieces_size(pieces);
-    else if (err->kind != CAIRN_NOT_FOUND)
-        return false;
-    cairn_error_clear(err);
-    return true;
-}
-
-/* The last MERGE_COUNT pieces of a level become one of the next, so that few are ever there however
-   slowly a segment fills, and no byte is stored more often than there are levels. */
-static bool
-merge_pieces(Worker *worker, int fd, CairnError *err)
-{
-    for (;;) {
-        size_t first = worker->piece_count;
-        const uint32_t level = first > 0 ? worker->pieces[first - 1].level : 0;
-
-        while (first > 0 && worker->pieces[first - 1].level == level)
-            first--;
-        if (worker->piece_count - first < MERGE_COUNT)
-            return true;
-        OwnPiece merged = {.level = level + 1};
-        const uint32_t offset = worker->pieces[first].name.offset;
-        if (!wal_piece_put(worker->store, worker->timeline, worker->segment, fd, offset,
-                           worker->shipped - offset, &merged.name, err))
-            return false;
-        const size_t count = worker->piece_count;
-        OwnPiece *pieces = worker->pieces;
-        worker->piece_count = first;
-        for (size_t i = first; i < count; i++) {
-            if (!wal_piece_remove(worker->store, &pieces[i].name, err))
-                return false;
-        }
-        worker->pieces[worker->piece_count++] = merged;
-    }
-}
-
-/* Everything of the part up to `size` that is not there yet. */
-static bool
-ship(Worker *worker, uint32_t timeline, uint64_t segment, uint32_t size, CairnError *err)
-{
-    Receive *receive = worker->receive;
-    const uint64_t start_lsn = segment * receive->incarnation.wal_segment_size;
-    char name[WAL_FILE_NAME_LIMIT];
-
-    if (!enter_segment(worker, timeline, segment, err))
-        return false;
-    if (size > worker->shipped) {
-        CAIRN_ASSERT(worker->piece_count < OWN_PIECES_LIMIT); /* merging keeps them few */
-        receive_spool_part_name(&receive->spool, timeline, segment, name);
-        SCOPED_FD fd = receive_spool_open_file(&receive->spool, name, err);
-        if (fd < 0 && err->kind == CAIRN_NOT_FOUND) {
-            cairn_error_clear(err); /* finished meanwhile: the whole segment comes next */
-            return true;
-        }
-        OwnPiece piece = {0};
-        if (fd < 0 || !wal_piece_put(worker->store, timeline, segment, fd, worker->shipped,
-                                     size - worker->shipped, &piece.name, err))
-            return false;
-        worker->pieces[worker->piece_count++] = piece;
-        worker->shipped = size;
-        set_archived(worker, timeline, start_lsn + worker->shipped);
-        if (!merge_pieces(worker, fd, err))
-            return false;
-    }
-    set_archived(worker, timeline, start_lsn + (size < worker->shipped ? size : worker->shipped));
-    return true;
-}
-
 /* -- files -- */
 
 static bool
@@ -211,8 +81,8 @@ archive_file(Worker *worker, const ReceiveFile *file, CairnError *err)
         return false;
     log_debug("'%s' is %s", file->name, existed ? "stored already" : "stored");
     if (file->kind == RECEIVE_SEGMENT) {
-        set_archived(worker, file->timeline, (file->segment + 1) * segment_size);
-        if (!remove_pieces(worker, file->timeline, file->segment, err))
+        receive_set_archived(worker, file->timeline, (file->segment + 1) * segment_size);
+        if (!receive_remove_pieces(worker, file->timeline, file->segment, err))
             return false;
     }
     if (!receive_spool_remove(&receive->spool, file->name, err))
@@ -241,7 +111,7 @@ archive_left_part(Worker *worker, const ReceiveFile *file, CairnError *err)
     if (!wal_store_has(worker->store, name, &present, err))
         return false;
     if (!present && file->size > 0 && file->size <= receive->incarnation.wal_segment_size &&
-        !ship(worker, file->timeline, file->segment, (uint32_t)file->size, err))
+        !receive_ship(worker, file->timeline, file->segment, (uint32_t)file->size, err))
         return false;
     return receive_spool_remove(&receive->spool, file->name, err);
 }
@@ -301,8 +171,8 @@ work(Worker *worker, const Position *part, CairnError *err)
         return false;
     if (part->timeline == 0 || part->lsn % segment_size == 0)
         return true;
-    return ship(worker, part->timeline, part->lsn / segment_size,
-                (uint32_t)(part->lsn % segment_size), err);
+    return receive_ship(worker, part->timeline, part->lsn / segment_size,
+                        (uint32_t)(part->lsn % segment_size), err);
 }
 
 static void
@@ -320,12 +190,6 @@ wait_ms(Archiver *archiver, int64_t duration_ms)
     pthread_cond_timedwait(&archiver->wake, &archiver->lock, &until);
 }
 
-static int64_t
-now_ms(const Receive *receive)
-{
-    return receive->world->clock->monotonic_ns(receive->world->clock) / 1000000;
-}
-
 /* Until there is something to do; with the lock held. */
 static void
 wait_for_work(Worker *worker, int64_t tail_due_ms, int64_t retry_at_ms)
@@ -334,7 +198,7 @@ wait_for_work(Worker *worker, int64_t tail_due_ms, int64_t retry_at_ms)
     Archiver *archiver = &receive->archiver;
 
     while (!archiver->stopping) {
-        const int64_t now = now_ms(receive);
+        const int64_t now = receive_now_ms(receive);
         const bool more = archiver->part.timeline != archiver->archived.timeline ||
                           archiver->part.lsn > archiver->archived.lsn;
         const bool due =
@@ -379,7 +243,7 @@ run(Worker *worker)
         pthread_mutex_unlock(&archiver->lock);
 
         CairnError err = {0};
-        tail_due_ms = now_ms(receive) + receive->options->tail_interval_ms;
+        tail_due_ms = receive_now_ms(receive) + receive->options->tail_interval_ms;
         const bool done = work(worker, &part, &err);
 
         pthread_mutex_lock(&archiver->lock);
@@ -393,7 +257,7 @@ run(Worker *worker)
             archiver->has_files = true; /* what is left waits in the spool for the next run */
         } else if (is_passing(&err)) {
             report_trouble(worker, &err, &pause_ms);
-            retry_at_ms = now_ms(receive) + pause_ms;
+            retry_at_ms = receive_now_ms(receive) + pause_ms;
             archiver->has_files = true;
         } else {
             archiver->error = err;

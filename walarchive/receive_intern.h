@@ -1,6 +1,7 @@
 /*
- * What the receiver's files share: receive.c (the thread of control), receive_start.c (where to
- * begin), receive_archiver.c (the thread that archives). Nobody else includes this.
+ * What the receiver's files share: receive.c (connections, one after another), receive_session.c
+ * (one stream), receive_start.c (where to begin), receive_archiver.c and receive_ship.c (the thread
+ * that archives). Nobody else includes this.
  */
 #ifndef PGCAIRN_WALARCHIVE_RECEIVE_INTERN_H
 #define PGCAIRN_WALARCHIVE_RECEIVE_INTERN_H
@@ -52,7 +53,47 @@ typedef struct {
     bool announced; /* streaming was logged since the last trouble */
 } Receive;
 
+enum {
+    OWN_PIECES_LIMIT = 4096
+}; /* half of it for those of former runs; more are the collector's */
+
+typedef struct {
+    WalPieceName name;
+    uint32_t level;
+} OwnPiece;
+
+/* What only the archiving thread touches. */
+typedef struct {
+    Receive *receive;
+    Repository *repository;
+    WalStore *store;
+    /* Of the segment that pieces are shipped of: how far they go, and which they are, by offset. */
+    uint32_t timeline; /* 0: none yet */
+    uint64_t segment;
+    uint32_t shipped;
+    OwnPiece pieces[OWN_PIECES_LIMIT];
+    size_t piece_count;
+} Worker;
+
+/* Milliseconds of the monotonic clock. */
+int64_t receive_now_ms(const Receive *receive);
+
+/* -- receive_session.c -- */
+/* Streams from receive->at until the timeline ends (*ended: the next one can begin), or an error.
+ */
+bool receive_stream(Receive *receive, bool *ended, CairnError *err) MUST_CHECK;
+
+/* -- receive_ship.c -- */
+/* Everything of the part up to `size` that is not in the repository yet. */
+bool receive_ship(Worker *worker, uint32_t timeline, uint64_t segment, uint32_t size,
+                  CairnError *err) MUST_CHECK;
+/* The segment is stored: its pieces are superseded. */
+bool receive_remove_pieces(Worker *worker, uint32_t timeline, uint64_t segment,
+                           CairnError *err) MUST_CHECK;
+
 /* -- receive_archiver.c -- */
+/* Everything of the timeline before lsn is durable in the repository. */
+void receive_set_archived(Worker *worker, uint32_t timeline, uint64_t lsn);
 bool archiver_start(Receive *receive, CairnError *err) MUST_CHECK;
 /* Ships what there is of the part, as far as the repository answers, and ends the thread. */
 void archiver_stop(Receive *receive);

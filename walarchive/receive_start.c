@@ -36,8 +36,8 @@ receive_fetch_history(Receive *receive, uint32_t timeline, TimelineHistory *path
                       CairnError *err)
 {
     size_t size = 0;
-    SCOPED_MEMORY TimelineHistory *path = malloc(sizeof *path);
     SCOPED_MEMORY char *text = timeline_history_ask(receive->connection, timeline, &size, err);
+    SCOPED_MEMORY TimelineHistory *path = malloc(sizeof *path);
 
     if (path == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
