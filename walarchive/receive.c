@@ -113,12 +113,49 @@ open_spool(Receive *receive, CairnError *err)
         return false;
     if (!receive_spool_list(&receive->spool, &files, &count, err))
         return false;
-    for (size_t i = 0; i < count; i++)
+    bool good = true;
+    for (size_t i = 0; i < count && good; i++) {
         receive->archiver.spool_bytes += files[i].kind == RECEIVE_SEGMENT ? files[i].size : 0;
+        /* A crash may have torn any of them; from here on what is in a part is WAL. */
+        good = files[i].kind != RECEIVE_PART ||
+               (receive_spool_begin(&receive->spool, files[i].timeline, files[i].segment, err) &&
+                receive_spool_leave(&receive->spool, err));
+    }
     free(files);
+    if (!good)
+        return false;
     receive->store =
         wal_store_open(receive->repository, options->cluster->name, &receive->incarnation, err);
     return receive->store != NULL && archiver_start(receive, err);
+}
+
+/*
+ * The server does not answer, perhaps never will: what a former run received of it and had no time
+ * to store must not wait for it.
+ */
+static void
+store_what_waits(Receive *receive)
+{
+    const ReceiveOptions *options = receive->options;
+    Incarnation known[INCARNATION_LIMIT];
+    size_t count = 0;
+    bool exists = false;
+    CairnError trouble = {0};
+
+    if (receive->store != NULL ||
+        !incarnation_list(receive->repository, options->cluster->name, known, &count, &trouble) ||
+        count == 0 ||
+        !receive_spool_exists(receive->world, options->spool_path, options->cluster->name,
+                              &known[count - 1], &exists, &trouble) ||
+        !exists)
+        return;
+    receive->incarnation = known[count - 1];
+    /* Behind everything: each part is one that nobody writes. */
+    receive->archiver.part = receive->archiver.archived = (Position){.timeline = UINT32_MAX};
+    if (open_spool(receive, &trouble))
+        log_info("what waits in '%s' is stored meanwhile", receive->spool.path);
+    else
+        log_warn("%s", trouble.message);
 }
 
 static bool
@@ -128,6 +165,8 @@ serve_connection(Receive *receive, CairnError *err)
 
     receive->connection =
         connection_open(receive->conninfo, CONNECTION_REPLICATION, "pgcairn receive", err);
+    if (receive->connection == NULL && err->kind == CAIRN_UNAVAILABLE)
+        store_what_waits(receive);
     if (receive->connection == NULL || !check_server(receive, err) ||
         !check_synchronous(receive, err) || !open_spool(receive, err) ||
         !receive_find_start(receive, err))

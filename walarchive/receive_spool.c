@@ -35,19 +35,41 @@ open_lock(const ReceiveSpool *spool, CairnError *err)
     return fd;
 }
 
+static bool
+format_path(const char *path, const char *cluster, const Incarnation *incarnation,
+            char text[PATH_MAX], CairnError *err)
+{
+    char name[INCARNATION_NAME_SIZE];
+
+    incarnation_name(name, incarnation->system_id, incarnation->major);
+    const int size = snprintf(text, PATH_MAX, "%s/receive/%s/%s", path, cluster, name);
+    return (size_t)size < PATH_MAX - WAL_FILE_NAME_LIMIT ||
+           cairn_error(err, CAIRN_USAGE, "'%s' is too long for a spool", path);
+}
+
+bool
+receive_spool_exists(const World *world, const char *path, const char *cluster,
+                     const Incarnation *incarnation, bool *exists_out, CairnError *err)
+{
+    char text[PATH_MAX];
+    struct stat status;
+
+    if (!format_path(path, cluster, incarnation, text, err))
+        return false;
+    *exists_out = world->disk->fstatat(world->disk, AT_FDCWD, text, &status, 0) == 0;
+    return *exists_out || errno == ENOENT || cairn_error_errno(err, "unable to examine '%s'", text);
+}
+
 bool
 receive_spool_open(const World *world, const char *path, const char *cluster,
                    const Incarnation *incarnation, ReceiveSpool *spool_out, CairnError *err)
 {
     const Disk *disk = world->disk;
-    char name[INCARNATION_NAME_SIZE];
     ReceiveSpool spool = {
         .world = world, .incarnation = incarnation, .directory_fd = -1, .part_fd = -1};
 
-    incarnation_name(name, incarnation->system_id, incarnation->major);
-    if ((size_t)snprintf(spool.path, sizeof spool.path, "%s/receive/%s/%s", path, cluster, name) >=
-        sizeof spool.path - WAL_FILE_NAME_LIMIT)
-        return cairn_error(err, CAIRN_USAGE, "'%s' is too long for a spool", path);
+    if (!format_path(path, cluster, incarnation, spool.path, err))
+        return false;
     if (!file_make_directories(world, AT_FDCWD, spool.path, S_IRWXU, err))
         return false;
     spool.directory_fd =

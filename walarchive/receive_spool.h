@@ -34,6 +34,10 @@ typedef struct {
     uint32_t synced; /* of these */
 } ReceiveSpool;
 
+/* Is there one? */
+bool receive_spool_exists(const World *world, const char *path, const char *cluster,
+                          const Incarnation *incarnation, bool *exists_out,
+                          CairnError *err) MUST_CHECK;
 bool receive_spool_open(const World *world, const char *path, const char *cluster,
                         const Incarnation *incarnation, ReceiveSpool *spool_out,
                         CairnError *err) MUST_CHECK;

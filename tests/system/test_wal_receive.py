@@ -239,6 +239,39 @@ def test_kill_9_of_the_receiver_loses_nothing_acknowledged(workshop, receivers):
     assert digest(workshop.restore(pgcairn).start_restored()) == expected
 
 
+@pytest.mark.parametrize("round_number", range(3))
+def test_kill_9_of_both_loses_no_acknowledged_byte(workshop, receivers, round_number):
+    cluster, pgcairn, receiver = server_with_receiver(workshop, receivers)
+    cluster.sql(LOAD_TABLE)
+    pgcairn.backup("--wal-timeout=60")
+    ends = []
+
+    def write():
+        with contextlib.suppress(psycopg2.Error):
+            while True:
+                fill(cluster, 20)
+                ends.append(lsn_number(cluster.value("SELECT pg_current_wal_flush_lsn()")))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    wait_until("some of it is acknowledged",
+               lambda: len(ends) > 50 * round_number + 5 and flush_lsn(cluster) > ends[4])
+    acknowledged = flush_lsn(cluster)
+    receiver.kill()
+    cluster.kill()
+    writer.join()
+    kept = sum(end <= acknowledged for end in ends) * 20
+
+    # The server is gone for good: what waits in the spool must not wait for it.
+    receiver.start().says("is stored meanwhile")
+    wait_until("the spool is empty", lambda: not [
+        path for path in receiver.spool.glob("receive/*/*/0*")])
+    receiver.stop()
+    assert lsn_number(pgcairn.info()["recoverable"]["to_lsn"]) + 8192 >= acknowledged
+    restored = workshop.restore(pgcairn).start_restored()
+    assert restored.value("SELECT count(*) FROM load WHERE n <= %s", kept) == kept
+
+
 def test_the_repository_away_and_back(workshop, receivers):
     cluster, pgcairn, receiver = server_with_receiver(workshop, receivers, "--spool-limit=4MiB")
     cluster.sql(LOAD_TABLE)
