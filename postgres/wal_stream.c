@@ -326,7 +326,7 @@ wal_stream_end(WalStream *stream, CairnError *err)
 bool
 wal_stream_is_local(Connection *connection)
 {
-    struct sockaddr_storage ours, theirs;
+    struct sockaddr_storage ours = {0}, theirs = {0};
     socklen_t ours_size = sizeof ours, theirs_size = sizeof theirs;
     const int fd = PQsocket(connection_libpq(connection));
 
