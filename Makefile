@@ -57,7 +57,8 @@ PGCAIRN_SOURCES     := cli/pgcairn.c $(filter-out cli/pgcairn.c cli/pgcairn_wal.
                        $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES) $(REPOSITORY) $(AGENT) $(WALARCHIVE) $(RESTORE)
 # Commands that need libpq (receive) are pgcairn's only.
 PGCAIRN_WAL_SOURCES := cli/pgcairn_wal.c cli/options.c cli/session.c \
-                       $(addprefix cli/wal_,command.c settings.c push_command.c get_command.c repair_command.c ack_command.c) \
+                       $(addprefix cli/wal_,command.c settings.c push_command.c get_command.c repair_command.c ack_command.c \
+                       skip_command.c status_command.c) \
                        $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES_PLAIN) $(REPOSITORY) $(WALARCHIVE_PLAIN)
 
 LIBS_WAL := -llz4 -lzstd -lcrypto -ljansson

@@ -240,6 +240,7 @@ check_run(const CheckOptions *options)
     check_tablespaces(&run);
     check_archiving(&run);
     check_archiving_state(&run);
+    check_overflow(&run);
     check_wal_arrival(&run);
     check_contents(&run);
     check_retention(&run);

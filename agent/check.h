@@ -31,9 +31,10 @@ typedef struct {
     const World *world;
     const RepositoryConfig *repository;
     const ClusterConfig *cluster;
-    const char *config_file; /* for the first line; NULL: environment only */
-    int timeout_s;           /* how long a switched segment may take */
-    bool no_switch;          /* leave the server's WAL alone */
+    const char *config_file;   /* for the first line; NULL: environment only */
+    int timeout_s;             /* how long a switched segment may take */
+    bool no_switch;            /* leave the server's WAL alone */
+    const char *overflow_path; /* of the configuration; NULL: none */
     /* Called as each result is known; may be NULL. */
     void (*report)(void *context, const CheckResult *result);
     void *context;

@@ -35,6 +35,7 @@ void check_tablespaces(CheckRun *run);
 /* check_wal.c */
 void check_archiving(CheckRun *run);
 void check_wal_arrival(CheckRun *run);
+void check_overflow(CheckRun *run);
 
 /* check_archiving.c */
 void check_archiving_state(CheckRun *run);

@@ -4,6 +4,7 @@
 #include "common/cancel.h"
 #include "common/timestamp.h"
 #include "postgres/wal_name.h"
+#include "repository/wal_overflow.h"
 #include "repository/wal_store.h"
 
 #include <errno.h>
@@ -207,4 +208,42 @@ check_wal_arrival(CheckRun *run)
         add_not_arrived(run, name);
     else
         check_add(run, step, CHECK_OK, "%s in %.1f s", name, (double)waited_ms / 1000);
+}
+
+/* Of this host alone: the server's, where check runs beside it. */
+void
+check_overflow(CheckRun *run)
+{
+    const CheckOptions *options = run->options;
+    const char *name = "overflow";
+    CairnError err = {0};
+    char since[TIMESTAMP_TEXT_SIZE];
+
+    if (options->overflow_path == NULL || !run->facts_known)
+        return;
+    const WalOverflowPlace place = {.path = options->overflow_path,
+                                    .repository = options->repository,
+                                    .cluster = options->cluster->name,
+                                    .system_id = run->facts.system_id,
+                                    .major = run->facts.major};
+    SCOPED(WalOverflow) overflow = wal_overflow_open(options->world, &place, false, &err);
+    SCOPED_MEMORY WalOverflowList *list = malloc(sizeof *list);
+    if (overflow == NULL && err.kind == CAIRN_NOT_FOUND) {
+        check_add(run, name, CHECK_OK, "empty");
+        return;
+    }
+    if (list == NULL || overflow == NULL || !wal_overflow_list(overflow, list, &err)) {
+        check_add_error(run, name, CHECK_WARNING, &err);
+        return;
+    }
+    if (list->total == 0) {
+        check_add(run, name, CHECK_OK, "empty");
+        return;
+    }
+    timestamp_format(since, list->oldest_us);
+    check_add(run, name, CHECK_FAILED,
+              "not off this host: %zu files, %" PRIu64
+              " MiB, from %s on, since %s; they are shipped "
+              "when the repository is back, or by `pgcairn wal status --ship`",
+              list->total, list->bytes >> 20, list->names[0], since);
 }

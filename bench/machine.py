@@ -86,7 +86,8 @@ class Measured:
     cpu_other: float   # CPU seconds of all else on the machine, the kernel's threads included
     rss: int           # peak resident bytes: the sum over the processes alive at one time
     calls: int
-    p99_ms: float      # of single calls
+    p50_ms: float      # of single calls
+    p99_ms: float
 
     def quiet(self):
         return self.cpu_other < 0.25 * self.wall + 0.05
@@ -94,8 +95,8 @@ class Measured:
     def row(self):
         return {"wall": round(self.wall, 4), "cpu_tool": round(self.cpu_tool, 4),
                 "cpu_server": round(self.cpu_server, 3), "cpu_other": round(self.cpu_other, 3),
-                "rss": self.rss, "calls": self.calls, "p99_ms": self.p99_ms,
-                "quiet": self.quiet()}
+                "rss": self.rss, "calls": self.calls, "p50_ms": self.p50_ms,
+                "p99_ms": self.p99_ms, "quiet": self.quiet()}
 
 
 class Sampler(threading.Thread):
@@ -193,17 +194,18 @@ class Machine:
             if time.monotonic() > deadline:
                 return
 
-    def measure(self, lines, directory=None, server_pid=None, remove_first=None):
+    def measure(self, lines, directory=None, server_pid=None, remove_first=None, status=None):
         """Runs shell lines one after the other under a lock that measurements share."""
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         try:
             self.wait_until_quiet()
-            return self.measure_now(lines, directory, server_pid, remove_first)
+            return self.measure_now(lines, directory, server_pid, remove_first, status)
         finally:
             fcntl.flock(self.lock, fcntl.LOCK_UN)
 
-    def measure_now(self, lines, directory, server_pid, remove_first):
-        timed = [self.programs / "timed", *(["-u", remove_first] if remove_first else [])]
+    def measure_now(self, lines, directory, server_pid, remove_first, status):
+        timed = [self.programs / "timed", *(["-u", remove_first] if remove_first else []),
+                 *(["-r", status] if status else [])]
         server_before = set(descendants(server_pid)) if server_pid else set()
         server = tree_cpu_seconds(server_pid) if server_pid else 0
         busy = busy_seconds()
@@ -233,13 +235,15 @@ def settle(server_pid, before):
 
 
 def summary(out, sampled, server, busy):
-    calls = [[float(word) for word in line.split()] for line in out.splitlines()]
+    *lines, last = out.splitlines()
+    calls = [[float(word) for word in line.split()] for line in lines]
     walls = sorted(wall for wall, _, _ in calls)
-    tool = sum(cpu for _, cpu, _ in calls) / 1e3
+    tool = (sum(cpu for _, cpu, _ in calls) + float(last.removeprefix("behind "))) / 1e3
     peak = max(int(peak_kb) * 1024 for _, _, peak_kb in calls)
     return Measured(wall=sum(walls) / 1e3, cpu_tool=tool, cpu_server=server,
                     cpu_other=max(0.0, busy - tool - server), rss=max(peak, sampled),
-                    calls=len(calls), p99_ms=round(walls[int((len(walls) - 1) * 0.99)], 2))
+                    calls=len(calls), p50_ms=round(walls[(len(walls) - 1) // 2], 2),
+                    p99_ms=round(walls[int((len(walls) - 1) * 0.99)], 2))
 
 
 def describe_machine():

@@ -311,6 +311,26 @@ class Suites:
 
         self.rounds(self.wal_tools(self.large()), body)
 
+    def push_batch(self):
+        """The same segments, all of them ready: ours in a batch, pgBackRest's asynchronous push."""
+        pool, names = self.segment_pool()
+        status = self.machine.directory(pool / "pg_wal" / "archive_status")
+
+        def body(tool, number):
+            self.prepare_unarchived(tool)
+            for name in names:
+                (status / f"{name}.done").unlink(missing_ok=True)
+                self.machine.write(status / f"{name}.ready", "")
+            lines = [tool.push(f"pg_wal/{name}") for name in names]
+            measured = self.machine.measure(lines, directory=pool, status=status)
+            self.note(suite="push-batch", tool=tool.name, round=number, **measured.row(),
+                      stored=tree_bytes(tool.repository))
+
+        cluster = self.large()
+        self.rounds([kind(self.machine, cluster)
+                     for kind in (tools.PgcairnBatch, tools.PgBackRestAsync)], body)
+        shutil.rmtree(status)
+
     def get(self):
         """The same segments back, one by one, as recovery calls restore_command."""
         pool, names = self.segment_pool()
@@ -388,7 +408,7 @@ def names_in(pool):
 
 
 ALL = {"full": Suites.full, "small": Suites.small_cluster, "restore": Suites.restore,
-       "push": Suites.push, "get": Suites.get, "incr-random": Suites.incr_random,
-       "incr-local": Suites.incr_local, "incr-nothing": Suites.incr_nothing,
+       "push": Suites.push, "push-batch": Suites.push_batch, "get": Suites.get,
+       "incr-random": Suites.incr_random, "incr-local": Suites.incr_local, "incr-nothing": Suites.incr_nothing,
        "chain": Suites.chain, "memory": Suites.memory, "files": Suites.files,
        "catalog": Suites.catalog}

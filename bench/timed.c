@@ -1,11 +1,14 @@
 /*
- * timed [-u FILE] < COMMANDS
+ * timed [-u FILE] [-r DIR] < COMMANDS
  *
  * Runs each line of its input by sh, as PostgreSQL's archiver and recovery do, one after the other,
  * in the current directory. Prints for each: wall ms, CPU ms of the command and all that it waited
  * for, peak resident kB of its largest process. -u removes FILE before each call, outside the
- * measured time, as recovery does before it asks for the next segment. Ends with 1 at the first
- * command that fails.
+ * measured time, as recovery does before it asks for the next segment. -r renames, after each call and
+ * outside the measured time as well, DIR/NAME.ready to DIR/NAME.done, as the archiver does; NAME is
+ * what follows the last slash of the command. Processes that a command leaves behind become ours:
+ * they are waited for at the end, and a last line "behind CPU-ms" says what they took. Ends with 1 at
+ * the first command that fails.
  *
  * It is in C because a process begins with its parent's peak memory: started by a large program, no
  * command could ever look smaller than that.
@@ -15,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -56,6 +60,34 @@ start(char *command, const posix_spawn_file_actions_t *actions)
     return pid;
 }
 
+/* What the server does when archive_command answers 0. */
+static void
+note_done(const char *directory, const char *command)
+{
+    const char *slash = strrchr(command, '/');
+    char ready[4096];
+    char done[4096];
+
+    if (slash == NULL)
+        die("timed: no name in the command");
+    snprintf(ready, sizeof ready, "%s%s.ready", directory, slash);
+    snprintf(done, sizeof done, "%s%s.done", directory, slash);
+    if (rename(ready, done) != 0)
+        die("timed: rename");
+}
+
+/* CPU of what commands left behind, as each of them ends. */
+static double
+wait_for_the_rest(void)
+{
+    struct rusage usage;
+    double cpu = 0;
+
+    while (wait4(-1, NULL, 0, &usage) > 0)
+        cpu += to_ms(usage.ru_utime) + to_ms(usage.ru_stime);
+    return cpu;
+}
+
 static void
 run(char *command, const posix_spawn_file_actions_t *actions)
 {
@@ -77,16 +109,22 @@ run(char *command, const posix_spawn_file_actions_t *actions)
 int
 main(int argc, char **argv)
 {
-    const char *remove_first = argc == 3 && strcmp(argv[1], "-u") == 0 ? argv[2] : NULL;
+    const char *remove_first = NULL;
+    const char *status_directory = NULL;
     posix_spawn_file_actions_t actions;
     char *line = NULL;
     size_t capacity = 0;
     ssize_t size;
 
-    if (argc != 1 && remove_first == NULL) {
-        fprintf(stderr, "usage: timed [-u FILE] < COMMANDS\n");
-        return 2;
+    for (int option; (option = getopt(argc, argv, "u:r:")) != -1;) {
+        if (option == 'u')
+            remove_first = optarg;
+        else if (option == 'r')
+            status_directory = optarg;
+        else
+            return 2;
     }
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
@@ -96,7 +134,10 @@ main(int argc, char **argv)
         if (remove_first != NULL)
             unlink(remove_first);
         run(line, &actions);
+        if (status_directory != NULL)
+            note_done(status_directory, line);
     }
+    printf("behind %.3f\n", wait_for_the_rest());
     free(line);
     posix_spawn_file_actions_destroy(&actions);
     return 0;

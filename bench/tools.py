@@ -121,6 +121,15 @@ class PgcairnFull(Pgcairn):
         return None
 
 
+class PgcairnBatch(Pgcairn):
+    """push with a spool: what is ready goes along, two at a time."""
+
+    def set_up(self):
+        super().set_up()
+        text = self.config.read_text(encoding="utf-8")
+        self.machine.write(self.config, f"[global]\nspool-path = {self.home}/spool\n\n{text}")
+
+
 class PgBackRest(Tool):
     """The peer that DBAs know: lz4, two processes, small files bundled, block incremental."""
 
@@ -165,6 +174,13 @@ class PgBackRest(Tool):
 
     def get(self, name, path):
         return f"{self.program} --pg1-path=\"$PWD\" archive-get {name} {path}"
+
+
+class PgBackRestAsync(PgBackRest):
+    """archive-async, two processes."""
+
+    def settings(self):
+        return {**super().settings(), "archive-async": "y"}
 
 
 class PgBasebackup(Tool):

@@ -31,6 +31,7 @@ static const struct {
     {"archive_command", "its exit code is the server's only word that WAL is safe"},
     {"archiving", "what waits in pg_wal is lost with the server's disk, and fills it meanwhile"},
     {"slots", "a replication slot keeps WAL in pg_wal until its consumer has it"},
+    {"overflow", "WAL that waits on this host is lost with it"},
     {"wal-arrival", "a segment is ended on the server and must appear in the repository"},
     {"free-space", "a full repository stops archiving, and then pg_wal fills up"},
     {"backups", "recovery begins with one, and replays all WAL since: older is slower"},
@@ -148,6 +149,7 @@ run_check(const World *world, bool explain, int argc, char **argv)
                                 .config_file = session.global->file,
                                 .timeout_s = (int)timeout_s,
                                 .no_switch = no_switch,
+                                .overflow_path = session.global->overflow_path,
                                 .report = json ? NULL : print_result,
                                 .context = &explain};
     SCOPED(CheckReport) report = check_run(&check);

@@ -16,6 +16,8 @@ static const struct {
     {"receive", command_wal_receive},
     {"repair", command_wal_repair},
     {"acknowledge-gap", command_wal_ack},
+    {"skip", command_wal_skip},
+    {"status", command_wal_status},
     {"archive-push", command_wal_push},
     {"archive-get", command_wal_get},
 };
@@ -28,8 +30,10 @@ print_usage(FILE *file)
                   "       pgcairn-wal get [options] %%f %%p\n"
                   "       pgcairn wal receive [options]\n"
                   "       pgcairn-wal repair [options]\n"
-                  "       pgcairn-wal acknowledge-gap [options] SEGMENT..SEGMENT\n\n"
-                  "`pgcairn-wal push --help` and `pgcairn-wal get --help` say more.\n"
+                  "       pgcairn-wal acknowledge-gap [options] SEGMENT..SEGMENT\n"
+                  "       pgcairn-wal status [options]\n"
+                  "       pgcairn-wal skip --confirm [options] SEGMENT\n\n"
+                  "`pgcairn-wal push --help` and so on say more.\n"
                   "archive-push and archive-get are the same commands.\n");
 }
 

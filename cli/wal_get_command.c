@@ -27,6 +27,7 @@ choose_prefetch(const GetRequest *request, const GlobalConfig *global, WalGet *g
     if (request->jobs != NOT_SAID)
         get->jobs = (int)request->jobs;
     get->spool_path = global->spool_path;
+    get->overflow_path = global->overflow_path;
     if (request->prefetch > PREFETCH_MAX || request->prefetch < NOT_SAID)
         return cairn_error(err, CAIRN_USAGE, "--prefetch takes 0 to %d segments", PREFETCH_MAX);
     if (request->jobs > PREFETCH_JOBS_MAX || request->jobs < NOT_SAID || request->jobs == 0)

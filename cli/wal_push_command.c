@@ -46,7 +46,9 @@ parse(PushOptions *options_out, int argc, char **argv, CairnError *err)
             "Archive one file of pg_wal. Exit code 0: it is durable in the repository; 1: "
             "it is not.\nWhen more files are ready, a process that ends by itself pushes them "
             "ahead, and their calls\nanswer at once. It needs a directory of the server's user: "
-            "`spool-path` in [global],\nor /var/spool/pgcairn where that exists.",
+            "`spool-path` in [global],\nor /var/spool/pgcairn where that exists. With "
+            "`overflow-path` (on another file system than\npg_wal), files wait there while the "
+            "repository is down; see `pgcairn-wal status`.",
         .examples = "  archive_command = 'pgcairn-wal push %p'\n"
                     "  archive_command = 'pgcairn-wal push --jobs 4 %p'\n"
                     "  pgcairn-wal push --pgdata /srv/pg /srv/pg/pg_wal/000000010000000000000001\n",
@@ -118,6 +120,7 @@ push_one(const World *world, const PushOptions *options, char *const *command, W
     push.cluster = settings.cluster->name;
     push.repository = settings.repository;
     push.batch = options->batch ? &batch : NULL;
+    push.overflow_path = settings.global->overflow_path;
     const bool done = wal_push(world, &push, pushed, err);
     wal_settings_free(&settings);
     if (!done && err->kind == CAIRN_CANCELLED && watchdog_expired()) {
@@ -136,6 +139,20 @@ report(const char *path, const WalPushed *pushed)
         log_warn("nothing is pushed ahead: %s", pushed->no_batch);
     if (pushed->failed_ahead[0] != '\0')
         log_warn("pushing '%s' ahead failed: %s", path, pushed->failed_ahead);
+    if (pushed->shipped > 0)
+        log_info("%zu files of overflow-path are in the repository now", pushed->shipped);
+    if (pushed->overflowed) {
+        log_warn("'%s' is NOT OFF THIS HOST: it waits in overflow-path, since the repository is "
+                 "down: %s",
+                 path, pushed->trouble);
+        return;
+    }
+    if (pushed->skipped) {
+        log_warn("'%s' was given up with `wal skip`, and is not stored: %s", path, pushed->trouble);
+        return;
+    }
+    if (pushed->trouble[0] != '\0')
+        log_warn("%s", pushed->trouble);
     if (pushed->tail_differs)
         log_info("'%s' is stored already with the same records; only its unused tail differs",
                  path);

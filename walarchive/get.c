@@ -4,6 +4,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "repository/incarnation.h"
+#include "repository/wal_overflow.h"
 #include "repository/wal_store.h"
 #include "walarchive/data_directory.h"
 #include "walarchive/prefetch.h"
@@ -370,6 +371,66 @@ sweep_spools(const World *world, const GetSpoolOptions *where)
     get_spool_close(&spool);
 }
 
+/* -- what push could not bring into the repository yet, on this host */
+
+static WalOverflow *
+open_overflow(const World *world, const WalGet *get, const ControlFile *control, CairnError *err)
+{
+    const WalOverflowPlace place = {.path = get->overflow_path,
+                                    .repository = get->repository,
+                                    .cluster = get->cluster,
+                                    .system_id = control->system_id,
+                                    .major = control->major};
+    return wal_overflow_open(world, &place, false, err);
+}
+
+/* It is what the server wrote; one that does not agree with its digest is not taken. */
+static bool
+deliver_overflowed(const World *world, const WalGet *get, const ControlFile *control,
+                   Target *target)
+{
+    CairnError err = {0};
+
+    if (get->overflow_path == NULL)
+        return false;
+    SCOPED(WalOverflow) overflow = open_overflow(world, get, control, &err);
+    if (overflow == NULL)
+        return false;
+    const bool done = target_create(target, &err) &&
+                      wal_overflow_fetch(overflow, get->file_name, target->fd, &err) &&
+                      target_publish(target, &err);
+    if (!done)
+        target_abandon(target);
+    return done;
+}
+
+/* Absent from the repository, and WAL behind it waits here: a hole, not the end. */
+static WalGetResult
+judge_by_overflow(const World *world, const WalGet *get, const ControlFile *control,
+                  CairnError *err)
+{
+    CairnError other = {0};
+    bool later = false;
+
+    if (get->overflow_path == NULL || is_known_hole(get))
+        return WAL_GET_ABSENT;
+    SCOPED(WalOverflow) overflow = open_overflow(world, get, control, &other);
+    if (overflow == NULL && other.kind == CAIRN_NOT_FOUND)
+        return WAL_GET_ABSENT;
+    if (overflow != NULL && wal_overflow_has_later(overflow, get->file_name, &later, &other) &&
+        !later)
+        return WAL_GET_ABSENT;
+    cairn_error_clear(err);
+    if (later)
+        cairn_error(err, CAIRN_CORRUPT,
+                    "'%s' is missing from the archive, although later WAL waits in overflow-path: "
+                    "a hole in the WAL",
+                    get->file_name);
+    else
+        *err = other;
+    return WAL_GET_TROUBLE;
+}
+
 WalGetResult
 wal_get(const World *world, const WalGet *get, CairnError *err)
 {
@@ -400,10 +461,14 @@ wal_get(const World *world, const WalGet *get, CairnError *err)
         sweep_leftovers(&target);
         sweep_spools(world, &prefetch.where);
     }
+    if (deliver_overflowed(world, get, &control, &target))
+        return WAL_GET_DELIVERED;
     if (file.kind == WAL_FILE_SEGMENT)
         result = get_segment(world, get, &prefetch, &target, err);
     else
         result = attempt_until(world, get, &control, &target, err);
+    if (result == WAL_GET_ABSENT)
+        result = judge_by_overflow(world, get, &control, err);
     if (result == WAL_GET_TROUBLE && file.kind == WAL_FILE_SEGMENT &&
         err->kind != CAIRN_CANCELLED && target.standby)
         return WAL_GET_BLIP;

@@ -18,9 +18,10 @@
 typedef struct {
     const RepositoryConfig *repository;
     const char *cluster;
-    const char *file_name; /* %f */
-    const char *path;      /* %p */
-    const char *pgdata;    /* NULL: told by path */
+    const char *file_name;     /* %f */
+    const char *path;          /* %p */
+    const char *pgdata;        /* NULL: told by path */
+    const char *overflow_path; /* what push put there is taken from there; NULL: none */
     int64_t retry_ms;
     /* Segment that ends what recovery to its target needs, before a hole; NULL: not said. The hole
      * behind it is then no trouble: PostgreSQL reads ahead of what it replays. */

@@ -2,15 +2,19 @@
 
 #include "common/cancel.h"
 #include "repository/identity.h"
+#include "repository/wal_ack.h"
+#include "repository/wal_overflow.h"
 #include "walarchive/ahead_process.h"
 #include "walarchive/data_directory.h"
 #include "walarchive/push_intern.h"
 #include "walarchive/ready_list.h"
+#include "walarchive/spool_lock.h"
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 
-enum { WAIT_STEP_MS = 2 };
+enum { WAIT_STEP_MS = 2, SHIP_AT_ONCE = 4 };
 
 /* NULL when this call is on its own. */
 static Spool *
@@ -95,24 +99,174 @@ push_in_batch(const World *world, const WalPush *push, int pgdata_fd, WalPlace *
     return done;
 }
 
-bool
-wal_push(const World *world, const WalPush *push, WalPushed *pushed_out, CairnError *err)
+/* -- when the repository is down */
+
+static bool
+is_down(const CairnError *err, bool opened)
+{
+    switch (err->kind) {
+    case CAIRN_UNAVAILABLE:
+    case CAIRN_NO_SPACE:
+    case CAIRN_IO:
+        return true;
+    case CAIRN_NOT_FOUND: /* what is not mounted looks like this */
+        return !opened;
+    default:
+        return false;
+    }
+}
+
+static WalOverflow *
+open_overflow(const World *world, const WalPush *push, const WalSource *source, bool create,
+              CairnError *err)
+{
+    const WalOverflowPlace place = {.path = push->overflow_path,
+                                    .repository = push->repository,
+                                    .cluster = push->cluster,
+                                    .system_id = source->system_id,
+                                    .major = source->major};
+    return wal_overflow_open(world, &place, create, err);
+}
+
+static bool
+put_into_overflow(const World *world, const WalPush *push, int pgdata_fd, const WalSource *source,
+                  CairnError *err)
+{
+    SCOPED(WalOverflow) overflow = open_overflow(world, push, source, true, err);
+    SCOPED_FD wal_fd = world->disk->openat(world->disk, pgdata_fd, "pg_wal",
+                                           O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+
+    if (overflow == NULL)
+        return false;
+    if (wal_fd < 0)
+        return cairn_error_errno(err, "unable to open 'pg_wal'");
+    return wal_source_check(source, err) &&
+           wal_overflow_put(overflow, wal_fd, source->name, source->fd, err);
+}
+
+/* err is filled; true makes it empty. */
+static bool
+overflow_instead(const World *world, const WalPush *push, int pgdata_fd, const WalSource *source,
+                 bool opened, WalPushed *pushed, CairnError *err)
+{
+    CairnError why = {0};
+
+    if (push->overflow_path == NULL || !is_down(err, opened))
+        return false;
+    if (!put_into_overflow(world, push, pgdata_fd, source, &why))
+        return cairn_error_hint(err, "overflow-path does not help: %.700s", why.message);
+    snprintf(pushed->trouble, sizeof pushed->trouble, "%.500s", err->message);
+    pushed->overflowed = true;
+    cairn_error_clear(err);
+    return true;
+}
+
+/* Some of what waits, in order. This file's answer is said already, so trouble is only told. */
+static void
+ship_some(const World *world, const WalPush *push, const WalSource *source, WalPlace *place,
+          WalPushed *pushed)
+{
+    CairnError err = {0};
+
+    if (push->overflow_path == NULL || place->store == NULL)
+        return;
+    SCOPED(WalOverflow) overflow = open_overflow(world, push, source, false, &err);
+    if (overflow != NULL &&
+        wal_overflow_ship(overflow, place->store, SHIP_AT_ONCE, &pushed->shipped, &err))
+        return;
+    if (err.kind != CAIRN_NOT_FOUND)
+        snprintf(pushed->trouble, sizeof pushed->trouble, "%.500s", err.message);
+}
+
+/* -- when somebody gave it up */
+
+/* One readable record of `wal skip` that covers the whole segment. */
+static bool
+find_skip(WalStore *store, const char *file_name, CairnError *err)
+{
+    const uint32_t size = wal_store_incarnation(store)->wal_segment_size;
+    SCOPED_MEMORY WalAck *acks = NULL;
+    uint32_t timeline;
+    uint64_t number;
+    size_t count = 0;
+    bool found = false;
+
+    if (!wal_segment_parse(file_name, size, &timeline, &number) ||
+        !wal_ack_find(store, timeline, number * size, (number + 1) * size, &acks, &count, err))
+        return false;
+    for (size_t i = 0; i < count && !found; i++) {
+        found = acks[i].decision == WAL_ACK_SKIP && acks[i].start_lsn <= number * size &&
+                acks[i].end_lsn >= (number + 1) * size;
+    }
+    return found;
+}
+
+/* By pg_control: the segment itself may be what cannot be read. */
+static bool
+is_skipped(const World *world, const WalPush *push, int pgdata_fd, const char *file_name,
+           CairnError *err)
+{
+    ControlFile control;
+    Incarnation incarnation;
+    SCOPED(Repository) repository = repository_open(world, push->repository, err);
+
+    if (repository == NULL || !data_directory_control(world, pgdata_fd, &control, err) ||
+        !incarnation_get(repository, push->cluster, control.system_id, control.major, &incarnation,
+                         err))
+        return false;
+    SCOPED(WalStore) store = wal_store_open(repository, push->cluster, &incarnation, err);
+    return store != NULL && find_skip(store, file_name, err);
+}
+
+/* err is filled; true makes it empty. */
+static bool
+was_given_up(const World *world, const WalPush *push, int pgdata_fd, WalPushed *pushed,
+             CairnError *err)
+{
+    const char *slash = strrchr(push->path, '/');
+    CairnError ignored = {0};
+
+    if (err->kind == CAIRN_CANCELLED ||
+        !is_skipped(world, push, pgdata_fd, slash != NULL ? slash + 1 : push->path, &ignored))
+        return false;
+    snprintf(pushed->trouble, sizeof pushed->trouble, "%.500s", err->message);
+    pushed->skipped = true;
+    cairn_error_clear(err);
+    return true;
+}
+
+/* -- all of it */
+
+static bool
+push_file(const World *world, const WalPush *push, int pgdata_fd, WalPushed *pushed,
+          CairnError *err)
 {
     SCOPED_WAL_SOURCE source = {.fd = -1};
 
-    *pushed_out = (WalPushed){0};
-    SCOPED_FD pgdata_fd = data_directory_open(world, push->pgdata, push->path, err);
-    if (pgdata_fd < 0 || !identity_may_archive(world, pgdata_fd, push->cluster, err) ||
-        !wal_source_open(&source, world, pgdata_fd, AT_FDCWD, push->path, err))
+    if (!wal_source_open(&source, world, pgdata_fd, AT_FDCWD, push->path, err))
         return false;
     SCOPED(Repository) repository = repository_open(world, push->repository, err);
     if (repository == NULL)
-        return false;
-    SCOPED(Spool) spool = open_spool(world, push, pgdata_fd, pushed_out);
+        return overflow_instead(world, push, pgdata_fd, &source, false, pushed, err);
+    SCOPED(Spool) spool = open_spool(world, push, pgdata_fd, pushed);
     SCOPED_WAL_PLACE place = {.repository = repository, .cluster = push->cluster, .spool = spool};
-    if (!wal_place_open(&place, &source, err))
+    const bool done =
+        wal_place_open(&place, &source, err) &&
+        (spool != NULL ? push_in_batch(world, push, pgdata_fd, &place, &source, pushed, err)
+                       : wal_place_put(&place, &source, false, pushed, err));
+    if (!done)
+        return overflow_instead(world, push, pgdata_fd, &source, true, pushed, err);
+    ship_some(world, push, &source, &place, pushed);
+    return true;
+}
+
+bool
+wal_push(const World *world, const WalPush *push, WalPushed *pushed_out, CairnError *err)
+{
+    *pushed_out = (WalPushed){0};
+    SCOPED_FD pgdata_fd = data_directory_open(world, push->pgdata, push->path, err);
+    if (pgdata_fd < 0 || !identity_may_archive(world, pgdata_fd, push->cluster, err))
         return false;
-    if (spool != NULL)
-        return push_in_batch(world, push, pgdata_fd, &place, &source, pushed_out, err);
-    return wal_place_put(&place, &source, false, pushed_out, err);
+    return push_file(world, push, pgdata_fd, pushed_out, err) ||
+           was_given_up(world, push, pgdata_fd, pushed_out, err);
 }

@@ -35,19 +35,25 @@ typedef struct {
 typedef struct {
     const RepositoryConfig *repository;
     const char *cluster;
-    const char *path;      /* %p */
-    const char *pgdata;    /* NULL: told by path */
-    const WalBatch *batch; /* NULL: each file by itself */
+    const char *path;          /* %p */
+    const char *pgdata;        /* NULL: told by path */
+    const WalBatch *batch;     /* NULL: each file by itself */
+    const char *overflow_path; /* NULL: none */
 } WalPush;
 
 typedef struct {
     bool existed;      /* identical content was there */
     bool tail_differs; /* the same records, another unused tail */
     bool remembered;   /* it was pushed ahead; now it was only looked at */
+    bool overflowed;   /* it is in overflow-path: durable, but not off this host */
+    bool skipped;      /* it was given up by `wal skip`: nothing is stored */
+    size_t shipped;    /* files of overflow-path that went into the repository besides */
     /* For the log, "" when there is nothing to say: why pushing this file ahead failed, and why
        there is no batch although one is configured. Set after failures too. */
     char failed_ahead[512];
     char no_batch[512];
+    /* With overflowed and skipped: why it could not be stored. Else: why shipping failed. */
+    char trouble[512];
 } WalPushed;
 
 bool wal_push(const World *world, const WalPush *push, WalPushed *pushed_out,

@@ -13,6 +13,7 @@
 #include "walarchive/data_directory.h"
 #include "walarchive/push_intern.h"
 #include "walarchive/ready_list.h"
+#include "walarchive/spool_lock.h"
 
 #include <pthread.h>
 #include <stdio.h>

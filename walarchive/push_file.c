@@ -63,6 +63,33 @@ wal_source_open(WalSource *source, const World *world, int pgdata_fd, int direct
     return find_origin(source, pgdata_fd, path, err);
 }
 
+bool
+wal_source_check(const WalSource *source, CairnError *err)
+{
+    uint8_t page[WAL_LONG_HEADER_SIZE];
+    char name[WAL_NAME_SIZE];
+    WalIdentity identity;
+    WalFileName file;
+    struct stat status;
+
+    if (!wal_file_name_parse(source->name, &file, err))
+        return false;
+    if (file.kind != WAL_FILE_SEGMENT && file.kind != WAL_FILE_PARTIAL)
+        return true;
+    if (!file_pread(source->world, source->fd, page, sizeof page, 0, source->name, err) ||
+        !wal_identity_read(page, sizeof page, &identity, err))
+        return false;
+    if (source->world->disk->fstat(source->world->disk, source->fd, &status) != 0)
+        return cairn_error_errno(err, "unable to examine '%s'", source->name);
+    wal_segment_name(name, file.timeline, identity.lsn / identity.segment_size,
+                     identity.segment_size);
+    if ((uint64_t)status.st_size != identity.segment_size ||
+        strncmp(name, source->name, sizeof name - 1) != 0)
+        return cairn_error(err, CAIRN_MISMATCH, "'%s' is not the segment that its name says",
+                           source->name);
+    return true;
+}
+
 void
 wal_source_close(WalSource *source)
 {

@@ -23,6 +23,9 @@ typedef struct {
    whose they are. */
 bool wal_source_open(WalSource *source, const World *world, int pgdata_fd, int directory_fd,
                      const char *path, CairnError *err) MUST_CHECK;
+/* What can be known of it without the repository: a segment's size and place agree with its name.
+ */
+bool wal_source_check(const WalSource *source, CairnError *err) MUST_CHECK;
 void wal_source_close(WalSource *source);
 #define SCOPED_WAL_SOURCE __attribute__((cleanup(wal_source_close))) WalSource
 

@@ -19,20 +19,15 @@ enum {
     RECORD_LIMIT = 1024,
     FAILURE_LIMIT = 4096,
     KEY_BYTES = 12,
-    PAGE_SIZE = 8192,
     DIRECTORY_MODE = 0700,
     FILE_MODE = 0600,
+    LEFTOVER_AGE_S = 3600,
 };
-
-/* The kernel's file times tick with its timer: 10 ms at most, and twice that is on the safe side.
- */
-static const int64_t SETTLED_NS = 20 * 1000000;
 
 #define OK_SUFFIX ".ok"
 #define FAILED_SUFFIX ".failed"
 #define TEMPORARY_SUFFIX ".tmp"
 #define ABOUT_NAME "about"
-#define LOCK_NAME "lock"
 
 struct Spool {
     const World *world;
@@ -177,59 +172,6 @@ spool_free(Spool *spool)
         return;
     spool->world->disk->close(spool->world->disk, spool->fd);
     free(spool);
-}
-
-/* -- files */
-
-static int64_t
-nanoseconds(struct timespec time)
-{
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
-bool
-file_identity_read(const World *world, int fd, const char *name, FileIdentity *identity_out,
-                   CairnError *err)
-{
-    uint8_t page[PAGE_SIZE];
-    struct stat status;
-
-    if (world->disk->fstat(world->disk, fd, &status) != 0)
-        return cairn_error_errno(err, "unable to examine '%s'", name);
-    const size_t size = status.st_size < PAGE_SIZE ? (size_t)status.st_size : PAGE_SIZE;
-    if (!file_pread(world, fd, page, size, 0, name, err))
-        return false;
-    *identity_out = (FileIdentity){
-        .size = (uint64_t)status.st_size,
-        .device = (uint64_t)status.st_dev,
-        .inode = (uint64_t)status.st_ino,
-        .modified_ns = nanoseconds(status.st_mtim),
-        .changed_ns = nanoseconds(status.st_ctim),
-        .page_crc = crc32c(0, page, size),
-    };
-    return true;
-}
-
-bool
-file_identity_equal(const FileIdentity *left, const FileIdentity *right)
-{
-    return left->size == right->size && left->device == right->device &&
-           left->inode == right->inode && left->modified_ns == right->modified_ns &&
-           left->changed_ns == right->changed_ns && left->page_crc == right->page_crc;
-}
-
-int64_t
-file_identity_settles_ns(const World *world, const FileIdentity *identity)
-{
-    const int64_t now_ns = world->clock->wall_us(world->clock) * 1000;
-    const int64_t newest_ns =
-        identity->changed_ns > identity->modified_ns ? identity->changed_ns : identity->modified_ns;
-    const int64_t age_ns = now_ns - newest_ns;
-
-    if (age_ns >= SETTLED_NS)
-        return 0;
-    /* A step back of the clock larger than a tick: who knows what later times will look like. */
-    return age_ns < -SETTLED_NS ? -1 : SETTLED_NS - age_ns;
 }
 
 /* -- what is remembered */
@@ -384,23 +326,24 @@ is_leftover(const Spool *spool, const char *entry)
 {
     const size_t suffix = strlen(TEMPORARY_SUFFIX);
     const size_t size = strlen(entry);
-    const int64_t hour_ns = INT64_C(3600) * 1000000000;
     struct stat status;
 
     return size > suffix && strcmp(entry + size - suffix, TEMPORARY_SUFFIX) == 0 &&
            spool->world->disk->fstatat(spool->world->disk, spool->fd, entry, &status,
                                        AT_SYMLINK_NOFOLLOW) == 0 &&
-           nanoseconds(status.st_mtim) <
-               spool->world->clock->wall_us(spool->world->clock) * 1000 - hour_ns;
+           status.st_mtim.tv_sec <
+               spool->world->clock->wall_us(spool->world->clock) / 1000000 - LEFTOVER_AGE_S;
 }
 
-void
-spool_sweep(const Spool *spool, SpoolKeep *keep, void *context)
+/* Every entry; nothing where the directory does not open. */
+typedef void EntryVisitor(const Spool *spool, const char *entry, void *context);
+
+static void
+visit(const Spool *spool, EntryVisitor *visitor, void *context)
 {
     const Disk *disk = spool->world->disk;
     const int fd = disk->openat(disk, spool->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     DIR *directory = fd >= 0 ? disk->opendir(disk, fd) : NULL;
-    char file_name[WAL_FILE_NAME_LIMIT];
     const struct dirent *entry;
 
     if (directory == NULL) {
@@ -408,54 +351,62 @@ spool_sweep(const Spool *spool, SpoolKeep *keep, void *context)
             disk->close(disk, fd);
         return;
     }
-    while ((entry = disk->readdir(disk, directory)) != NULL) {
-        const bool goes = entry_about(entry->d_name, file_name) ? !keep(context, file_name)
-                                                                : is_leftover(spool, entry->d_name);
-        if (goes)
-            disk->unlinkat(disk, spool->fd, entry->d_name, 0);
-    }
+    while ((entry = disk->readdir(disk, directory)) != NULL)
+        visitor(spool, entry->d_name, context);
     disk->closedir(disk, directory);
 }
 
-/* -- locks: the kernel's, about running processes, so they do not go through the World */
+typedef struct {
+    SpoolKeep *keep;
+    void *context;
+} Sweep;
 
-/* FNV-1a, kept positive and off byte 0. Two names that collide wait for each other, no more. */
-static int64_t
-name_offset(const char *file_name)
+static void
+sweep_entry(const Spool *spool, const char *entry, void *context)
 {
-    uint64_t hash = UINT64_C(14695981039346656037);
+    const Sweep *sweep = context;
+    char file_name[WAL_FILE_NAME_LIMIT];
+    const bool goes = entry_about(entry, file_name) ? !sweep->keep(sweep->context, file_name)
+                                                    : is_leftover(spool, entry);
 
-    if (file_name == NULL)
-        return 0;
-    for (const char *c = file_name; *c != '\0'; c++)
-        hash = (hash ^ (unsigned char)*c) * UINT64_C(1099511628211);
-    return (int64_t)(hash >> 2) + 1;
+    if (goes)
+        spool->world->disk->unlinkat(spool->world->disk, spool->fd, entry, 0);
 }
 
-bool
-spool_lock_try(const Spool *spool, const char *file_name, SpoolLock *lock_out, CairnError *err)
-{
-    SCOPED_FD fd =
-        openat(spool->fd, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, FILE_MODE);
-    struct flock range = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
-
-    if (fd < 0)
-        return cairn_error_errno(err, "unable to open the spool's lock");
-    range.l_start = name_offset(file_name);
-    if (fcntl(fd, F_OFD_SETLK, &range) != 0) {
-        if (errno != EAGAIN && errno != EACCES)
-            cairn_error_errno(err, "unable to take the spool's lock");
-        return false;
-    }
-    *lock_out = (SpoolLock){.fd = take_fd(&fd), .offset = range.l_start};
-    return true;
-}
-
-/* Closing the only descriptor of its open file description ends the lock. */
 void
-spool_unlock(SpoolLock *lock)
+spool_sweep(const Spool *spool, SpoolKeep *keep, void *context)
 {
-    if (lock->fd >= 0)
-        close(lock->fd);
-    lock->fd = -1;
+    Sweep sweep = {.keep = keep, .context = context};
+
+    visit(spool, sweep_entry, &sweep);
+}
+
+static void
+count_entry(const Spool *spool, const char *entry, void *context)
+{
+    SpoolCount *count = context;
+    char file_name[WAL_FILE_NAME_LIMIT];
+
+    (void)spool;
+    if (!entry_about(entry, file_name))
+        return;
+    if (strstr(entry, FAILED_SUFFIX) != NULL)
+        count->failed++;
+    else
+        count->remembered++;
+}
+
+SpoolCount
+spool_count(const Spool *spool)
+{
+    SpoolCount count = {0};
+
+    visit(spool, count_entry, &count);
+    return count;
+}
+
+int
+spool_directory(const Spool *spool)
+{
+    return spool->fd;
 }

@@ -17,9 +17,8 @@
  * is not believed, so a crash of the machine costs only another look at some segments.
  *
  * The directory must belong to the effective user and be writable to no one else; anything else is
- * no spool. Errors: what makes a spool unusable is told, and push goes on without it. Locks are
- * those of open file descriptions: they end with their process, and exclude threads too.
- * Threads: a Spool may be shared; a SpoolLock belongs to one thread.
+ * no spool. Errors: what makes a spool unusable is told, and push goes on without it.
+ * Threads: a Spool may be shared.
  */
 #ifndef PGCAIRN_WALARCHIVE_SPOOL_H
 #define PGCAIRN_WALARCHIVE_SPOOL_H
@@ -29,6 +28,7 @@
 #include "common/scoped.h"
 #include "common/world.h"
 #include "repository/incarnation.h"
+#include "walarchive/file_identity.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -49,27 +49,6 @@ typedef struct {
 Spool *spool_open(const World *world, const SpoolPlace *place, CairnError *err) MUST_CHECK;
 void spool_free(Spool *spool);
 SCOPED_TYPE(Spool, spool_free);
-
-/* The identity of a WAL file's content, as far as it is cheap to tell. */
-typedef struct {
-    uint64_t size;
-    uint64_t device;
-    uint64_t inode;
-    int64_t modified_ns;
-    int64_t changed_ns;
-    uint32_t page_crc;
-} FileIdentity;
-
-bool file_identity_read(const World *world, int fd, const char *name, FileIdentity *identity_out,
-                        CairnError *err) MUST_CHECK;
-bool file_identity_equal(const FileIdentity *left, const FileIdentity *right);
-
-/*
- * Nanoseconds until a change from now on must show in the identity: the kernel's file times tick,
- * and a write within the tick of the last one would leave them as they are. 0: now. Negative: never
- * (the file's time lies in the future).
- */
-int64_t file_identity_settles_ns(const World *world, const FileIdentity *identity);
 
 /* What an .ok says. All borrowed. */
 typedef struct {
@@ -96,23 +75,14 @@ void spool_take_failure(const Spool *spool, const char *file_name, char *text, s
 typedef bool SpoolKeep(void *context, const char *file_name);
 void spool_sweep(const Spool *spool, SpoolKeep *keep, void *context);
 
-/* -- locks */
-
+/* How many are remembered, and how many failures wait to be told. */
 typedef struct {
-    int fd;
-    int64_t offset;
-} SpoolLock;
+    size_t remembered;
+    size_t failed;
+} SpoolCount;
+SpoolCount spool_count(const Spool *spool);
 
-#define SPOOL_UNLOCKED                                                                             \
-    {                                                                                              \
-        .fd = -1                                                                                   \
-    }
-
-/* The one process that pushes ahead: name NULL. False when another has it (empty error) or when
-   locking fails. */
-bool spool_lock_try(const Spool *spool, const char *file_name, SpoolLock *lock_out,
-                    CairnError *err) MUST_CHECK;
-void spool_unlock(SpoolLock *lock);
-#define SCOPED_SPOOL_LOCK __attribute__((cleanup(spool_unlock))) SpoolLock
+/* Borrowed. */
+int spool_directory(const Spool *spool);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "tests/unit/support/scratch.h"
 #include "walarchive/ready_list.h"
+#include "walarchive/spool_lock.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

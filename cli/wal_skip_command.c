@@ -1,0 +1,126 @@
+/* wal skip: give one segment up, on the record. */
+#include "cli/commands.h"
+#include "cli/wal_settings.h"
+#include "common/log.h"
+#include "repository/wal_ack.h"
+#include "walarchive/data_directory.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+/* The WAL of the server whose data directory this is. */
+typedef struct {
+    Repository *repository;
+    Incarnation incarnation;
+    WalStore *store;
+} Archive;
+
+static bool
+open_archive(const World *world, const WalSettings *settings, const char *pgdata, Archive *archive,
+             CairnError *err)
+{
+    ControlFile control;
+    SCOPED_FD pgdata_fd = data_directory_open(world, pgdata, "", err);
+
+    if (pgdata_fd < 0 || !data_directory_control(world, pgdata_fd, &control, err))
+        return false;
+    archive->repository = repository_open(world, settings->repository, err);
+    if (archive->repository == NULL)
+        return cairn_error_hint(err, "what is given up is recorded in the repository, so nothing "
+                                     "can be given up while it is out of reach");
+    if (!incarnation_get(archive->repository, settings->cluster->name, control.system_id,
+                         control.major, &archive->incarnation, err))
+        return false;
+    archive->store =
+        wal_store_open(archive->repository, settings->cluster->name, &archive->incarnation, err);
+    return archive->store != NULL;
+}
+
+static void
+close_archive(Archive *archive)
+{
+    wal_store_close(archive->store);
+    if (archive->repository != NULL)
+        repository_close(archive->repository);
+}
+
+static bool
+give_up(const Archive *archive, const char *segment, const char *reason, bool confirmed,
+        CairnError *err)
+{
+    const uint32_t size = archive->incarnation.wal_segment_size;
+    WalAck ack = {.decision = WAL_ACK_SKIP};
+    uint64_t number;
+
+    if (!wal_segment_parse(segment, size, &ack.timeline, &number))
+        return cairn_error(err, CAIRN_USAGE, "'%.64s' is not the name of a WAL segment", segment);
+    if (!confirmed) {
+        cairn_error(err, CAIRN_REFUSED,
+                    "without '%s' nothing after it can be recovered from the backups before it",
+                    segment);
+        return cairn_error_hint(err,
+                                "to give it up all the same: `wal skip --confirm %s`, then "
+                                "take a backup at once",
+                                segment);
+    }
+    ack.start_lsn = number * size;
+    ack.end_lsn = (number + 1) * size;
+    snprintf(ack.reason, sizeof ack.reason, "%.500s", reason);
+    return wal_ack_put(archive->store, &ack, err);
+}
+
+int
+command_wal_skip(const World *world, int argc, char **argv)
+{
+    CairnError err = {0};
+    CommonOptions common = {0};
+    WalSettings settings = {0};
+    Archive archive = {0};
+    const char *pgdata = NULL;
+    const char *reason = "given up with `wal skip`";
+    const char *segment = NULL;
+    bool confirm = false;
+    size_t count = 0;
+    const Option options[] = {
+        {"confirm", 0, OPTION_FLAG, &confirm, NULL, "yes, this segment is to be lost"},
+        {"reason", 0, OPTION_TEXT, &reason, "TEXT", "for the record"},
+        {"pgdata", 'D', OPTION_TEXT, &pgdata, "DIR",
+         "data directory (default: that of the configuration, else the current one)"},
+        {.name = NULL},
+    };
+    const CommandHelp help = {
+        .name = argv[0],
+        .synopsis = "pgcairn-wal skip --confirm [options] SEGMENT",
+        .summary =
+            "Give one segment up that cannot be archived: push answers 0 for it from then on.\n"
+            "It leaves a hole for ever, and a record of it in the repository. Take a backup next.",
+        .examples = "  pgcairn-wal skip --confirm --reason 'disk block unreadable' \\\n"
+                    "      000000010000000A000000C4\n",
+        .options = options,
+    };
+
+    if (!options_parse(&help, &common, argc, argv, &segment, 1, &count, &err)) {
+        log_error(&err);
+        return cairn_error_exit_code(err.kind);
+    }
+    if (common.help) {
+        options_print_help(&help);
+        return WAL_EXIT_DONE;
+    }
+    if (count != 1)
+        cairn_error(&err, CAIRN_USAGE, "%s: which segment?", argv[0]);
+    bool done = count == 1 && wal_settings_load(world, &common, &settings, &err);
+    if (done && pgdata == NULL)
+        pgdata = settings.cluster->pgdata != NULL ? settings.cluster->pgdata : ".";
+    done = done && open_archive(world, &settings, pgdata, &archive, &err) &&
+           give_up(&archive, segment, reason, confirm, &err);
+    close_archive(&archive);
+    wal_settings_free(&settings);
+    if (!done) {
+        log_error(&err);
+        return cairn_error_exit_code(err.kind);
+    }
+    log_warn("'%s' is given up: recovery from earlier backups ends before it; take a backup now",
+             segment);
+    return WAL_EXIT_DONE;
+}

@@ -1,0 +1,70 @@
+/*
+ * WAL that waits on this host for a repository that is down (`overflow-path`).
+ *
+ * <overflow-path>/<cluster>-<24 hex>/<system id, 16 hex>-<major>/
+ *     <name>          the file as the server wrote it, byte for byte: usable without us
+ *     <name>.sha256   its SHA-256, as sha256sum writes it
+ *
+ * The 24 digits are of the repository's path, so that the WAL of two repositories never mixes. A
+ * file is there when its name is: the digest is durable first, the bytes are synced under a
+ * temporary name, then linked. Never overwritten; other content under a name is CONFLICT.
+ *
+ * It is no place of the repository and not off the host: whatever is in it is to be shipped.
+ * Errors: REFUSED when it lies on the file system that it is to relieve, DENIED when others may
+ * write to it, CORRUPT when a file does not agree with its digest. Threads: one. Other processes
+ * may put and ship at the same time: a file leaves only after it is durable in the repository.
+ */
+#ifndef PGCAIRN_REPOSITORY_WAL_OVERFLOW_H
+#define PGCAIRN_REPOSITORY_WAL_OVERFLOW_H
+
+#include "common/scoped.h"
+#include "postgres/wal_name.h"
+#include "repository/wal_store.h"
+
+typedef struct WalOverflow WalOverflow;
+
+typedef struct {
+    const char *path; /* overflow-path */
+    const RepositoryConfig *repository;
+    const char *cluster;
+    uint64_t system_id;
+    int major;
+} WalOverflowPlace;
+
+/* create false: NOT_FOUND when nothing was ever put there. */
+WalOverflow *wal_overflow_open(const World *world, const WalOverflowPlace *place, bool create,
+                               CairnError *err) MUST_CHECK;
+void wal_overflow_close(WalOverflow *overflow);
+SCOPED_TYPE(WalOverflow, wal_overflow_close);
+
+/* Durable afterwards; the same content again is success. wal_directory_fd: pg_wal, whose file
+   system it must not share. */
+bool wal_overflow_put(WalOverflow *overflow, int wal_directory_fd, const char *file_name, int fd,
+                      CairnError *err) MUST_CHECK;
+
+/* Writes the verified file to fd. NOT_FOUND: it is not here. */
+bool wal_overflow_fetch(WalOverflow *overflow, const char *file_name, int fd,
+                        CairnError *err) MUST_CHECK;
+
+/* The first names in the server's order. */
+enum { WAL_OVERFLOW_LIMIT = 64 };
+typedef struct {
+    char names[WAL_OVERFLOW_LIMIT][WAL_FILE_NAME_LIMIT];
+    size_t count;
+    size_t total; /* also those beyond the limit */
+    uint64_t bytes;
+    int64_t oldest_us; /* when the oldest was put there; 0: none */
+} WalOverflowList;
+bool wal_overflow_list(WalOverflow *overflow, WalOverflowList *list_out,
+                       CairnError *err) MUST_CHECK;
+
+/* Is there anything later of this segment's timeline, so that its absence is a hole? */
+bool wal_overflow_has_later(WalOverflow *overflow, const char *file_name, bool *found_out,
+                            CairnError *err) MUST_CHECK;
+
+/* Into the repository, in the server's order, at most `limit` files; ends at the first that fails.
+ *shipped_out is set also then. */
+bool wal_overflow_ship(WalOverflow *overflow, WalStore *store, size_t limit, size_t *shipped_out,
+                       CairnError *err) MUST_CHECK;
+
+#endif

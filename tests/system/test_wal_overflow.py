@@ -1,0 +1,298 @@
+"""When the repository is down: overflow-path, shipping, and segments that are given up."""
+
+import hashlib
+import json
+import os
+import tempfile
+
+import pytest
+
+from support.batch import Batch
+from support.cluster import make_directory, remove_tree
+from support.pgcairn import DAMAGED, NOT_FOUND, REFUSED
+from support.process import run, wait_until
+
+FAILED, ABSENT, TROUBLE = 1, 1, 126
+
+
+def other_file_system(path):
+    """A directory on another file system than the path; the machine's own disk, or memory."""
+    for candidate in ("/var/tmp", "/dev/shm", "/tmp"):
+        if os.path.isdir(candidate) and os.stat(candidate).st_dev != os.stat(path).st_dev:
+            return make_directory(tempfile.mkdtemp(prefix="pgcairn-overflow-", dir=candidate))
+    return None
+
+
+@pytest.fixture(scope="module")
+def overflow(module_workshop):
+    path = other_file_system(module_workshop.directory)
+    if path is None:
+        pytest.skip("there is no second file system")
+    yield path
+    remove_tree(path)
+
+
+@pytest.fixture(scope="module")
+def stopped(module_workshop, overflow):
+    batch = Batch(module_workshop, archiving=False, general={"overflow-path": overflow})
+    batch.write(8)
+    batch.cluster.stop()
+    assert len(batch.ready()) > 5
+    return batch.keep()
+
+
+@pytest.fixture
+def waiting(stopped, overflow):
+    for path in overflow.iterdir():
+        remove_tree(path)
+    yield stopped.restore()
+    stopped.cluster.stop("immediate")
+
+
+def away(batch):
+    return batch.pgcairn.repository.with_name("away")
+
+
+def take_away(batch):
+    batch.pgcairn.repository.rename(away(batch))
+
+
+def bring_back(batch):
+    away(batch).rename(batch.pgcairn.repository)
+
+
+def overflowed(overflow):
+    return sorted(path.name for path in overflow.glob("main-*/*/*") if "." not in path.name)
+
+
+def command(batch, *words, expect=0):
+    result = run(batch.pgcairn.programs.wal, words[0], "--config", batch.pgcairn.config, *words[1:],
+                 "-D", batch.cluster.data)
+    assert result.returncode == expect, result.stderr
+    return result
+
+
+def status(batch):
+    return json.loads(command(batch, "status", "--output=json").stdout)
+
+
+def push_all(batch, names):
+    for name in names:
+        assert "NOT OFF THIS HOST" in batch.push(name)
+        batch.done(name)
+
+
+def test_while_the_repository_is_away_segments_wait_and_are_shown(waiting, overflow):
+    names = waiting.ready()
+    assert status(waiting)["overflow"]["files_not_off_host"] == 0
+    take_away(waiting)
+    push_all(waiting, names[:3])
+    assert overflowed(overflow) == names[:3]
+    for name in names[:3]:
+        stored, = overflow.glob(f"main-*/*/{name}")
+        assert stored.read_bytes() == (waiting.cluster.data / "pg_wal" / name).read_bytes()
+        digest, _ = stored.with_name(name + ".sha256").read_text(encoding="ascii").split("  ")
+        assert digest == hashlib.sha256(stored.read_bytes()).hexdigest()
+    told = status(waiting)
+    assert told["overflow"]["files_not_off_host"] == 3
+    assert told["overflow"]["bytes_not_off_host"] == 3 << 20
+    assert told["overflow"]["first"] == names[0]
+    assert told["ready"] == {"files": len(names) - 3, "first": names[3]}
+    assert "NOT OFF THIS HOST: 3 files" in command(waiting, "status").stdout
+    # The same again is success, other content is not.
+    (waiting.status() / f"{names[0]}.ready").touch()
+    assert "NOT OFF THIS HOST" in waiting.push(names[0])
+    segment = waiting.cluster.data / "pg_wal" / names[0]
+    content = bytearray(segment.read_bytes())
+    content[300000] ^= 1
+    segment.write_bytes(content)
+    assert "with other content" in waiting.push(names[0], expect=FAILED)
+    bring_back(waiting)
+
+
+def test_what_waits_is_shipped_in_order_by_the_next_calls(waiting, overflow):
+    names = waiting.ready()
+    take_away(waiting)
+    push_all(waiting, names[:5])
+    bring_back(waiting)
+    assert "4 files of overflow-path are in the repository" in waiting.push(names[5], "--no-batch")
+    assert overflowed(overflow) == names[4:5]
+    assert set(names[:4]) <= set(waiting.stored())
+    waiting.push(names[6], "--no-batch")
+    assert not overflowed(overflow) and not list(overflow.glob("main-*/*/*"))
+    assert waiting.stored() == names[:7]
+
+
+def test_status_ships_all_of_it(waiting, overflow):
+    names = waiting.ready()
+    take_away(waiting)
+    push_all(waiting, names)
+    assert command(waiting, "status", "--ship", expect=NOT_FOUND).stderr.startswith("ERROR")
+    assert overflowed(overflow) == names
+    bring_back(waiting)
+    command(waiting, "status", "--ship")
+    assert waiting.stored() == names and not overflowed(overflow)
+
+
+def test_a_damaged_file_is_not_shipped_and_stays(waiting, overflow):
+    names = waiting.ready()
+    take_away(waiting)
+    push_all(waiting, names[:2])
+    bring_back(waiting)
+    stored, = overflow.glob(f"main-*/*/{names[0]}")
+    content = bytearray(stored.read_bytes())
+    content[99] ^= 1
+    stored.write_bytes(content)
+    # The answer for the file that is asked for is its own.
+    assert "does not agree" in waiting.push(names[2], "--no-batch")
+    assert overflowed(overflow) == names[:2]
+    assert names[2] in waiting.stored() and names[0] not in waiting.stored()
+    assert "does not agree" in command(waiting, "status", "--ship", expect=DAMAGED).stderr
+
+
+def test_get_finds_what_waits_and_sees_the_hole_before_it(waiting, overflow):
+    names = waiting.ready()
+    waiting.push(names[0], "--no-batch")
+    take_away(waiting)
+    push_all(waiting, names[2:4])
+    target = waiting.cluster.data / "pg_wal/RECOVERYXLOG"
+
+    def get(name, expect=0):
+        target.unlink(missing_ok=True)
+        waiting.pgcairn.get(name, target, "--retry-timeout", "0", expect=expect)
+        return target.read_bytes() if target.exists() else None
+
+    original = (waiting.cluster.data / "pg_wal" / names[2]).read_bytes()
+    assert get(names[2]) == original
+    bring_back(waiting)
+    assert get(names[2]) == original
+    assert get(names[1], expect=TROUBLE) is None
+    assert get(f"{names[3][:16]}000000FF", expect=ABSENT) is None
+    stored, = overflow.glob(f"main-*/*/{names[2]}")
+    stored.write_bytes(original[:-1] + b"x")
+    assert get(names[2], expect=TROUBLE) is None
+
+
+def test_the_same_file_system_is_refused(waiting, overflow):
+    names = waiting.ready()
+    waiting.pgcairn.write_config(general={
+        **waiting.general, "overflow-path": waiting.workshop.directory / "same"})
+    take_away(waiting)
+    assert "same file system" in waiting.push(names[0], expect=FAILED)
+    waiting.pgcairn.write_config(general={"spool-path": waiting.spool})
+    waiting.push(names[0], expect=FAILED)
+    assert not overflowed(overflow)
+    bring_back(waiting)
+
+
+def test_a_segment_that_is_wrong_does_not_go_there(waiting, overflow):
+    names = waiting.ready()
+    content = (waiting.cluster.data / "pg_wal" / names[0]).read_bytes()
+    waiting.poison(names[1], content)
+    take_away(waiting)
+    assert "its name says" in waiting.push(names[1], expect=FAILED)
+    assert not overflowed(overflow)
+    bring_back(waiting)
+
+
+def test_a_server_goes_on_while_the_repository_is_away_and_all_of_it_arrives(workshop, overflow):
+    for path in overflow.iterdir():
+        remove_tree(path)
+    batch = Batch(workshop, general={"overflow-path": overflow})
+    batch.write(5)
+    batch.cluster.archive_all()
+    take_away(batch)
+    batch.write(10)
+    batch.cluster.archive_all()
+    assert len(overflowed(overflow)) > 5
+    assert batch.cluster.value("SELECT failed_count FROM pg_stat_archiver") == 0
+    bring_back(batch)
+    results = {result["name"]: result for result in
+               batch.pgcairn.json("check", "--no-switch", expect=1)["results"]}
+    assert results["overflow"]["status"] == "FAILED"
+    assert "not off this host" in results["overflow"]["text"]
+    for _ in range(6):
+        batch.write(2)
+        batch.cluster.archive_all()
+    wait_until("all is shipped", lambda: not overflowed(overflow))
+    assert "overflow: OK (empty)" in batch.pgcairn.run("check", "--no-switch", expect=None).stdout
+    assert set(batch.acknowledged()) <= set(batch.stored())
+
+
+def test_only_a_segment_that_was_given_up_is_answered_with_success(waiting):
+    names = waiting.ready()
+    bad = names[1]
+    original = (waiting.cluster.data / "pg_wal" / bad).read_bytes()
+    waiting.push(names[0], "--no-batch")
+    waiting.poison(bad, original[:-1])
+    waiting.push(bad, "--no-batch", expect=FAILED)
+
+    assert "--confirm" in command(waiting, "skip", bad, expect=REFUSED).stderr
+    waiting.push(bad, "--no-batch", expect=FAILED)
+    assert names[0] in command(waiting, "skip", "--confirm", names[0], expect=REFUSED).stderr
+    take_away(waiting)
+    assert command(waiting, "skip", "--confirm", bad, expect=NOT_FOUND).stderr.startswith("ERROR")
+    bring_back(waiting)
+
+    assert "take a backup" in command(waiting, "skip", "--confirm", "--reason", "a bad disk", bad).stderr
+    record, = waiting.pgcairn.objects("c/main/w/*/00000001/*/ack.*")
+    assert b"a bad disk" in record.read_bytes()
+    assert "was given up" in waiting.push(bad, "--no-batch")
+    (waiting.cluster.data / "pg_wal" / bad).unlink()
+    assert "was given up" in waiting.push(bad, "--no-batch")
+    assert bad not in waiting.stored()
+
+    # Another one that fails still fails, and a damaged record gives nothing up.
+    waiting.poison(names[2], original[:-1])
+    waiting.push(names[2], "--no-batch", expect=FAILED)
+    content = record.read_bytes()
+    record.chmod(0o600)
+    record.write_bytes(content[:-1])
+    waiting.push(bad, "--no-batch", expect=FAILED)
+    record.write_bytes(content)
+
+    # When it can be stored after all, it is.
+    waiting.poison(bad, original)
+    waiting.push(bad, "--no-batch")
+    assert bad in waiting.stored()
+
+
+def test_a_full_repository_is_down_too(waiting, overflow):
+    names = waiting.ready()
+    library = waiting.workshop.directory / "full.so"
+    source = waiting.workshop.directory / "full.c"
+    source.write_text(FULL_LINK, encoding="utf-8")
+    assert run("gcc", "-shared", "-fPIC", "-o", library, source, as_root=True).returncode == 0
+    result = run(waiting.pgcairn.programs.wal, "push", "--no-batch", "--config",
+                 waiting.pgcairn.config, f"pg_wal/{names[0]}", cwd=waiting.cluster.data,
+                 env={"LD_PRELOAD": library, "FULL": waiting.pgcairn.repository})
+    assert result.returncode == 0 and "NOT OFF THIS HOST" in result.stderr
+    assert "o space left" in result.stderr
+    assert overflowed(overflow) == names[:1] and not waiting.stored()
+
+
+# Everything that is linked below FULL finds the disk full.
+FULL_LINK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int
+linkat(int from, const char *old, int to, const char *new, int flags)
+{
+    char link[64], path[PATH_MAX] = "";
+    int (*real)(int, const char *, int, const char *, int) = dlsym(RTLD_NEXT, "linkat");
+
+    snprintf(link, sizeof link, "/proc/self/fd/%d", to);
+    if (readlink(link, path, sizeof path - 1) > 0 && strstr(path, getenv("FULL")) == path) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return real(from, old, to, new, flags);
+}
+"""

@@ -1,0 +1,52 @@
+#include "walarchive/spool_lock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#define LOCK_NAME "lock"
+
+enum { FILE_MODE = 0600 };
+
+/* The kernel's, about running processes: locks do not go through the World. */
+
+/* FNV-1a, kept positive and off byte 0. Two names that collide wait for each other, no more. */
+static int64_t
+name_offset(const char *file_name)
+{
+    uint64_t hash = UINT64_C(14695981039346656037);
+
+    if (file_name == NULL)
+        return 0;
+    for (const char *c = file_name; *c != '\0'; c++)
+        hash = (hash ^ (unsigned char)*c) * UINT64_C(1099511628211);
+    return (int64_t)(hash >> 2) + 1;
+}
+
+bool
+spool_lock_try(const Spool *spool, const char *file_name, SpoolLock *lock_out, CairnError *err)
+{
+    SCOPED_FD fd = openat(spool_directory(spool), LOCK_NAME,
+                          O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, FILE_MODE);
+    struct flock range = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
+
+    if (fd < 0)
+        return cairn_error_errno(err, "unable to open the spool's lock");
+    range.l_start = name_offset(file_name);
+    if (fcntl(fd, F_OFD_SETLK, &range) != 0) {
+        if (errno != EAGAIN && errno != EACCES)
+            cairn_error_errno(err, "unable to take the spool's lock");
+        return false;
+    }
+    *lock_out = (SpoolLock){.fd = take_fd(&fd), .offset = range.l_start};
+    return true;
+}
+
+/* Closing the only descriptor of its open file description ends the lock. */
+void
+spool_unlock(SpoolLock *lock)
+{
+    if (lock->fd >= 0)
+        close(lock->fd);
+    lock->fd = -1;
+}
