@@ -207,7 +207,7 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/pgcairn $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install $(BUILD)/pgcairn $(BUILD)/pgcairn-wal $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 sql/role.sql $(DESTDIR)$(PREFIX)/share/pgcairn/
-	install -m 644 packaging/pgcairn-backup@.service packaging/pgcairn-backup@.timer \
+	install -m 644 packaging/pgcairn-backup@.service packaging/pgcairn-backup@.timer packaging/pgcairn-receive@.service \
 	    $(DESTDIR)$(PREFIX)/lib/systemd/system/
 
 clean:
