@@ -169,7 +169,10 @@ work(Worker *worker, const Position *part, CairnError *err)
 
     if (!open_repository(worker, err) || !archive_files(worker, part, err))
         return false;
-    if (part->timeline == 0 || part->lsn % segment_size == 0)
+    if (part->timeline == 0)
+        return true;
+    receive_set_archived(worker, part->timeline, part->lsn - part->lsn % segment_size);
+    if (part->lsn % segment_size == 0)
         return true;
     return receive_ship(worker, part->timeline, part->lsn / segment_size,
                         (uint32_t)(part->lsn % segment_size), err);
@@ -339,9 +342,8 @@ archiver_begin_timeline(Receive *receive, Position part)
 
     pthread_mutex_lock(&archiver->lock);
     archiver->part = part;
-    archiver->archived =
-        (Position){.timeline = part.timeline,
-                   .lsn = part.lsn - part.lsn % receive->incarnation.wal_segment_size};
+    /* Whole segments before it may still wait in the spool: the next round tells. */
+    archiver->archived = (Position){.timeline = part.timeline};
     archiver->has_files = true;
     pthread_cond_signal(&archiver->wake);
     pthread_mutex_unlock(&archiver->lock);

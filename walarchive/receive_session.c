@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { STATUS_INTERVAL_MS = 10 * 1000 };
+enum { STATUS_INTERVAL_MS = 10 * 1000, SYNC_AFTER_BYTES = 1 << 20 };
 
 /* Microseconds from 1970 to 2000, PostgreSQL's epoch. */
 static const int64_t POSTGRES_EPOCH_US = INT64_C(946684800) * 1000000;
@@ -173,9 +173,12 @@ do_what_is_due(Session *session, bool idle, CairnError *err)
 {
     const Receive *receive = session->receive;
     const int64_t now = receive_now_ms(receive);
-    const bool unsynced = receive->spool.synced < receive->spool.size;
+    const uint32_t unsynced = receive->spool.size - receive->spool.synced;
+    /* Commits of a moment share a sync; a stream without a pause must not keep them waiting. */
+    const bool wanted =
+        receive->options->synchronous_spool && (idle || unsynced >= SYNC_AFTER_BYTES);
 
-    if (unsynced && ((idle && receive->options->synchronous_spool) || now >= session->sync_at_ms))
+    if (unsynced > 0 && (wanted || now >= session->sync_at_ms))
         return sync_and_report(session, err);
     return report(session, now >= session->report_at_ms, err);
 }

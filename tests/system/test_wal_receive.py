@@ -391,6 +391,35 @@ def test_a_spool_on_the_servers_host_is_no_synchronous_one(workshop, receivers):
     assert "own host" in receiver.output()
 
 
+def test_what_only_waits_in_the_spool_is_not_acknowledged(workshop, receivers):
+    cluster, pgcairn, receiver = server_with_receiver(
+        workshop, receivers, "--synchronous", "--application-name=pgcairn_sync")
+    cluster.sql(LOAD_TABLE)
+    wait_flushed(cluster)
+    os.chmod(pgcairn.repository, 0)
+    before = lsn_number(cluster.value("SELECT pg_current_wal_flush_lsn()"))
+    fill(cluster, 10000)  # more than a segment
+    receiver.says("the repository is out of reach")
+    wait_until("whole segments wait", lambda: [
+        path for path in receiver.spool.glob("receive/*/*/*") if len(path.name) == 24])
+    written = lsn_number(cluster.value("SELECT pg_current_wal_flush_lsn()"))
+
+    # Neither at once, nor after a new connection.
+    for again in range(3):
+        wait_until("all is written", lambda: any(
+            lsn_number(lsn) >= written for (lsn,) in cluster.sql(
+                "SELECT write_lsn FROM pg_stat_replication WHERE write_lsn IS NOT NULL")))
+        assert flush_lsn(cluster) <= before
+        if again < 2:
+            cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+            wait_until("the connection ends and comes back",
+                       lambda count=again + 2: receiver.output().count("receiving from") == count)
+    os.chmod(pgcairn.repository, 0o750)
+    wait_flushed(cluster)
+    receiver.stop()
+    assert is_gapless(segments(pgcairn))
+
+
 @pytest.mark.parametrize("round_number", range(3))
 def test_kill_9_of_the_primary_loses_no_acknowledged_commit(workshop, receivers, round_number):
     cluster, pgcairn, receiver = server_with_receiver(
