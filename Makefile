@@ -47,16 +47,19 @@ WALARCHIVE := $(wildcard walarchive/*.c)
 RESTORE    := $(wildcard restore/*.c)
 
 # What needs libpq stands in files named so; pgcairn-wal is built without them.
-POSTGRES_LIBPQ := $(addprefix postgres/,connection.c basebackup.c server_facts.c server_config.c)
+POSTGRES_LIBPQ := $(addprefix postgres/,connection.c basebackup.c server_facts.c server_config.c \
+                                        wal_slot.c wal_stream.c)
 POSTGRES_PLAIN := $(filter-out $(POSTGRES_LIBPQ),$(POSTGRES))
+WALARCHIVE_LIBPQ := $(wildcard walarchive/receive*.c)
+WALARCHIVE_PLAIN := $(filter-out $(WALARCHIVE_LIBPQ),$(WALARCHIVE))
 
 PGCAIRN_SOURCES     := cli/pgcairn.c $(filter-out cli/pgcairn.c cli/pgcairn_wal.c,$(wildcard cli/*.c)) \
                        $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES) $(REPOSITORY) $(AGENT) $(WALARCHIVE) $(RESTORE)
 # Commands that need libpq (receive) are pgcairn's only.
 PGCAIRN_WAL_SOURCES := cli/pgcairn_wal.c cli/options.c cli/session.c \
-                       $(addprefix cli/wal_,command.c settings.c push_command.c get_command.c skip_command.c \
-                       status_command.c repair_command.c ack_command.c) \
-                       $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES_PLAIN) $(REPOSITORY) $(WALARCHIVE)
+                       $(addprefix cli/wal_,command.c settings.c push_command.c get_command.c repair_command.c ack_command.c \
+                       skip_command.c status_command.c) \
+                       $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES_PLAIN) $(REPOSITORY) $(WALARCHIVE_PLAIN)
 
 LIBS_WAL := -llz4 -lzstd -lcrypto -ljansson
 LIBS     := -lpq $(LIBS_WAL)
@@ -204,7 +207,7 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/pgcairn $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install $(BUILD)/pgcairn $(BUILD)/pgcairn-wal $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 sql/role.sql $(DESTDIR)$(PREFIX)/share/pgcairn/
-	install -m 644 packaging/pgcairn-backup@.service packaging/pgcairn-backup@.timer \
+	install -m 644 packaging/pgcairn-backup@.service packaging/pgcairn-backup@.timer packaging/pgcairn-receive@.service \
 	    $(DESTDIR)$(PREFIX)/lib/systemd/system/
 
 clean:

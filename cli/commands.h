@@ -14,8 +14,10 @@ CommandMain command_init, command_check, command_doctor, command_backup, command
     command_release, command_collect;
 
 /* Each in its own file, and a row of the table in wal_command.c. */
-CommandMain command_wal_push, command_wal_push_ahead, command_wal_get, command_wal_skip,
-    command_wal_status, command_wal_repair, command_wal_ack;
+CommandMain command_wal_push, command_wal_push_ahead, command_wal_get, command_wal_repair,
+    command_wal_ack, command_wal_skip, command_wal_status;
+/* Needs libpq: where it is missing, says which program has it. */
+CommandMain command_wal_receive;
 
 /* push, get and their aliases; for `pgcairn-wal` and `pgcairn wal`. */
 CommandMain wal_command;

@@ -13,6 +13,7 @@
 #include "common/bytes.h"
 #include "common/digest.h"
 #include "repository/object.h"
+#include "repository/wal_piece.h"
 #include "repository/wal_store.h"
 
 enum {
@@ -78,9 +79,10 @@ typedef struct {
     char at[WAL_PUSHER_TEXT_SIZE];
 } WalIndex;
 
+/* Who we are, and now. */
+void wal_index_pusher(WalIndex *index, const World *world);
 /* The index as bytes; sections included. */
-bool wal_index_format(const WalIndex *index, const char *program, ByteWriter *bytes,
-                      CairnError *err) MUST_CHECK;
+bool wal_index_format(const WalIndex *index, ByteWriter *bytes, CairnError *err) MUST_CHECK;
 
 typedef struct {
     WalStore *store;
@@ -92,6 +94,13 @@ typedef struct {
 /* NOT_FOUND when absent. `file` is what the index must agree with. */
 WalObject *wal_object_open(WalStore *store, const char *name, const WalFileName *file,
                            CairnError *err) MUST_CHECK;
+/* The object's name, and the LSN of its first byte. */
+void wal_piece_object_name(const WalStore *store, const WalPieceName *name,
+                           char text[STORAGE_NAME_LIMIT + 1]);
+uint64_t wal_piece_start_lsn(const WalStore *store, const WalPieceName *name);
+/* A piece of an unfinished segment, which begins at start_lsn (wal_piece.h). */
+WalObject *wal_object_open_piece(WalStore *store, const char *name, uint32_t timeline,
+                                 uint64_t start_lsn, CairnError *err) MUST_CHECK;
 void wal_object_free(WalObject *object);
 SCOPED_TYPE(WalObject, wal_object_free);
 

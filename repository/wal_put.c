@@ -1,7 +1,6 @@
 /* Storing one WAL file, and what counts as the same file. */
 #include "common/cancel.h"
 #include "common/file.h"
-#include "common/timestamp.h"
 #include "postgres/timeline.h"
 #include "postgres/wal_page.h"
 #include "postgres/wal_reader.h"
@@ -10,12 +9,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-
-#ifndef PGCAIRN_VERSION
-#define PGCAIRN_VERSION "unversioned"
-#endif
-
-#define PROGRAM "pgcairn " PGCAIRN_VERSION
 
 /* The file that is being put. */
 typedef struct {
@@ -214,15 +207,6 @@ append_frame(Incoming *in, ObjectWriter *object, uint64_t at, WalFrame *frame, C
     return object_append(object, store->stored, stored_size, &frame->offset, err);
 }
 
-static void
-fill_pusher(Incoming *in)
-{
-    if (gethostname(in->index.host, sizeof in->index.host - 1) != 0)
-        snprintf(in->index.host, sizeof in->index.host, "an unknown host");
-    _Static_assert((int)WAL_PUSHER_TEXT_SIZE >= (int)TIMESTAMP_TEXT_SIZE, "a time fits");
-    timestamp_format(in->index.at, in->world->clock->wall_us(in->world->clock));
-}
-
 /* CONFLICT when the name is taken. */
 static bool
 store_object(Incoming *in, CairnError *err)
@@ -249,10 +233,10 @@ store_object(Incoming *in, CairnError *err)
         return false;
     in->has_digest = true;
 
-    fill_pusher(in);
+    wal_index_pusher(&in->index, in->world);
     index->frames = frames;
     index->frame_count = count;
-    const bool formatted = wal_index_format(index, PROGRAM, &bytes, err);
+    const bool formatted = wal_index_format(index, &bytes, err);
     index->frames = NULL; /* they end with this function */
     index->frame_count = 0;
     return formatted && object_finish(object, bytes.data, bytes.size, NULL, err);
