@@ -223,7 +223,8 @@ void sim_scene_begin(Sim *sim, SimStorageKind kind, uint64_t seed);
  * writer's backup is a child of it that inherits everything; should it fail, its packs go. */
 Actor *sim_scene_enter(Sim *sim, const char *role, unsigned host, const BackupId *subject);
 /* It goes on until it is about to make this call ("create", "remove", "open", "exists", "list",
- * ...) of a name that holds the part. False: it came to its end before that. */
+ * ...) of a name that holds the part; "" and "": any call. False: it came to its end before that.
+ */
 bool sim_scene_until(Actor *actor, const char *call, const char *part);
 /* So many calls of an actor that waits before one. False: it came to its end. */
 bool sim_scene_calls(Actor *actor, unsigned calls);

@@ -64,7 +64,7 @@ sim_scene_finish(Actor *actor)
 void
 sim_scene_stop(Actor *actor, const char *call, const char *name)
 {
-    const bool is_there = actor->stop_call != NULL && strcmp(call, actor->stop_call) == 0 &&
+    const bool is_there = actor->stop_call != NULL && strstr(call, actor->stop_call) != NULL &&
                           strstr(name, actor->stop_part) != NULL;
     const bool is_over = actor->calls_left > 0 && --actor->calls_left == 0;
     if (!is_there && !is_over)

@@ -169,6 +169,50 @@ test_a_commit_in_the_middle_of_the_last_look_is_not_missed(void **state)
     play_after_each_call(play_a_child_is_committed_during_the_last_look, SIM_S3);
 }
 
+/* An un-expire comes when packs are going, or when they are gone and doomed object or summary is
+ * left. */
+static bool
+play_an_unexpire_comes_during_the_sweep(Sim *sim, unsigned calls)
+{
+    const BackupId bid = make_expired_backup(sim);
+    Actor *collector = sim_scene_enter(sim, "collector", HOST, NULL);
+    assert_true(sim_scene_until(collector, "remove", bid.text));
+    const bool more = sim_scene_calls(collector, calls);
+    play_one(sim, "unexpirer", &bid);
+    sim_scene_finish(collector);
+    return more;
+}
+
+static void
+test_nothing_of_which_a_part_is_gone_is_unexpired(void **state)
+{
+    (void)state;
+    play_after_each_call(play_an_unexpire_comes_during_the_sweep, SIM_LOCAL);
+    play_after_each_call(play_an_unexpire_comes_during_the_sweep, SIM_S3);
+}
+
+/* A whole run deletes the backup between any two calls of a reader that found it alive. */
+static bool
+play_a_backup_goes_while_a_reader_comes(Sim *sim, unsigned calls)
+{
+    const BackupId bid = make_backup(sim);
+    Actor *reader = sim_scene_enter(sim, "reader", HOST, &bid);
+    assert_true(sim_scene_until(reader, "", ""));
+    const bool more = sim_scene_calls(reader, calls);
+    play_one(sim, "expirer", &bid);
+    play_one(sim, "collector", NULL);
+    sim_scene_finish(reader);
+    return more;
+}
+
+static void
+test_a_reader_is_told_before_it_begins_or_reads_to_the_end(void **state)
+{
+    (void)state;
+    play_after_each_call(play_a_backup_goes_while_a_reader_comes, SIM_LOCAL);
+    play_after_each_call(play_a_backup_goes_while_a_reader_comes, SIM_S3);
+}
+
 /*
  * A writer whose parent is expired gives up and removes its packs; it is revoked by force while it
  * does, and somebody salvages them.
@@ -236,6 +280,8 @@ main(void)
         cmocka_unit_test(test_who_gives_way_takes_back_only_what_is_its_own),
         cmocka_unit_test(test_a_reader_between_two_expiries_reads_to_the_end),
         cmocka_unit_test(test_a_commit_in_the_middle_of_the_last_look_is_not_missed),
+        cmocka_unit_test(test_nothing_of_which_a_part_is_gone_is_unexpired),
+        cmocka_unit_test(test_a_reader_is_told_before_it_begins_or_reads_to_the_end),
         cmocka_unit_test(test_who_gives_up_removes_nothing_that_another_one_salvages),
         cmocka_unit_test(test_old_listings_hide_no_unexpire_from_a_collector),
     };
