@@ -120,8 +120,10 @@ SIM_SUPPORT := $(addprefix $(BUILD)/tests/unit/support/,memory_storage.o reposit
 $(BUILD)/tests/simulate: $(BUILD)/tests/sim/simulate.o $(SIM_SUPPORT) $(ROOMS)
 	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
-$(BUILD)/tests/simulate $(BUILD)/tests/test_simulator: $(SIMULATOR)
-$(BUILD)/tests/simulate $(BUILD)/tests/test_simulator: LDFLAGS += -Wl,--wrap=host_self,--wrap=host_put,--wrap=host_is_dead
+SIM_PROGRAMS := $(addprefix $(BUILD)/tests/,simulate test_simulator test_scenes)
+
+$(SIM_PROGRAMS): $(SIMULATOR)
+$(SIM_PROGRAMS): LDFLAGS += -Wl,--wrap=host_self,--wrap=host_put,--wrap=host_is_dead
 
 # Fuzzers, one a parser of foreign bytes: tests/fuzz/fuzz_<what>.c, only in FLAVOUR=fuzz.
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
