@@ -10,15 +10,11 @@ static const struct {
     const char *name;
     CommandMain *run;
 } commands[] = {
-    {"push", command_wal_push},
-    {"get", command_wal_get},
-    {"push-ahead", command_wal_push_ahead},
-    {"skip", command_wal_skip},
-    {"status", command_wal_status},
-    {"repair", command_wal_repair},
-    {"acknowledge-gap", command_wal_ack},
-    {"archive-push", command_wal_push},
-    {"archive-get", command_wal_get},
+    {"push", command_wal_push},         {"get", command_wal_get},
+    {"serve", command_wal_serve},       {"push-ahead", command_wal_push_ahead},
+    {"skip", command_wal_skip},         {"status", command_wal_status},
+    {"repair", command_wal_repair},     {"acknowledge-gap", command_wal_ack},
+    {"archive-push", command_wal_push}, {"archive-get", command_wal_get},
 };
 
 static void
