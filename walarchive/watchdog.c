@@ -147,8 +147,7 @@ watchdog_disarm(void)
 bool
 watchdog_start(int64_t limit_ms, const char *what, CairnError *err)
 {
-    if (!watchdog_prepare(err))
-        return false;
+    /* Before there is a thread to wake: the calls that a push makes are the same every time. */
     watchdog_arm(limit_ms, what);
-    return true;
+    return watchdog_prepare(err);
 }
