@@ -4,6 +4,7 @@
 #   PG=15        major version that the tests run (default: the newest installed)
 #   FLAVOUR=...  release (default) | debug | asan | tsan | fuzz; objects live in build/$(FLAVOUR)
 #   PREFIX=...   where `make install` puts things
+#   PG_CONFIGS=...  pg_config of each server that the archive module is built for (default: Debian's places)
 #   CC=...       gcc or clang
 #   V=1          show the compiler's whole command lines
 #   FUZZ_SECONDS=20  how long `make fuzz` feeds each parser
@@ -57,8 +58,8 @@ PGCAIRN_SOURCES     := cli/pgcairn.c $(filter-out cli/pgcairn.c cli/pgcairn_wal.
                        $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES) $(REPOSITORY) $(AGENT) $(WALARCHIVE) $(RESTORE)
 # Commands that need libpq (receive) are pgcairn's only.
 PGCAIRN_WAL_SOURCES := cli/pgcairn_wal.c cli/options.c cli/session.c \
-                       $(addprefix cli/wal_,command.c settings.c push_command.c get_command.c repair_command.c ack_command.c \
-                       skip_command.c status_command.c) \
+                       $(addprefix cli/wal_,command.c settings.c push_command.c push_report.c get_command.c serve_command.c skip_command.c \
+                       status_command.c repair_command.c ack_command.c) \
                        $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES_PLAIN) $(REPOSITORY) $(WALARCHIVE_PLAIN)
 
 LIBS_WAL := -llz4 -lzstd -lcrypto -ljansson
@@ -69,7 +70,7 @@ say = $(if $(V),,@echo '$(1) $@';)
 
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
-all: $(BUILD)/pgcairn $(BUILD)/pgcairn-wal
+all: $(BUILD)/pgcairn $(BUILD)/pgcairn-wal archive-module
 
 $(BUILD)/pgcairn: $(call objects,$(PGCAIRN_SOURCES))
 	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
@@ -95,6 +96,33 @@ DEPS_LINT := build/.deps-lint-installed
 $(DEPS_LINT): tools/install-dependencies
 	tools/install-dependencies --lint
 	@mkdir -p build && touch $@
+
+# The archive module: a library of PostgreSQL's, one for each major version whose server headers are here.
+# -isystem, since those headers are not written for our warnings; the last three flags are what servers are
+# compiled with.  Always optimised and never under a sanitizer: the server that loads it is not.
+PG_CONFIGS    ?= $(wildcard /usr/lib/postgresql/*/bin/pg_config)
+MODULE_MAJORS := $(foreach config,$(PG_CONFIGS),$(if $(wildcard $(shell $(config) --includedir-server)/postgres.h),\
+                     $(shell $(config) --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')))
+MODULE_CFLAGS := -std=gnu17 -O2 -g $(WARNINGS) -fstack-protector-strong -fPIC -fvisibility=hidden -D_GNU_SOURCE -I. \
+                 -fno-strict-aliasing -fwrapv -fexcess-precision=standard
+MODULE_SOURCES := $(wildcard walarchive/module/*.c)
+MODULE_FILES  := $(wildcard walarchive/module/*.[ch])
+MODULES       := $(foreach major,$(MODULE_MAJORS),$(BUILD)/module/$(major)/pgcairn_archive.so)
+
+# pg_config of a major version.
+pg_config = $(firstword $(filter %/$(1)/bin/pg_config,$(PG_CONFIGS)) $(PG_CONFIGS))
+
+# On a fresh machine the headers come with $(DEPS), after this file was read: read it again then.
+archive-module: | $(DEPS)
+	@$(MAKE) --no-print-directory archive-modules
+
+archive-modules: $(MODULES)
+	@:
+
+$(MODULES): $(BUILD)/module/%/pgcairn_archive.so: $(MODULE_FILES) walarchive/serve_protocol.h Makefile
+	@mkdir -p $(@D)
+	$(call say,LD) $(CC) $(MODULE_CFLAGS) -isystem $$($(call pg_config,$*) --includedir-server) -shared \
+	    -Wl,-z,relro,-z,now -o $@ $(MODULE_SOURCES)
 
 # Every room's objects.  What is linked with them: test programs, helpers of the system tests, fuzzers.
 ROOMS := $(call objects,$(COMMON) $(STORAGE) $(CODEC) $(POSTGRES) $(REPOSITORY) $(AGENT) $(WALARCHIVE) $(RESTORE))
@@ -192,11 +220,11 @@ HEADERS := $(wildcard $(addsuffix /*.h,common storage codec postgres repository 
 lint: | $(DEPS_LINT)
 	tools/check-layers
 	tools/check-links
-	clang-format --dry-run -Werror $(SOURCES) $(HEADERS)
+	clang-format --dry-run -Werror $(SOURCES) $(HEADERS) $(MODULE_FILES)
 	printf '%s\n' $(SOURCES) | xargs -P 2 -I {} clang-tidy --quiet {} -- $(filter-out -Werror,$(CFLAGS))
 
 format: | $(DEPS_LINT)
-	clang-format -i $(SOURCES) $(HEADERS)
+	clang-format -i $(SOURCES) $(HEADERS) $(MODULE_FILES)
 
 demo: all
 	tools/demo
@@ -208,6 +236,14 @@ bench: all $(filter %/test_expire_scale,$(UNIT_TESTS))
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/pgcairn $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install $(BUILD)/pgcairn $(BUILD)/pgcairn-wal $(DESTDIR)$(PREFIX)/bin/
+	@set -e; for config in $(PG_CONFIGS); do \
+	    major=$$($$config --version | sed 's/[^0-9]*\([0-9]*\).*/\1/'); \
+	    module=$(BUILD)/module/$$major/pgcairn_archive.so; \
+	    test -e $$module || continue; \
+	    echo "install $$module in $(DESTDIR)$$($$config --pkglibdir)"; \
+	    install -d $(DESTDIR)$$($$config --pkglibdir); \
+	    install -m 644 $$module $(DESTDIR)$$($$config --pkglibdir)/; \
+	done
 	install -m 644 sql/role.sql $(DESTDIR)$(PREFIX)/share/pgcairn/
 	install -m 644 packaging/pgcairn-backup@.service packaging/pgcairn-backup@.timer packaging/pgcairn-receive@.service \
 	    $(DESTDIR)$(PREFIX)/lib/systemd/system/
@@ -223,7 +259,7 @@ help:
 	@echo 'make simulate      run the simulator over more seeds; make mutants: show that it notices what is broken'
 	@echo 'make lint format fuzz asan tsan install clean'
 
-.PHONY: all help unit-tests test-programs check check-unit simulate mutants check-matrix asan tsan fuzz run-fuzzers lint format \
+.PHONY: all help archive-module archive-modules unit-tests test-programs check check-unit simulate mutants check-matrix asan tsan fuzz run-fuzzers lint format \
         demo bench install clean
 .SECONDARY:
 .DEFAULT_GOAL := all

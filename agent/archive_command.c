@@ -1,6 +1,5 @@
 #include "agent/archive_command.h"
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -120,4 +119,16 @@ archive_command_recognise(const char *command)
     if (!reading.has_path)
         return ARCHIVE_COMMAND_NO_PATH;
     return reading.is_absolute ? ARCHIVE_COMMAND_OURS : ARCHIVE_COMMAND_RELATIVE;
+}
+
+bool
+archive_library_is_ours(const char *library)
+{
+    return program_is(library, "pgcairn_archive") || program_is(library, "pgcairn_archive.so");
+}
+
+bool
+archive_program_is_ours(const char *path)
+{
+    return program_is(path, "pgcairn-wal");
 }

@@ -7,6 +7,8 @@
 #ifndef PGCAIRN_AGENT_ARCHIVE_COMMAND_H
 #define PGCAIRN_AGENT_ARCHIVE_COMMAND_H
 
+#include <stdbool.h>
+
 typedef enum {
     ARCHIVE_COMMAND_NONE,     /* empty: segments pile up in pg_wal */
     ARCHIVE_COMMAND_OURS,     /* `.../pgcairn-wal push %p` or `.../pgcairn wal push %p`, or their
@@ -18,5 +20,9 @@ typedef enum {
 } ArchiveCommandKind;
 
 ArchiveCommandKind archive_command_recognise(const char *command);
+
+/* Is an archive_library our module, and a pgcairn_archive.command our program? By file name too. */
+bool archive_library_is_ours(const char *library);
+bool archive_program_is_ours(const char *path);
 
 #endif

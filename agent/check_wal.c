@@ -34,16 +34,69 @@ check_archive_mode(CheckRun *run)
                   archives(facts) ? "" : " (this standby archives nothing; its primary does)");
 }
 
+/* What keeps our module from archiving into this cluster; NULL: nothing. */
+static const char *
+module_fault(const CheckRun *run)
+{
+    const ServerFacts *facts = &run->facts;
+    const char *command = facts->module_command;
+    const char *cluster = facts->module_cluster;
+    if (command == NULL || command[0] == '\0')
+        return "pgcairn_archive.command is not set; `pgcairn init --print` shows the lines";
+    if (command[0] != '/')
+        return "pgcairn_archive.command is not an absolute path, so the module does nothing";
+    if (!archive_program_is_ours(command))
+        return "pgcairn_archive.command is not pgcairn-wal";
+    if (facts->module_config != NULL && facts->module_config[0] != '\0' &&
+        facts->module_config[0] != '/')
+        return "pgcairn_archive.config is not an absolute path, so the module does nothing";
+    if (cluster != NULL && cluster[0] != '\0' && strcmp(cluster, run->options->cluster->name) != 0)
+        return "pgcairn_archive.cluster names another cluster than this one";
+    return NULL;
+}
+
+/* 15 lets the library win without a word; later ones end the archiver, again and again. */
+static bool
+check_both(CheckRun *run)
+{
+    if (run->facts.archive_command[0] == '\0')
+        return true;
+    if (run->facts.major >= 16) {
+        check_add(run, "archive_library", CHECK_FAILED,
+                  "archive_command is set too: the archiver refuses both, and nothing is archived; "
+                  "empty one of them");
+        return false;
+    }
+    check_add(run, "archive_library", CHECK_WARNING,
+              "%s; archive_command is set too: PostgreSQL 15 ignores it, later ones refuse both; "
+              "empty it",
+              run->facts.archive_library);
+    return false;
+}
+
+static void
+check_archive_library(CheckRun *run)
+{
+    const char *name = "archive_library";
+    if (!archive_library_is_ours(run->facts.archive_library)) {
+        check_add(run, name, CHECK_FAILED,
+                  "it is '%s', which is not pgcairn's, and goes before archive_command; empty it, "
+                  "or set it to pgcairn_archive",
+                  run->facts.archive_library);
+        return;
+    }
+    const char *fault = module_fault(run);
+    if (fault != NULL)
+        check_add(run, name, CHECK_FAILED, "%s", fault);
+    else if (check_both(run))
+        check_add(run, name, CHECK_OK, "%s", run->facts.archive_library);
+}
+
 static void
 check_archive_command(CheckRun *run)
 {
     const ServerFacts *facts = &run->facts;
     const char *name = "archive_command";
-    if (facts->archive_library[0] != '\0') {
-        check_add(run, name, CHECK_FAILED, "archive_library = '%s' is in its place; empty it",
-                  facts->archive_library);
-        return;
-    }
     switch (archive_command_recognise(facts->archive_command)) {
     case ARCHIVE_COMMAND_OURS:
         check_add(run, name, CHECK_OK, "%s", "");
@@ -78,7 +131,10 @@ check_archiving(CheckRun *run)
     if (!run->facts_known)
         return;
     check_archive_mode(run);
-    check_archive_command(run);
+    if (run->facts.archive_library[0] != '\0')
+        check_archive_library(run);
+    else
+        check_archive_command(run);
 }
 
 /* So that there is something to switch away from. The role may lack the right: then WAL that is
@@ -174,7 +230,7 @@ add_not_arrived(CheckRun *run, const char *name)
                   PQgetvalue(result, 0, 2));
     } else {
         check_add(run, "wal-arrival", CHECK_FAILED,
-                  "segment %s did not arrive in %d s; does archive_command use this repository and "
+                  "segment %s did not arrive in %d s; does the archiver use this repository and "
                   "cluster? The server log has its messages",
                   name, run->options->timeout_s);
     }

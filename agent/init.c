@@ -202,6 +202,17 @@ print_settings(ByteWriter *text, const InitPrintOptions *options)
           options->wal_program, options->config_file,
           options->several_clusters ? " --cluster " : "",
           options->several_clusters ? options->cluster : "");
+    print(
+        text,
+        "\n#    Or, in place of archive_command (PostgreSQL 16 refuses both), the archive module: "
+        "it keeps one\n"
+        "#    process for all segments, where archive_command starts one for each.\n\n"
+        "#archive_library = 'pgcairn_archive'\n"
+        "#pgcairn_archive.command = '%s'\n"
+        "#pgcairn_archive.config = '%s'\n",
+        options->wal_program, options->config_file);
+    if (options->several_clusters)
+        print(text, "#pgcairn_archive.cluster = '%s'\n", options->cluster);
 }
 
 static void

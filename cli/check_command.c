@@ -29,6 +29,7 @@ static const struct {
     {"tablespaces", "all of them must be in a backup"},
     {"archive_mode", "no point in time can be recovered without archived WAL"},
     {"archive_command", "its exit code is the server's only word that WAL is safe"},
+    {"archive_library", "its answer is the server's only word that WAL is safe"},
     {"overflow", "WAL that waits on this host is lost with it"},
     {"archiving", "what waits in pg_wal is lost with the server's disk, and fills it meanwhile"},
     {"slots", "a replication slot keeps WAL in pg_wal until its consumer has it"},

@@ -15,7 +15,7 @@ CommandMain command_init, command_check, command_doctor, command_backup, command
 
 /* Each in its own file, and a row of the table in wal_command.c. */
 CommandMain command_wal_push, command_wal_push_ahead, command_wal_get, command_wal_repair,
-    command_wal_ack, command_wal_skip, command_wal_status;
+    command_wal_ack, command_wal_skip, command_wal_status, command_wal_serve;
 /* Needs libpq: where it is missing, says which program has it. */
 CommandMain command_wal_receive;
 

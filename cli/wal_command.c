@@ -13,6 +13,7 @@ static const struct {
     {"push", command_wal_push},
     {"get", command_wal_get},
     {"push-ahead", command_wal_push_ahead},
+    {"serve", command_wal_serve},
     {"receive", command_wal_receive},
     {"repair", command_wal_repair},
     {"acknowledge-gap", command_wal_ack},

@@ -1,5 +1,6 @@
 /* push, PostgreSQL's archive_command, and the process that pushes ahead for it. */
 #include "cli/commands.h"
+#include "cli/wal_push_report.h"
 #include "cli/wal_settings.h"
 #include "common/cancel.h"
 #include "common/log.h"
@@ -131,37 +132,6 @@ push_one(const World *world, const PushOptions *options, char *const *command, W
     return done;
 }
 
-/* What the process that pushes ahead has to say reaches the server's log here. */
-static void
-report(const char *path, const WalPushed *pushed)
-{
-    if (pushed->no_batch[0] != '\0')
-        log_warn("nothing is pushed ahead: %s", pushed->no_batch);
-    if (pushed->failed_ahead[0] != '\0')
-        log_warn("pushing '%s' ahead failed: %s", path, pushed->failed_ahead);
-    if (pushed->shipped > 0)
-        log_info("%zu files of overflow-path are in the repository now", pushed->shipped);
-    if (pushed->overflowed) {
-        log_warn("'%s' is NOT OFF THIS HOST: it waits in overflow-path, since the repository is "
-                 "down: %s",
-                 path, pushed->trouble);
-        return;
-    }
-    if (pushed->skipped) {
-        log_warn("'%s' was given up with `wal skip`, and is not stored: %s", path, pushed->trouble);
-        return;
-    }
-    if (pushed->trouble[0] != '\0')
-        log_warn("%s", pushed->trouble);
-    if (pushed->tail_differs)
-        log_info("'%s' is stored already with the same records; only its unused tail differs",
-                 path);
-    else if (pushed->remembered)
-        log_debug("'%s' was pushed ahead", path);
-    else
-        log_debug("'%s' is %s", path, pushed->existed ? "stored already" : "stored");
-}
-
 int
 command_wal_push(const World *world, int argc, char **argv)
 {
@@ -178,8 +148,7 @@ command_wal_push(const World *world, int argc, char **argv)
     if (options.common.help)
         return WAL_EXIT_DONE;
     const bool done = push_one(world, &options, has_command ? command : NULL, &pushed, &err);
-    if (done || pushed.failed_ahead[0] != '\0' || pushed.no_batch[0] != '\0')
-        report(options.push.path, &pushed);
+    wal_push_report(options.push.path, &pushed, done);
     if (!done) {
         cairn_error_wrap(&err, "unable to archive '%s'", options.push.path);
         log_error(&err);

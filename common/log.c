@@ -66,6 +66,12 @@ default_hint(const CairnError *err)
     return NULL;
 }
 
+const char *
+log_hint(const CairnError *err)
+{
+    return err->hint[0] != '\0' ? err->hint : default_hint(err);
+}
+
 /* Names that a server or a disk chose stand in messages: no terminal shall obey them. */
 static void
 put_escaped(const char *text, bool several_lines)
@@ -82,7 +88,7 @@ put_escaped(const char *text, bool several_lines)
 void
 log_error(const CairnError *err)
 {
-    const char *hint = err->hint[0] != '\0' ? err->hint : default_hint(err);
+    const char *hint = log_hint(err);
 
     flockfile(stderr);
     fputs("ERROR: ", stderr);

@@ -20,5 +20,8 @@ void log_message(LogLevel level, const char *format, ...) PRINTF_LIKE(2, 3);
 
 /* "ERROR: <message>" and, when there is one, "HINT: <hint>". */
 void log_error(const CairnError *err);
+/* The hint that log_error prints: the error's own, or what any failure of its kind asks for. NULL:
+   none. */
+const char *log_hint(const CairnError *err);
 
 #endif

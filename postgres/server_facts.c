@@ -19,6 +19,9 @@ enum {
     FACT_ARCHIVE_MODE,
     FACT_ARCHIVE_COMMAND,
     FACT_ARCHIVE_LIBRARY,
+    FACT_MODULE_COMMAND,
+    FACT_MODULE_CONFIG,
+    FACT_MODULE_CLUSTER,
     FACT_WAL_LEVEL,
     FACT_FULL_PAGE_WRITES,
     FACT_DATA_DIRECTORY,
@@ -46,6 +49,9 @@ static const char FACTS_SQL[] =
     " pg_catalog.current_setting('archive_mode'),"
     " pg_catalog.current_setting('archive_command'),"
     " pg_catalog.current_setting('archive_library', true),"
+    " pg_catalog.current_setting('pgcairn_archive.command', true),"
+    " pg_catalog.current_setting('pgcairn_archive.config', true),"
+    " pg_catalog.current_setting('pgcairn_archive.cluster', true),"
     " pg_catalog.current_setting('wal_level'),"
     " pg_catalog.current_setting('full_page_writes'),"
     " (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory'),"
@@ -68,6 +74,13 @@ static const char *
 fact(const PGresult *result, int column)
 {
     return PQgetvalue(result, 0, column);
+}
+
+/* NULL for NULL. */
+static const char *
+fact_or_null(Arena *arena, const PGresult *result, int column)
+{
+    return PQgetisnull(result, 0, column) ? NULL : arena_strdup(arena, fact(result, column));
 }
 
 static bool
@@ -149,10 +162,12 @@ server_facts_read(Connection *connection, Arena *arena, ServerFacts *facts_out, 
                                 ? ""
                                 : arena_strdup(arena, fact(result, FACT_ARCHIVE_COMMAND));
     facts.archive_library = arena_strdup(arena, fact(result, FACT_ARCHIVE_LIBRARY));
+    facts.module_command = fact_or_null(arena, result, FACT_MODULE_COMMAND);
+    facts.module_config = fact_or_null(arena, result, FACT_MODULE_CONFIG);
+    facts.module_cluster = fact_or_null(arena, result, FACT_MODULE_CLUSTER);
     facts.wal_level = arena_strdup(arena, fact(result, FACT_WAL_LEVEL));
     facts.full_page_writes = arena_strdup(arena, fact(result, FACT_FULL_PAGE_WRITES));
-    if (!PQgetisnull(result, 0, FACT_DATA_DIRECTORY))
-        facts.data_directory = arena_strdup(arena, fact(result, FACT_DATA_DIRECTORY));
+    facts.data_directory = fact_or_null(arena, result, FACT_DATA_DIRECTORY);
     facts.timezone = arena_strdup(arena, fact(result, FACT_TIMEZONE));
     facts.user = arena_strdup(arena, fact(result, FACT_USER));
     facts.is_superuser = fact_is(result, FACT_SUPERUSER, "t");

@@ -24,6 +24,10 @@ typedef struct {
     const char *archive_mode;
     const char *archive_command; /* "" when not set */
     const char *archive_library; /* "" when not set */
+    /* Settings of pgcairn's archive module; NULL when nothing sets them. */
+    const char *module_command;
+    const char *module_config;
+    const char *module_cluster;
     const char *wal_level;
     const char *full_page_writes;
     const char *data_directory; /* NULL when the role may not read it */

@@ -6,7 +6,10 @@
 #include "repository/object.h"
 #include "storage/posix.h"
 
+#include <fcntl.h>
+#include <limits.h>
 #include <openssl/crypto.h>
+#include <stdio.h>
 #include <string.h>
 
 #define DESCRIPTOR_NAME "pgcairn.repo"
@@ -19,6 +22,8 @@ struct Repository {
     uint8_t id[REPOSITORY_ID_SIZE];
     uint8_t root_key[KEY_SIZE];
     CodecId codec;
+    bool has_path;
+    struct stat descriptor; /* as it was just before it was opened by its path */
 };
 
 static const char *const digest_info[] = {
@@ -89,21 +94,50 @@ repository_new(const World *world, const RepositoryConfig *config, Storage *stor
     return repository;
 }
 
+static bool
+find_descriptor(const World *world, const char *path, struct stat *status_out)
+{
+    char name[PATH_MAX];
+    const int size = snprintf(name, sizeof name, "%s/" DESCRIPTOR_NAME, path);
+    return size < (int)sizeof name &&
+           world->disk->fstatat(world->disk, AT_FDCWD, name, status_out, 0) == 0;
+}
+
 static Repository *
 repository_at_path(const World *world, const RepositoryConfig *config, bool create, CairnError *err)
 {
     CodecId codec;
     if (!check_config(config, &codec, err))
         return NULL;
+    /* Before it is opened: what changes in between then shows as a change. */
+    struct stat descriptor = {0};
+    const bool found = find_descriptor(world, config->path, &descriptor);
     Storage *storage = posix_storage_open(world, config->path, create, err);
     if (storage == NULL) {
         cairn_error_wrap(err, "repository '%s'", config->name);
         return NULL;
     }
     Repository *repository = repository_new(world, config, storage, err);
-    if (repository != NULL)
+    if (repository != NULL) {
         repository->codec = codec;
+        repository->has_path = true;
+        if (found)
+            repository->descriptor = descriptor;
+    }
     return repository;
+}
+
+bool
+repository_is_current(const Repository *repository)
+{
+    const struct stat *before = &repository->descriptor;
+    struct stat now;
+    if (!repository->has_path)
+        return true;
+    return find_descriptor(repository->world, repository->config.path, &now) &&
+           now.st_dev == before->st_dev && now.st_ino == before->st_ino &&
+           now.st_ctim.tv_sec == before->st_ctim.tv_sec &&
+           now.st_ctim.tv_nsec == before->st_ctim.tv_nsec;
 }
 
 void

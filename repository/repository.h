@@ -35,6 +35,9 @@ Repository *repository_open(const World *world, const RepositoryConfig *config,
 Repository *repository_open_storage(const World *world, const RepositoryConfig *config,
                                     Storage *storage, bool create, CairnError *err) MUST_CHECK;
 void repository_close(Repository *repository);
+/* For whoever keeps one open: false when its path leads elsewhere by now (moved, unmounted, made
+   anew), so that it must be opened again. A repository of repository_open_storage has no path. */
+bool repository_is_current(const Repository *repository);
 SCOPED_TYPE(Repository, repository_close);
 
 const World *repository_world(const Repository *repository);

@@ -252,35 +252,52 @@ was_given_up(const World *world, const WalPush *push, int pgdata_fd, WalPushed *
 /* -- all of it */
 
 static bool
-push_file(const World *world, const WalPush *push, int pgdata_fd, WalPushed *pushed,
+push_file(const World *world, const WalPush *push, int pgdata_fd, PushKept *kept, WalPushed *pushed,
           CairnError *err)
 {
     SCOPED_WAL_SOURCE source = {.fd = -1};
+    WalPlace *place = &kept->place;
 
     if (!wal_source_open(&source, world, pgdata_fd, AT_FDCWD, push->path, err))
         return false;
-    SCOPED(Repository) repository = repository_open(world, push->repository, err);
-    if (repository == NULL)
+    place->repository = push_kept_repository(kept, world, push->repository, err);
+    if (place->repository == NULL)
         return overflow_instead(world, push, pgdata_fd, &source, false, pushed, err);
     SCOPED(Spool) spool = open_spool(world, push, pgdata_fd, pushed);
-    SCOPED_WAL_PLACE place = {.repository = repository, .cluster = push->cluster, .spool = spool};
+    place->cluster = push->cluster;
+    place->spool = spool;
     const bool done =
-        wal_place_open(&place, &source, err) &&
-        (spool != NULL ? push_in_batch(world, push, pgdata_fd, &place, &source, pushed, err)
-                       : wal_place_put(&place, &source, false, pushed, err));
+        wal_place_open(place, &source, err) &&
+        (spool != NULL ? push_in_batch(world, push, pgdata_fd, place, &source, pushed, err)
+                       : wal_place_put(place, &source, false, pushed, err));
+    place->spool = NULL;
     if (!done)
         return overflow_instead(world, push, pgdata_fd, &source, true, pushed, err);
-    ship_some(world, push, pgdata_fd, &source, &place, pushed);
+    ship_some(world, push, pgdata_fd, &source, place, pushed);
     return true;
+}
+
+static bool
+push_or_give_up(const World *world, const WalPush *push, PushKept *kept, WalPushed *pushed,
+                CairnError *err)
+{
+    SCOPED_FD pgdata_fd = data_directory_open(world, push->pgdata, push->path, err);
+    if (pgdata_fd < 0 || !identity_may_archive(world, pgdata_fd, push->cluster, err))
+        return false;
+    return push_file(world, push, pgdata_fd, kept, pushed, err) ||
+           was_given_up(world, push, pgdata_fd, pushed, err);
 }
 
 bool
 wal_push(const World *world, const WalPush *push, WalPushed *pushed_out, CairnError *err)
 {
+    PushKept own = {0};
+    PushKept *kept = push->kept != NULL ? push->kept : &own;
+
     *pushed_out = (WalPushed){0};
-    SCOPED_FD pgdata_fd = data_directory_open(world, push->pgdata, push->path, err);
-    if (pgdata_fd < 0 || !identity_may_archive(world, pgdata_fd, push->cluster, err))
-        return false;
-    return push_file(world, push, pgdata_fd, pushed_out, err) ||
-           was_given_up(world, push, pgdata_fd, pushed_out, err);
+    const bool done = push_or_give_up(world, push, kept, pushed_out, err);
+    /* What failed leaves nothing behind that the next file would trust. */
+    if (!done || pushed_out->trouble[0] != '\0' || push->kept == NULL)
+        push_kept_forget(kept);
+    return done;
 }

@@ -20,6 +20,7 @@
 
 #include "common/config.h"
 #include "common/error.h"
+#include "common/scoped.h"
 #include "common/world.h"
 
 enum { PUSH_JOBS_DEFAULT = 2, PUSH_JOBS_LIMIT = 16 };
@@ -32,6 +33,20 @@ typedef struct {
     int64_t patience_ms;  /* wait so long for a file that another process has in hand */
 } WalBatch;
 
+/*
+ * What a process that pushes many files keeps open between them: the repository with its keys, and
+ * the WAL store of the system whose file came last. It is one configuration's and one cluster's:
+ * after a change of either, push_kept_forget. A repository whose path leads elsewhere by now is
+ * opened again by itself: what was moved away or unmounted is no place to store in, though it is
+ * still open here. One thread.
+ */
+typedef struct PushKept PushKept;
+PushKept *push_kept_new(CairnError *err) MUST_CHECK;
+void push_kept_free(PushKept *kept);
+SCOPED_TYPE(PushKept, push_kept_free);
+/* Closes what is open. */
+void push_kept_forget(PushKept *kept);
+
 typedef struct {
     const RepositoryConfig *repository;
     const char *cluster;
@@ -39,6 +54,7 @@ typedef struct {
     const char *pgdata;        /* NULL: told by path */
     const WalBatch *batch;     /* NULL: each file by itself */
     const char *overflow_path; /* NULL: none */
+    PushKept *kept;            /* NULL: nothing stays open */
 } WalPush;
 
 typedef struct {

@@ -38,6 +38,17 @@ typedef struct {
     WalStore *store; /* NULL until the first file came */
 } WalPlace;
 
+/* The place of the last file, and the repository that it is in. */
+struct PushKept {
+    Repository *repository;
+    WalPlace place;
+};
+
+/* The repository as it is configured: the kept one, when its path still leads there. NULL on
+   failure. Borrowed. */
+Repository *push_kept_repository(PushKept *kept, const World *world, const RepositoryConfig *config,
+                                 CairnError *err) MUST_CHECK;
+
 /* Ready for WAL of the source's system, which must be known to the repository. */
 bool wal_place_open(WalPlace *place, const WalSource *source, CairnError *err) MUST_CHECK;
 void wal_place_close(WalPlace *place);

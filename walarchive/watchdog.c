@@ -15,10 +15,12 @@ enum { STEP_MS = 200, GRACE_MS = 3000, STACK_SIZE = 64 << 10 };
 
 /* One a process, like the signal handlers it works with. */
 static struct {
-    int64_t limit_ms;
+    pthread_mutex_t mutex;
+    pthread_cond_t armed; /* so that a process that waits for work is not woken for nothing */
+    int64_t limit_ms;     /* 0: disarmed */
     const char *what;
     atomic_bool expired;
-} watchdog;
+} watchdog = {.mutex = PTHREAD_MUTEX_INITIALIZER, .armed = PTHREAD_COND_INITIALIZER};
 
 bool
 watchdog_expired(void)
@@ -36,40 +38,62 @@ now_ms(void)
 
 /* No stdio: its lock may be held by the thread that hangs. */
 static _Noreturn void
-give_up(void)
+give_up(const char *what)
 {
     char message[512];
     const int size =
         snprintf(message, sizeof message,
-                 "ERROR: %s: gave up, a file system does not answer\n"
+                 "ERROR: %.300s: gave up, a file system does not answer\n"
                  "HINT: look at the disks and mounts of repository and data directory\n",
-                 watchdog.what);
+                 what);
 
     if (write(STDERR_FILENO, message, (size_t)size) < 0)
         _exit(1);
     _exit(1);
 }
 
-static void *
-watch(void *context)
+static int64_t
+wait_armed(void)
 {
-    const Clock *clock = world_real()->clock;
-    const int64_t limit_ms = now_ms() + watchdog.limit_ms;
-    int64_t cancelled_ms = 0;
+    pthread_mutex_lock(&watchdog.mutex);
+    while (watchdog.limit_ms == 0)
+        pthread_cond_wait(&watchdog.armed, &watchdog.mutex);
+    const int64_t limit_ms = watchdog.limit_ms;
+    pthread_mutex_unlock(&watchdog.mutex);
+    return limit_ms;
+}
 
-    (void)context;
-    for (;;) {
-        const int64_t now = now_ms();
-
-        if (now >= limit_ms && !watchdog_expired()) {
+/* Under the mutex, so that what has been disarmed is neither signalled nor ended. */
+static void
+look(int64_t now, int64_t *cancelled_ms)
+{
+    pthread_mutex_lock(&watchdog.mutex);
+    if (watchdog.limit_ms != 0) {
+        if (now >= watchdog.limit_ms && !watchdog_expired()) {
             atomic_store(&watchdog.expired, true);
             if (!cancel_requested())
                 kill(getpid(), SIGTERM);
         }
-        if (cancelled_ms == 0 && cancel_requested())
-            cancelled_ms = now;
-        if (cancelled_ms != 0 && now - cancelled_ms >= GRACE_MS)
-            give_up();
+        if (*cancelled_ms == 0 && cancel_requested())
+            *cancelled_ms = now;
+        if (*cancelled_ms != 0 && now - *cancelled_ms >= GRACE_MS)
+            give_up(watchdog.what);
+    }
+    pthread_mutex_unlock(&watchdog.mutex);
+}
+
+static void *
+watch(void *context)
+{
+    const Clock *clock = world_real()->clock;
+    int64_t cancelled_ms = 0;
+
+    (void)context;
+    for (;;) {
+        const int64_t limit_ms = wait_armed();
+        const int64_t now = now_ms();
+
+        look(now, &cancelled_ms);
         clock->sleep_ms(clock,
                         limit_ms > now && limit_ms - now < STEP_MS ? limit_ms - now : STEP_MS);
     }
@@ -77,15 +101,13 @@ watch(void *context)
 }
 
 bool
-watchdog_start(int64_t limit_ms, const char *what, CairnError *err)
+watchdog_prepare(CairnError *err)
 {
     pthread_attr_t attributes;
     pthread_t thread;
     sigset_t all;
     sigset_t before;
 
-    watchdog.limit_ms = limit_ms;
-    watchdog.what = what;
     /* Signals are the first thread's: there they cut a sleep or a wait short. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -102,4 +124,30 @@ watchdog_start(int64_t limit_ms, const char *what, CairnError *err)
         return cairn_error_errno(err, "unable to start the watchdog");
     }
     return true;
+}
+
+void
+watchdog_arm(int64_t limit_ms, const char *what)
+{
+    pthread_mutex_lock(&watchdog.mutex);
+    watchdog.limit_ms = now_ms() + limit_ms;
+    watchdog.what = what;
+    pthread_cond_signal(&watchdog.armed);
+    pthread_mutex_unlock(&watchdog.mutex);
+}
+
+void
+watchdog_disarm(void)
+{
+    pthread_mutex_lock(&watchdog.mutex);
+    watchdog.limit_ms = 0;
+    pthread_mutex_unlock(&watchdog.mutex);
+}
+
+bool
+watchdog_start(int64_t limit_ms, const char *what, CairnError *err)
+{
+    /* Before there is a thread to wake: the calls that a push makes are the same every time. */
+    watchdog_arm(limit_ms, what);
+    return watchdog_prepare(err);
 }

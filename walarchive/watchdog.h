@@ -1,5 +1,5 @@
 /*
- * A time limit for a whole process. A command that PostgreSQL waits for must end: a hung
+ * A time limit for what a process does. A command that PostgreSQL waits for must end: a hung
  * archive_command blocks archiving and the server's shutdown.
  *
  * At the limit the process gets a SIGTERM, which ends it tidily through common/cancel.h. If it is
@@ -7,6 +7,10 @@
  * in a system call on a file system that does not answer, and ends at once with exit code 1. _exit
  * from a second thread kills the first one, which wakes even a wait on a hard NFS mount; a wait
  * that cannot be killed at all (a dying local disk) outlives this too.
+ *
+ * A process that does one thing calls watchdog_start. One that serves calls watchdog_prepare, then
+ * watchdog_arm and watchdog_disarm around each piece of work; what has expired once ends the
+ * process, for cancellation is not taken back.
  */
 #ifndef PGCAIRN_WALARCHIVE_WATCHDOG_H
 #define PGCAIRN_WALARCHIVE_WATCHDOG_H
@@ -19,7 +23,13 @@
 /* Once a process, after cancel_install. what: for the message; borrowed for ever. */
 bool watchdog_start(int64_t limit_ms, const char *what, CairnError *err) MUST_CHECK;
 
-/* True once the limit has passed: tells a time-out from a user's signal. */
+/* Once a process, after cancel_install; nothing is limited yet. */
+bool watchdog_prepare(CairnError *err) MUST_CHECK;
+/* what: borrowed until disarmed. By one thread; armed at most once at a time. */
+void watchdog_arm(int64_t limit_ms, const char *what);
+void watchdog_disarm(void);
+
+/* True once a limit has passed: tells a time-out from a user's signal. */
 bool watchdog_expired(void);
 
 #endif

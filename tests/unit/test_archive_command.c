@@ -81,6 +81,20 @@ operators_in_quotes_are_text(void **state)
     expect("/usr/bin/pgcairn-wal push '%p", ARCHIVE_COMMAND_OURS);
 }
 
+static void
+the_module_and_its_program_are_known_by_their_file_names(void **state)
+{
+    (void)state;
+    assert_true(archive_library_is_ours("pgcairn_archive"));
+    assert_true(archive_library_is_ours("$libdir/pgcairn_archive"));
+    assert_true(archive_library_is_ours("/opt/lib/pgcairn_archive.so"));
+    assert_false(archive_library_is_ours("basic_archive"));
+    assert_false(archive_library_is_ours("pgcairn_archive/basic_archive"));
+    assert_true(archive_program_is_ours("/usr/bin/pgcairn-wal"));
+    assert_false(archive_program_is_ours("/usr/bin/pgcairn"));
+    assert_false(archive_program_is_ours("/usr/bin/pgcairn-wal push"));
+}
+
 int
 main(void)
 {
@@ -91,6 +105,7 @@ main(void)
         cmocka_unit_test(a_hidden_failure_is_told),
         cmocka_unit_test(a_missing_path_and_a_relative_program_are_told),
         cmocka_unit_test(operators_in_quotes_are_text),
+        cmocka_unit_test(the_module_and_its_program_are_known_by_their_file_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
