@@ -33,6 +33,13 @@ typedef enum {
     WAL_RECORD_PARAMETER_CHANGE,
 } WalRecordKind;
 
+/* A relation's files as WAL names them: the relfilenode, not the OID of its table. */
+typedef struct {
+    uint32_t tablespace;
+    uint32_t database; /* 0: shared */
+    uint32_t relfilenode;
+} WalRelation;
+
 typedef struct {
     uint64_t start_lsn;
     uint64_t end_lsn;
