@@ -74,6 +74,7 @@ wal_event_is_destruction(WalEventKind kind)
 typedef struct {
     WalEventKind kind;
     bool committed;  /* its transaction's commit was seen in the same segment, or is the record */
+    bool aborted;    /* its transaction's abort was; with neither, the end is in a later segment */
     uint64_t lsn;    /* where the record begins: stop before it with this LSN, exclusive */
     int64_t time_us; /* 0: unknown */
     uint32_t xid; /* 0: none. For commits the top-level one; else as in the record, which may be a
@@ -163,7 +164,7 @@ typedef struct {
     uint64_t first_record_lsn; /* 0: none begins here */
     uint64_t last_record_lsn;  /* the last complete one; 0: none */
     uint64_t end_lsn;  /* end of the last complete record as wal_reader tells it; with none, where
-                          the first one begins or would begin */
+                          the first one would begin */
     uint64_t tail_lsn; /* where the record of tail begins; 0: none */
     WalEdge head;
     WalEdge tail;

@@ -14,6 +14,7 @@
 #include "postgres/wal_name.h"
 #include "postgres/wal_page.h"
 #include "postgres/wal_record.h"
+#include "postgres/wal_record_parts.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -25,7 +26,7 @@ enum { PAGE_ALL_FLAGS = 0x000F, RECORD_ALIGNMENT = 8, CRC_OFFSET = 20 };
 /* Built-in resource managers of 15 to 18, and the range that extensions register in. */
 enum { RMGR_BUILTIN_LAST = 21, RMGR_CUSTOM_FIRST = 128 };
 
-/* What is kept of a record over WAL_RECORD_LIMIT; a commit's time stands at the front. */
+/* What is kept of a record over the limit; a commit's time stands at the front. */
 enum { RECORD_PREFIX = 4096 };
 
 /* 16 and up write at most 1020 MiB; 15 states no limit, but its memory allocator sets this one. */
@@ -35,6 +36,19 @@ static const uint32_t record_size_limit = UINT32_C(1) << 30;
 
 /* END: valid WAL ends here and end_reason says why. FAILED: err is filled. */
 typedef enum { READ_GOOD, READ_END, READ_FAILED } ReadOutcome;
+
+/* A record on its way through one or more pages. */
+typedef struct {
+    uint64_t start_lsn;
+    uint32_t total_size;
+    uint32_t got;
+    uint32_t crc; /* of the body so far */
+    bool wanted;
+    uint8_t header[WAL_RECORD_HEADER_SIZE];
+    const uint8_t *body; /* in the page, or as much as is kept in the reader's buffer */
+    size_t body_size;
+    uint64_t end_lsn;
+} Assembly;
 
 struct WalReader {
     WalPageSource *source;
@@ -56,8 +70,12 @@ struct WalReader {
     uint64_t highest_page_lsn; /* timelines may not fall from page to page */
     uint32_t highest_timeline;
 
-    uint8_t *buffer; /* body of a record that crosses pages */
+    uint32_t record_limit; /* longer ones are not kept whole */
+    uint8_t *buffer;       /* body of a record that crosses pages */
     size_t buffer_capacity;
+    const uint8_t *body; /* of the record handed out last */
+    size_t body_size;
+    Assembly partial; /* the record that the end of valid WAL cut off; total_size 0: none */
 
     bool ended;
     uint64_t end_lsn;
@@ -65,19 +83,6 @@ struct WalReader {
 
     _Alignas(64) uint8_t page[WAL_PAGE_SIZE];
 };
-
-/* A record on its way through one or more pages. */
-typedef struct {
-    uint64_t start_lsn;
-    uint32_t total_size;
-    uint32_t got;
-    uint32_t crc; /* of the body so far */
-    bool wanted;
-    uint8_t header[WAL_RECORD_HEADER_SIZE];
-    const uint8_t *body; /* in the page or in the reader's buffer; empty unless wanted */
-    size_t body_size;
-    uint64_t end_lsn;
-} Assembly;
 
 static ReadOutcome end_at(WalReader *reader, uint64_t lsn, const char *format, ...)
     PRINTF_LIKE(3, 4);
@@ -234,8 +239,11 @@ check_record_header(WalReader *reader, const Assembly *assembly)
 static bool
 keep_body(WalReader *reader, Assembly *assembly, const uint8_t *data, size_t size, CairnError *err)
 {
-    if (assembly->total_size > WAL_RECORD_LIMIT) {
-        const size_t room = RECORD_PREFIX - assembly->body_size;
+    if (!assembly->wanted || assembly->total_size > reader->record_limit) {
+        const size_t kept = assembly->wanted ? RECORD_PREFIX : WAL_RECORD_HEADERS_LIMIT;
+        const size_t room = kept - assembly->body_size;
+        if (room == 0)
+            return true;
         size = size < room ? size : room;
     }
 
@@ -281,7 +289,7 @@ take_fragment(WalReader *reader, Assembly *assembly, const uint8_t *data, uint32
 
     assembly->crc = crc32c(assembly->crc, data, size);
     assembly->got += size;
-    if (!assembly->wanted || size == 0)
+    if (size == 0)
         return READ_GOOD;
     if (whole) {
         assembly->body = data;
@@ -373,6 +381,8 @@ assemble_record(WalReader *reader, Assembly *assembly, CairnError *err)
             lsn += header_size_at(reader, lsn);
         }
     }
+    if (outcome == READ_END && assembly->got > 0 && assembly->start_lsn != reader->void_lsn)
+        reader->partial = *assembly;
     if (outcome != READ_GOOD)
         return outcome;
 
@@ -436,6 +446,8 @@ read_record(WalReader *reader, WalRecord *record_out, CairnError *err)
     reader->end_lsn = record.end_lsn;
     reader->previous_lsn = record.start_lsn;
     reader->has_previous = true;
+    reader->body = assembly.body;
+    reader->body_size = assembly.body_size;
     *record_out = record;
     return READ_GOOD;
 }
@@ -538,6 +550,7 @@ wal_reader_new(WalPageSource *source, void *context, int major, uint32_t segment
         .positioned = !seek,
         .next_lsn = start_lsn,
         .end_lsn = start_lsn,
+        .record_limit = WAL_RECORD_LIMIT,
         .page_lsn = NO_PAGE,
     };
     if (!seek && !is_record_position(reader, start_lsn)) {
@@ -569,4 +582,35 @@ const char *
 wal_reader_end_reason(const WalReader *reader)
 {
     return reader->end_reason;
+}
+
+void
+wal_reader_limit(WalReader *reader, uint32_t limit)
+{
+    reader->record_limit = limit;
+}
+
+const uint8_t *
+wal_reader_body(const WalReader *reader, size_t *size_out)
+{
+    *size_out = reader->body_size;
+    return reader->body;
+}
+
+bool
+wal_reader_partial(const WalReader *reader, WalPartialRecord *partial_out)
+{
+    const Assembly *assembly = &reader->partial;
+
+    if (!reader->ended || assembly->total_size == 0)
+        return false;
+    *partial_out = (WalPartialRecord){
+        .start_lsn = assembly->start_lsn,
+        .total_size = assembly->total_size,
+        .seen_size = assembly->got,
+        .body = assembly->body,
+        .body_size = assembly->body_size,
+    };
+    memcpy(partial_out->header, assembly->header, sizeof partial_out->header);
+    return true;
 }
