@@ -106,6 +106,10 @@ SUPPORT_PROGRAMS := $(patsubst tests/support/%.c,$(BUILD)/tests/%,$(wildcard tes
 $(SUPPORT_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/support/%.o $(ROOMS)
 	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
+# What facts cost a push, on real segments: make build/release/bench/wal_facts; its head says how it is called.
+$(BUILD)/bench/wal_facts: $(BUILD)/bench/wal_facts.o $(ROOMS)
+	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
 # The simulator (tests/sim/README.md).  Its actors are processes of hosts that only it knows, so it answers host.h's
 # questions itself.
 SIMULATOR   := $(call objects,$(filter-out tests/sim/simulate.c,$(wildcard tests/sim/*.c)))

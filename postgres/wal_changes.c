@@ -28,6 +28,7 @@ typedef struct {
     uint8_t fork;
     bool all_blocks;
     uint32_t chunk_count;
+    uint32_t recent_chunk; /* number + 1 of the one asked for last; 0: none */
     int64_t limit_block;
 } Fork;
 
@@ -150,6 +151,8 @@ give_up_largest(WalChanges *changes)
     changes->forks[largest].all_blocks = true;
     changes->forks[largest].chunk_count = 0;
 
+    for (uint32_t i = 0; i < changes->fork_count; i++)
+        changes->forks[i].recent_chunk = 0; /* chunks move */
     memset(changes->chunk_slots, 0, sizeof changes->chunk_slots);
     for (uint32_t i = 0; i < changes->chunk_count; i++) {
         const Chunk chunk = changes->chunks[i];
@@ -171,9 +174,13 @@ get_chunk(WalChanges *changes, Fork *entry, uint32_t number)
 
     if (entry->all_blocks)
         return NULL;
+    if (entry->recent_chunk != 0 && changes->chunks[entry->recent_chunk - 1].chunk.number == number)
+        return &changes->chunks[entry->recent_chunk - 1].chunk;
     slot = chunk_slot(changes, fork, number);
-    if (changes->chunk_slots[slot] != 0)
-        return &changes->chunks[changes->chunk_slots[slot] - 1].chunk;
+    if (changes->chunk_slots[slot] != 0) {
+        entry->recent_chunk = changes->chunk_slots[slot];
+        return &changes->chunks[entry->recent_chunk - 1].chunk;
+    }
     if (changes->chunk_count == WAL_FACTS_CHUNK_LIMIT) {
         give_up_largest(changes);
         if (entry->all_blocks)
@@ -183,6 +190,7 @@ get_chunk(WalChanges *changes, Fork *entry, uint32_t number)
     entry->chunk_count++;
     changes->chunks[changes->chunk_count++] = (Chunk){.fork = fork, .chunk = {.number = number}};
     changes->chunk_slots[slot] = (uint16_t)changes->chunk_count;
+    entry->recent_chunk = changes->chunk_count;
     return &changes->chunks[changes->chunk_count - 1].chunk;
 }
 

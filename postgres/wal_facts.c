@@ -110,20 +110,19 @@ static bool
 collect(WalReader *reader, Pages *pages, WalFactsBuilder *builder, CairnError *err)
 {
     WalFacts *facts = pages->facts;
-    WalRecord record;
-    bool found = true;
+    const WalRecord *record;
     bool switched = false;
 
-    while (found) {
-        if (!wal_reader_next(reader, &record, &found, err))
+    for (;;) {
+        if (!wal_reader_advance(reader, &record, err))
             return false;
-        if (!found)
+        if (record == NULL)
             break;
         size_t size;
         const uint8_t *body = wal_reader_body(reader, &size);
-        switched = record.kind == WAL_RECORD_SWITCH;
+        switched = record->kind == WAL_RECORD_SWITCH;
         /* What it cannot tell is told by flags. */
-        (void)wal_facts_builder_add(builder, &record, body, size);
+        (void)wal_facts_builder_add(builder, record, body, size);
     }
     facts->end_lsn = wal_reader_end_lsn(reader);
     if (!pages->asked_beyond && !switched)

@@ -73,7 +73,8 @@ struct WalReader {
     uint32_t record_limit; /* longer ones are not kept whole */
     uint8_t *buffer;       /* body of a record that crosses pages */
     size_t buffer_capacity;
-    const uint8_t *body; /* of the record handed out last */
+    WalRecord record; /* the one handed out last, and its body */
+    const uint8_t *body;
     size_t body_size;
     Assembly partial; /* the record that the end of valid WAL cut off; total_size 0: none */
 
@@ -127,8 +128,9 @@ page_start(uint64_t lsn)
 static uint32_t
 header_size_at(const WalReader *reader, uint64_t lsn)
 {
-    return page_start(lsn) % reader->segment_size == 0 ? WAL_LONG_HEADER_SIZE
-                                                       : WAL_SHORT_HEADER_SIZE;
+    /* Segment sizes are powers of two, and a division for each record would be felt. */
+    return (page_start(lsn) & (reader->segment_size - 1)) == 0 ? WAL_LONG_HEADER_SIZE
+                                                               : WAL_SHORT_HEADER_SIZE;
 }
 
 static uint16_t
@@ -275,7 +277,11 @@ take_fragment(WalReader *reader, Assembly *assembly, const uint8_t *data, uint32
         const uint32_t missing = WAL_RECORD_HEADER_SIZE - assembly->got;
         const uint32_t taken = size < missing ? size : missing;
 
-        memcpy(assembly->header + assembly->got, data, taken);
+        if (taken ==
+            WAL_RECORD_HEADER_SIZE) /* nearly always, and of known size is a good deal faster */
+            memcpy(assembly->header, data, WAL_RECORD_HEADER_SIZE);
+        else
+            memcpy(assembly->header + assembly->got, data, taken);
         assembly->got += taken;
         data += taken;
         size -= taken;
@@ -358,8 +364,10 @@ static ReadOutcome
 assemble_record(WalReader *reader, Assembly *assembly, CairnError *err)
 {
     ReadOutcome outcome = begin_record(reader, assembly, err);
-    uint64_t lsn = assembly->start_lsn;
+    if (outcome != READ_GOOD)
+        return outcome;
 
+    uint64_t lsn = assembly->start_lsn;
     while (outcome == READ_GOOD) {
         const uint32_t room = WAL_PAGE_SIZE - (uint32_t)(lsn % WAL_PAGE_SIZE);
         const uint32_t left = assembly->total_size - assembly->got;
@@ -411,44 +419,45 @@ check_overwrite(WalReader *reader, const Assembly *assembly, const WalRecord *re
     return READ_GOOD;
 }
 
+/* The next record into reader->record. */
 static ReadOutcome
-read_record(WalReader *reader, WalRecord *record_out, CairnError *err)
+read_record(WalReader *reader, CairnError *err)
 {
-    Assembly assembly = {0};
+    WalRecord *record = &reader->record;
+    Assembly assembly;
 
     ReadOutcome outcome = assemble_record(reader, &assembly, err);
     if (outcome != READ_GOOD)
         return outcome;
 
-    WalRecord record = {
-        .start_lsn = assembly.start_lsn,
-        .end_lsn = assembly.end_lsn,
-        .previous_lsn = get_u64(assembly.header + 8),
-        .total_size = assembly.total_size,
-        .xid = get_u32(assembly.header + 4),
-        .resource_manager = assembly.header[17],
-        .info = assembly.header[16],
-    };
-    outcome = check_overwrite(reader, &assembly, &record);
+    if (record->kind != WAL_RECORD_OTHER) /* else the rest is zero already */
+        *record = (WalRecord){0};
+    record->start_lsn = assembly.start_lsn;
+    record->end_lsn = assembly.end_lsn;
+    record->previous_lsn = get_u64(assembly.header + 8);
+    record->total_size = assembly.total_size;
+    record->xid = get_u32(assembly.header + 4);
+    record->resource_manager = assembly.header[17];
+    record->info = assembly.header[16];
+    outcome = check_overwrite(reader, &assembly, record);
     if (outcome != READ_GOOD)
         return outcome;
     if (assembly.wanted &&
-        !wal_record_decode(reader->major, assembly.body, assembly.body_size, &record)) {
-        return end_at(reader, record.start_lsn,
+        !wal_record_decode(reader->major, assembly.body, assembly.body_size, record)) {
+        return end_at(reader, record->start_lsn,
                       "record of resource manager %u, info %02X, has a malformed body",
-                      record.resource_manager, record.info);
+                      record->resource_manager, record->info);
     }
 
     /* The server leaves the rest of a switched segment empty. */
-    if (record.kind == WAL_RECORD_SWITCH)
-        record.end_lsn = align_segment(reader, record.end_lsn);
-    reader->next_lsn = record.end_lsn;
-    reader->end_lsn = record.end_lsn;
-    reader->previous_lsn = record.start_lsn;
+    if (record->kind == WAL_RECORD_SWITCH)
+        record->end_lsn = align_segment(reader, record->end_lsn);
+    reader->next_lsn = record->end_lsn;
+    reader->end_lsn = record->end_lsn;
+    reader->previous_lsn = record->start_lsn;
     reader->has_previous = true;
     reader->body = assembly.body;
     reader->body_size = assembly.body_size;
-    *record_out = record;
     return READ_GOOD;
 }
 
@@ -492,24 +501,34 @@ position(WalReader *reader, CairnError *err)
 }
 
 bool
-wal_reader_next(WalReader *reader, WalRecord *record_out, bool *found_out, CairnError *err)
+wal_reader_advance(WalReader *reader, const WalRecord **record_out, CairnError *err)
 {
-    WalRecord record;
     ReadOutcome outcome = READ_END;
 
     if (!reader->ended) {
         outcome = reader->positioned ? READ_GOOD : position(reader, err);
         do {
             if (outcome == READ_GOOD)
-                outcome = read_record(reader, &record, err);
-        } while (outcome == READ_GOOD && record.start_lsn < reader->seek_lsn);
+                outcome = read_record(reader, err);
+        } while (outcome == READ_GOOD && reader->record.start_lsn < reader->seek_lsn);
     }
 
     if (outcome == READ_FAILED)
         return false;
-    if (outcome == READ_GOOD)
-        *record_out = record;
-    *found_out = outcome == READ_GOOD;
+    *record_out = outcome == READ_GOOD ? &reader->record : NULL;
+    return true;
+}
+
+bool
+wal_reader_next(WalReader *reader, WalRecord *record_out, bool *found_out, CairnError *err)
+{
+    const WalRecord *record;
+
+    if (!wal_reader_advance(reader, &record, err))
+        return false;
+    if (record != NULL)
+        *record_out = *record;
+    *found_out = record != NULL;
     return true;
 }
 

@@ -100,6 +100,10 @@ void wal_reader_free(WalReader *reader);
 bool wal_reader_next(WalReader *reader, WalRecord *record_out, bool *found_out,
                      CairnError *err) MUST_CHECK;
 
+/* The same without a copy: the record is borrowed until the next call, NULL at the end. */
+bool wal_reader_advance(WalReader *reader, const WalRecord **record_out,
+                        CairnError *err) MUST_CHECK;
+
 /*
  * The body of the record handed out last, borrowed until the next call: *size_out bytes, the first
  * ones. All of it for records of a kind other than OTHER up to the limit; of others at least what
