@@ -84,7 +84,7 @@ add_event(WalFactsBuilder *builder, WalEventKind kind, const WalRecord *record)
         limit = WAL_FACTS_DESTRUCTION_LIMIT;
         lost = WAL_FACTS_DESTRUCTIONS_LOST;
     }
-    if (*count == limit) {
+    if (*count >= limit || builder->event_count == EVENT_LIMIT) {
         builder->flags |= lost;
         return NULL;
     }

@@ -1,5 +1,7 @@
 #include "repository/wal_facts_format.h"
 
+#include "postgres/wal_record_parts.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -282,7 +284,9 @@ read_events(ByteReader *bytes, WalFacts *facts)
             return false;
         previous_lsn = event->lsn;
     }
-    return true;
+    /* What crosses the end comes last. */
+    return facts->tail_lsn == 0 ||
+           (facts->tail_lsn >= previous_lsn && facts->tail_lsn >= facts->last_record_lsn);
 }
 
 static bool
@@ -347,7 +351,7 @@ read_fork(ByteReader *bytes, WalFacts *facts, uint64_t chunk_limit)
     fork->all_blocks = (head & FORK_ALL_BLOCKS) != 0;
     fork->relation = read_relation(bytes);
     fork->limit_block = (int64_t)byte_reader_varint_max(bytes, UINT64_C(1) << 32) + WAL_NO_LIMIT;
-    if (bytes->failed || head > FORK_BITS ||
+    if (bytes->failed || head > FORK_BITS || fork->fork == WAL_FORK_FSM ||
         (facts->fork_count > 0 && !relation_ascends(fork - 1, fork)))
         return false;
     facts->fork_count++;
