@@ -15,6 +15,7 @@
 #include <string.h>
 
 enum { FORK_SLOTS = 2 * WAL_FACTS_FORK_LIMIT, CHUNK_SLOTS = 2 * WAL_FACTS_CHUNK_LIMIT };
+enum { RECENT_FORKS = 64 };
 enum { FORK_SLOT_BITS = 12, CHUNK_SLOT_BITS = 13, CHUNK_WORDS = WAL_CHUNK_BLOCKS / 64 };
 
 _Static_assert((int)FORK_SLOTS == 1 << FORK_SLOT_BITS, "a hash gives a slot");
@@ -41,7 +42,7 @@ struct WalChanges {
     bool lost;
     uint32_t fork_count;
     uint32_t chunk_count;
-    uint32_t recent_fork; /* the one asked for last: records come in runs */
+    uint16_t recent_forks[RECENT_FORKS]; /* by their low bits: a load has few relations */
     uint16_t fork_slots[FORK_SLOTS];
     uint16_t chunk_slots[CHUNK_SLOTS];
     Fork forks[WAL_FACTS_FORK_LIMIT];
@@ -102,10 +103,11 @@ find_fork(WalChanges *changes, const WalRelation *relation, uint8_t fork)
 }
 
 /* NULL when there is no room for one more. */
-static Fork *
+static inline Fork *
 get_fork(WalChanges *changes, const WalRelation *relation, uint8_t fork)
 {
-    Fork *entry = &changes->forks[changes->recent_fork];
+    uint16_t *recent = &changes->recent_forks[(relation->relfilenode ^ fork << 4) % RECENT_FORKS];
+    Fork *entry = &changes->forks[*recent];
 
     if (is_fork(entry, relation, fork) && changes->fork_count > 0)
         return entry;
@@ -119,8 +121,8 @@ get_fork(WalChanges *changes, const WalRelation *relation, uint8_t fork)
             (Fork){.relation = *relation, .fork = fork, .limit_block = no_limit};
         changes->fork_slots[slot] = (uint16_t)changes->fork_count;
     }
-    changes->recent_fork = (uint32_t)changes->fork_slots[slot] - 1;
-    return &changes->forks[changes->recent_fork];
+    *recent = (uint16_t)(changes->fork_slots[slot] - 1);
+    return &changes->forks[*recent];
 }
 
 static uint32_t
@@ -166,7 +168,7 @@ give_up_largest(WalChanges *changes)
 }
 
 /* NULL when the fork gave its chunks up. */
-static WalChunk *
+static inline WalChunk *
 get_chunk(WalChanges *changes, Fork *entry, uint32_t number)
 {
     const uint32_t fork = (uint32_t)(entry - changes->forks);

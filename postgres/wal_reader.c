@@ -193,14 +193,10 @@ check_page(WalReader *reader, uint64_t lsn)
     return READ_GOOD;
 }
 
-/* Makes the page at lsn the current one. */
 static ReadOutcome
-enter_page(WalReader *reader, uint64_t lsn, CairnError *err)
+fetch_page(WalReader *reader, uint64_t lsn, CairnError *err)
 {
     bool present = false;
-
-    if (reader->page_lsn == lsn)
-        return READ_GOOD;
 
     reader->page_lsn = NO_PAGE;
     if (!reader->source(reader->context, lsn, reader->page, &present, err))
@@ -217,6 +213,13 @@ enter_page(WalReader *reader, uint64_t lsn, CairnError *err)
         reader->highest_timeline = get_u32(reader->page + 4);
     }
     return READ_GOOD;
+}
+
+/* Makes the page at lsn the current one. */
+static inline ReadOutcome
+enter_page(WalReader *reader, uint64_t lsn, CairnError *err)
+{
+    return reader->page_lsn == lsn ? READ_GOOD : fetch_page(reader, lsn, err);
 }
 
 static ReadOutcome
@@ -290,7 +293,8 @@ take_fragment(WalReader *reader, Assembly *assembly, const uint8_t *data, uint32
         ReadOutcome outcome = check_record_header(reader, assembly);
         if (outcome != READ_GOOD)
             return outcome;
-        assembly->wanted = wal_record_is_wanted(assembly->header[17], assembly->header[16]);
+        assembly->wanted = wal_record_may_be_wanted(assembly->header[17], assembly->header[16]) &&
+                           wal_record_is_wanted(assembly->header[17], assembly->header[16]);
     }
 
     assembly->crc = crc32c(assembly->crc, data, size);
@@ -331,7 +335,7 @@ enter_continuation(WalReader *reader, const Assembly *assembly, uint64_t page_ls
 }
 
 /* Makes an Assembly for the record at next_lsn, whose page becomes the current one. */
-static ReadOutcome
+static inline ReadOutcome
 begin_record(WalReader *reader, Assembly *assembly, CairnError *err)
 {
     uint64_t lsn = reader->next_lsn;

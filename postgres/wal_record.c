@@ -85,6 +85,9 @@ xlog_is_wanted(uint8_t info)
 bool
 wal_record_is_wanted(uint8_t resource_manager, uint8_t info)
 {
+    _Static_assert((int)RMGR_HEAP == 10 && (int)HEAP_TRUNCATE == 0x30 && (int)RMGR_RELMAP == 7 &&
+                       (int)RMGR_DATABASE == 4 && (int)RMGR_STORAGE == 2,
+                   "wal_record_may_be_wanted knows these numbers too");
     switch (resource_manager) {
     case RMGR_TRANSACTION:
         return transaction_is_wanted(info);
