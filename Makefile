@@ -47,7 +47,7 @@ WALARCHIVE := $(wildcard walarchive/*.c)
 RESTORE    := $(wildcard restore/*.c)
 
 # What needs libpq stands in files named so; pgcairn-wal is built without them.
-POSTGRES_LIBPQ := $(addprefix postgres/,connection.c basebackup.c server_facts.c server_config.c)
+POSTGRES_LIBPQ := $(addprefix postgres/,connection.c basebackup.c server_facts.c server_config.c name_snapshot.c)
 POSTGRES_PLAIN := $(filter-out $(POSTGRES_LIBPQ),$(POSTGRES))
 
 PGCAIRN_SOURCES     := cli/pgcairn.c $(filter-out cli/pgcairn.c cli/pgcairn_wal.c,$(wildcard cli/*.c)) \
