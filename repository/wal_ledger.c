@@ -135,10 +135,13 @@ fetch(WalLedger *ledger, uint32_t timeline, uint64_t number, bool wanted, bool e
     }
     if (!fetched.from_index)
         fetched.facts = fetched.edge;
+    const bool decoded = !fetched.from_index && !stored && fetched.facts != NULL;
+    if (decoded && ledger->counts.decoded == 0)
+        log_info("WAL segments without stored facts are read whole, which takes longer");
     if (wanted) {
         ledger->counts.indexed += fetched.from_index ? 1 : 0;
         ledger->counts.stored += !fetched.from_index && stored ? 1 : 0;
-        ledger->counts.decoded += !fetched.from_index && !stored && fetched.facts != NULL ? 1 : 0;
+        ledger->counts.decoded += decoded ? 1 : 0;
         ledger->counts.unreadable += fetched.facts == NULL ? 1 : 0;
     }
     *fetched_out = fetched;
