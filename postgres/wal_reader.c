@@ -8,20 +8,15 @@
  */
 #include "postgres/wal_reader.h"
 
-#include "common/bytes.h"
 #include "common/digest.h"
-#include "postgres/page.h"
 #include "postgres/wal_name.h"
-#include "postgres/wal_page.h"
-#include "postgres/wal_record.h"
+#include "postgres/wal_reader_intern.h"
 #include "postgres/wal_record_parts.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PAGE_ALL_FLAGS = 0x000F, RECORD_ALIGNMENT = 8, CRC_OFFSET = 20 };
+enum { RECORD_ALIGNMENT = 8, CRC_OFFSET = 20 };
 
 /* Built-in resource managers of 15 to 18, and the range that extensions register in. */
 enum { RMGR_BUILTIN_LAST = 21, RMGR_CUSTOM_FIRST = 128 };
@@ -31,79 +26,6 @@ enum { RECORD_PREFIX = 4096 };
 
 /* 16 and up write at most 1020 MiB; 15 states no limit, but its memory allocator sets this one. */
 static const uint32_t record_size_limit = UINT32_C(1) << 30;
-
-#define NO_PAGE UINT64_MAX
-
-/* END: valid WAL ends here and end_reason says why. FAILED: err is filled. */
-typedef enum { READ_GOOD, READ_END, READ_FAILED } ReadOutcome;
-
-/* A record on its way through one or more pages. */
-typedef struct {
-    uint64_t start_lsn;
-    uint32_t total_size;
-    uint32_t got;
-    uint32_t crc; /* of the body so far */
-    bool wanted;
-    uint8_t header[WAL_RECORD_HEADER_SIZE];
-    const uint8_t *body; /* in the page, or as much as is kept in the reader's buffer */
-    size_t body_size;
-    uint64_t end_lsn;
-} Assembly;
-
-struct WalReader {
-    WalPageSource *source;
-    void *context;
-    int major;
-    uint16_t magic;
-    uint32_t segment_size;
-    uint64_t system_id;
-
-    uint64_t seek_lsn; /* records before it are read, but not handed out */
-    bool positioned;   /* false until a seek has found where a record begins */
-    uint64_t next_lsn;
-    uint64_t previous_lsn; /* start of the record read last */
-    bool has_previous;
-    uint64_t
-        void_lsn; /* start of an interrupted record that the next one must declare void; or 0 */
-
-    uint64_t page_lsn;
-    uint64_t highest_page_lsn; /* timelines may not fall from page to page */
-    uint32_t highest_timeline;
-
-    uint32_t record_limit; /* longer ones are not kept whole */
-    uint8_t *buffer;       /* body of a record that crosses pages */
-    size_t buffer_capacity;
-    WalRecord record; /* the one handed out last, and its body */
-    const uint8_t *body;
-    size_t body_size;
-    Assembly partial; /* the record that the end of valid WAL cut off; total_size 0: none */
-
-    bool ended;
-    uint64_t end_lsn;
-    char end_reason[200];
-
-    _Alignas(64) uint8_t page[WAL_PAGE_SIZE];
-};
-
-static ReadOutcome end_at(WalReader *reader, uint64_t lsn, const char *format, ...)
-    PRINTF_LIKE(3, 4);
-
-/* Notes that valid WAL ends, because of what stands at lsn. */
-static ReadOutcome
-end_at(WalReader *reader, uint64_t lsn, const char *format, ...)
-{
-    char where[LSN_TEXT_SIZE];
-    char what[160];
-    va_list arguments;
-
-    va_start(arguments, format);
-    vsnprintf(what, sizeof what, format, arguments);
-    va_end(arguments);
-    lsn_format(where, lsn);
-    snprintf(reader->end_reason, sizeof reader->end_reason, "at %s: %s", where, what);
-    reader->ended = true;
-    return READ_END;
-}
 
 static uint64_t
 align_record(uint64_t lsn)
@@ -118,110 +40,6 @@ align_segment(const WalReader *reader, uint64_t lsn)
     return (lsn + reader->segment_size - 1) & ~(uint64_t)(reader->segment_size - 1);
 }
 
-static uint64_t
-page_start(uint64_t lsn)
-{
-    return lsn & ~(uint64_t)(WAL_PAGE_SIZE - 1);
-}
-
-/* Size of the header of the page that holds lsn. */
-static uint32_t
-header_size_at(const WalReader *reader, uint64_t lsn)
-{
-    /* Segment sizes are powers of two, and a division for each record would be felt. */
-    return (page_start(lsn) & (reader->segment_size - 1)) == 0 ? WAL_LONG_HEADER_SIZE
-                                                               : WAL_SHORT_HEADER_SIZE;
-}
-
-static uint16_t
-page_flags(const WalReader *reader)
-{
-    return get_u16(reader->page + 2);
-}
-
-/* Bytes of the continued record from this page's data on. */
-static uint32_t
-page_remaining(const WalReader *reader)
-{
-    return get_u32(reader->page + 16);
-}
-
-static ReadOutcome
-check_long_header(WalReader *reader, uint64_t lsn)
-{
-    const uint8_t *page = reader->page;
-
-    if (get_u64(page + 24) != reader->system_id)
-        return end_at(reader, lsn, "WAL page of another cluster (system identifier differs)");
-    if (get_u32(page + 32) != reader->segment_size || get_u32(page + 36) != WAL_PAGE_SIZE) {
-        return end_at(reader, lsn, "WAL page with another segment size (%u) or block size (%u)",
-                      get_u32(page + 32), get_u32(page + 36));
-    }
-    return READ_GOOD;
-}
-
-static ReadOutcome
-check_page(WalReader *reader, uint64_t lsn)
-{
-    const uint8_t *page = reader->page;
-    const uint16_t magic = get_u16(page);
-    const bool first_of_segment = lsn % reader->segment_size == 0;
-    const uint32_t timeline = get_u32(page + 4);
-
-    if (magic == 0 && bytes_are_zero(page, WAL_PAGE_SIZE))
-        return end_at(reader, lsn, "empty WAL page");
-    if (magic != reader->magic)
-        return end_at(reader, lsn, "WAL page magic is %04X, expected %04X", magic, reader->magic);
-    if ((page_flags(reader) & ~PAGE_ALL_FLAGS) != 0 ||
-        ((page_flags(reader) & WAL_PAGE_LONG) != 0) != first_of_segment) {
-        return end_at(reader, lsn, "wrong WAL page flags %04X", page_flags(reader));
-    }
-    if (get_u64(page + 8) != lsn) {
-        char address[LSN_TEXT_SIZE];
-        lsn_format(address, get_u64(page + 8));
-        return end_at(reader, lsn, "WAL page has address %s", address);
-    }
-    if (first_of_segment) {
-        ReadOutcome outcome = check_long_header(reader, lsn);
-        if (outcome != READ_GOOD)
-            return outcome;
-    }
-    if (timeline == 0 || (lsn > reader->highest_page_lsn && timeline < reader->highest_timeline)) {
-        return end_at(reader, lsn, "WAL page has timeline %u after timeline %u", timeline,
-                      reader->highest_timeline);
-    }
-    return READ_GOOD;
-}
-
-static ReadOutcome
-fetch_page(WalReader *reader, uint64_t lsn, CairnError *err)
-{
-    bool present = false;
-
-    reader->page_lsn = NO_PAGE;
-    if (!reader->source(reader->context, lsn, reader->page, &present, err))
-        return READ_FAILED;
-    if (!present)
-        return end_at(reader, lsn, "no WAL there");
-    ReadOutcome outcome = check_page(reader, lsn);
-    if (outcome != READ_GOOD)
-        return outcome;
-
-    reader->page_lsn = lsn;
-    if (lsn >= reader->highest_page_lsn) {
-        reader->highest_page_lsn = lsn;
-        reader->highest_timeline = get_u32(reader->page + 4);
-    }
-    return READ_GOOD;
-}
-
-/* Makes the page at lsn the current one. */
-static inline ReadOutcome
-enter_page(WalReader *reader, uint64_t lsn, CairnError *err)
-{
-    return reader->page_lsn == lsn ? READ_GOOD : fetch_page(reader, lsn, err);
-}
-
 static ReadOutcome
 check_record_header(WalReader *reader, const Assembly *assembly)
 {
@@ -229,13 +47,15 @@ check_record_header(WalReader *reader, const Assembly *assembly)
     const uint64_t previous_lsn = get_u64(assembly->header + 8);
 
     if (resource_manager > RMGR_BUILTIN_LAST && resource_manager < RMGR_CUSTOM_FIRST) {
-        return end_at(reader, assembly->start_lsn, "unknown resource manager %u", resource_manager);
+        return wal_reader_end_at(reader, assembly->start_lsn, "unknown resource manager %u",
+                                 resource_manager);
     }
     if (reader->has_previous ? previous_lsn != reader->previous_lsn
                              : previous_lsn >= assembly->start_lsn) {
         char link[LSN_TEXT_SIZE];
         lsn_format(link, previous_lsn);
-        return end_at(reader, assembly->start_lsn, "record links back to %s, wrongly", link);
+        return wal_reader_end_at(reader, assembly->start_lsn, "record links back to %s, wrongly",
+                                 link);
     }
     return READ_GOOD;
 }
@@ -325,10 +145,12 @@ enter_continuation(WalReader *reader, const Assembly *assembly, uint64_t page_ls
         return READ_GOOD;
     }
     if ((page_flags(reader) & WAL_PAGE_CONTINUES) == 0)
-        return end_at(reader, page_lsn, "the record before this WAL page does not continue on it");
+        return wal_reader_end_at(reader, page_lsn,
+                                 "the record before this WAL page does not continue on it");
     if (page_remaining(reader) != assembly->total_size - assembly->got) {
-        return end_at(reader, page_lsn, "%u bytes of a record remain by its page, %u by its length",
-                      page_remaining(reader), assembly->total_size - assembly->got);
+        return wal_reader_end_at(reader, page_lsn,
+                                 "%u bytes of a record remain by its page, %u by its length",
+                                 page_remaining(reader), assembly->total_size - assembly->got);
     }
     *continuation_out = CONTINUES;
     return READ_GOOD;
@@ -347,14 +169,14 @@ begin_record(WalReader *reader, Assembly *assembly, CairnError *err)
     if (lsn % WAL_PAGE_SIZE == 0)
         lsn += header_size;
     if (lsn % WAL_PAGE_SIZE == header_size && (page_flags(reader) & WAL_PAGE_CONTINUES))
-        return end_at(reader, lsn, "WAL page continues a record that nobody began");
+        return wal_reader_end_at(reader, lsn, "WAL page continues a record that nobody began");
 
     /* Alignment keeps the length on the record's first page. */
     const uint32_t total_size = get_u32(reader->page + lsn % WAL_PAGE_SIZE);
     if (total_size == 0)
-        return end_at(reader, lsn, "no record (its length is zero)");
+        return wal_reader_end_at(reader, lsn, "no record (its length is zero)");
     if (total_size < WAL_RECORD_HEADER_SIZE || total_size > record_size_limit)
-        return end_at(reader, lsn, "impossible record length %u", total_size);
+        return wal_reader_end_at(reader, lsn, "impossible record length %u", total_size);
 
     *assembly = (Assembly){.start_lsn = lsn, .total_size = total_size, .body = reader->page};
     return READ_GOOD;
@@ -400,7 +222,7 @@ assemble_record(WalReader *reader, Assembly *assembly, CairnError *err)
 
     if (crc32c(assembly->crc, assembly->header, CRC_OFFSET) !=
         get_u32(assembly->header + CRC_OFFSET))
-        return end_at(reader, assembly->start_lsn, "record with a wrong CRC");
+        return wal_reader_end_at(reader, assembly->start_lsn, "record with a wrong CRC");
     assembly->end_lsn = align_record(lsn);
     return READ_GOOD;
 }
@@ -416,8 +238,8 @@ check_overwrite(WalReader *reader, const Assembly *assembly, const WalRecord *re
     if (!assembly->wanted ||
         !wal_record_overwritten(record, assembly->body, assembly->body_size, &overwritten_lsn) ||
         overwritten_lsn != reader->void_lsn) {
-        return end_at(reader, record->start_lsn,
-                      "an interrupted record is not declared void by its successor");
+        return wal_reader_end_at(reader, record->start_lsn,
+                                 "an interrupted record is not declared void by its successor");
     }
     reader->void_lsn = 0;
     return READ_GOOD;
@@ -448,9 +270,9 @@ read_record(WalReader *reader, CairnError *err)
         return outcome;
     if (assembly.wanted &&
         !wal_record_decode(reader->major, assembly.body, assembly.body_size, record)) {
-        return end_at(reader, record->start_lsn,
-                      "record of resource manager %u, info %02X, has a malformed body",
-                      record->resource_manager, record->info);
+        return wal_reader_end_at(reader, record->start_lsn,
+                                 "record of resource manager %u, info %02X, has a malformed body",
+                                 record->resource_manager, record->info);
     }
 
     /* The server leaves the rest of a switched segment empty. */

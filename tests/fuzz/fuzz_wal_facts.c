@@ -13,7 +13,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { SEGMENT_SIZE = 1 << 20, COLLECT = 0x80 };
+/* Stored facts are those of segments of 16 MiB, as the corpus has them; pages make small ones. */
+enum { SEGMENT_SIZE = 1 << 20, STORED_SEGMENT_SIZE = 16 << 20, COLLECT = 0x80 };
 
 static const uint64_t base = UINT64_C(0x300000000);
 static const uint64_t system_id = UINT64_C(7301234567890123456);
@@ -135,16 +136,19 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const int major = POSTGRES_MAJOR_MIN + data[0] % 4;
     const Input inputs[] = {{.data = data + 2, .size = half - 2, .major = major},
                             {.data = data + half, .size = size - half, .major = major}};
-    WalIdentity identity = {
-        .major = major, .system_id = system_id, .lsn = base, .segment_size = SEGMENT_SIZE};
+    const bool collect = (data[0] & COLLECT) != 0;
+    WalIdentity identity = {.major = major,
+                            .system_id = system_id,
+                            .lsn = base,
+                            .segment_size = collect ? SEGMENT_SIZE : STORED_SEGMENT_SIZE};
     CairnError err = {0};
     bool joined;
 
-    SCOPED(WalFacts) earlier = make_facts(&inputs[0], (data[0] & COLLECT) != 0, &identity);
+    SCOPED(WalFacts) earlier = make_facts(&inputs[0], collect, &identity);
     if (earlier != NULL)
         round_trip(earlier, &identity);
-    identity.lsn += SEGMENT_SIZE;
-    SCOPED(WalFacts) later = make_facts(&inputs[1], (data[0] & COLLECT) != 0, &identity);
+    identity.lsn += identity.segment_size;
+    SCOPED(WalFacts) later = make_facts(&inputs[1], collect, &identity);
     if (later != NULL)
         round_trip(later, &identity);
     if (earlier == NULL || later == NULL)
