@@ -49,7 +49,7 @@ RESTORE    := $(wildcard restore/*.c)
 
 # What needs libpq stands in files named so; pgcairn-wal is built without them.
 POSTGRES_LIBPQ := $(addprefix postgres/,connection.c basebackup.c server_facts.c server_config.c \
-                                        wal_slot.c wal_stream.c)
+                                        wal_slot.c wal_stream.c name_snapshot.c)
 POSTGRES_PLAIN := $(filter-out $(POSTGRES_LIBPQ),$(POSTGRES))
 WALARCHIVE_LIBPQ := $(wildcard walarchive/receive*.c)
 WALARCHIVE_PLAIN := $(filter-out $(WALARCHIVE_LIBPQ),$(WALARCHIVE))
@@ -138,6 +138,10 @@ $(UNIT_TESTS): $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(UNIT_SUPPORT) $(ROOMS
 SUPPORT_PROGRAMS := $(patsubst tests/support/%.c,$(BUILD)/tests/%,$(wildcard tests/support/*.c))
 
 $(SUPPORT_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/support/%.o $(ROOMS)
+	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+# What facts cost a push, on real segments: make build/release/bench/wal_facts; its head says how it is called.
+$(BUILD)/bench/wal_facts: $(BUILD)/bench/wal_facts.o $(ROOMS)
 	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 # The simulator (tests/sim/README.md).  Its actors are processes of hosts that only it knows, so it answers host.h's

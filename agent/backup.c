@@ -1,6 +1,7 @@
 #include "agent/backup.h"
 
 #include "agent/backup_stream.h"
+#include "agent/name_capture.h"
 #include "agent/timeline_keep.h"
 #include "agent/wal_wait.h"
 #include "common/cancel.h"
@@ -326,7 +327,10 @@ static bool
 copy(Run *run, CairnError *err)
 {
     fill_fate(run);
-    if (!choose_label(run, err) || !capture_config(run, err) || !receive(run, err))
+    /* Names before the stream: what is dropped while it runs is known by name then. */
+    if (!choose_label(run, err) || !capture_config(run, err) ||
+        !name_capture(run->options->cluster->conninfo, run->server, run->writer, run->fate, err) ||
+        !receive(run, err))
         return false;
     run->fate->stopped_us = server_time_us(run);
     /* From here on a signal waits until the commit is decided: between the two there is nothing to

@@ -253,6 +253,36 @@ wal_archive_missing(const WalArchive *archive, const TimelineHistory *path, uint
     return list.count;
 }
 
+bool
+wal_archive_next_segment(const WalArchive *archive, const TimelineHistory *path, uint64_t from,
+                         uint64_t *number_out, uint32_t *timeline_out)
+{
+    const uint32_t segment_size = segment_size_of(archive);
+
+    for (size_t i = 0; i < path->stretch_count; i++) {
+        const TimelineStretch *stretch = &path->stretches[i];
+        const WalTimeline *timeline = wal_archive_find(archive, stretch->timeline);
+        /* The segment with this stretch's end belongs to the next timeline. */
+        const uint64_t end = stretch->end_lsn == UINT64_MAX
+                                 ? UINT64_MAX
+                                 : wal_segment_of(stretch->end_lsn, segment_size);
+        uint64_t first = wal_segment_of(stretch->start_lsn, segment_size);
+        first = from > first ? from : first;
+        for (size_t k = 0; timeline != NULL && k < timeline->run_count; k++) {
+            const WalRun *run = &timeline->runs[k];
+            const uint64_t number = run->first_segment > first ? run->first_segment : first;
+            if (run->last_segment < number)
+                continue;
+            if (number >= end)
+                break;
+            *number_out = number;
+            *timeline_out = stretch->timeline;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The last segment of the run that holds segment `number`; false when none does. */
 static bool
 find_run_end(const WalArchive *archive, uint32_t timeline, uint64_t number, uint64_t *last_out)

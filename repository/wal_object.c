@@ -2,6 +2,7 @@
 
 #include "common/cancel.h"
 #include "common/timestamp.h"
+#include "repository/wal_facts_format.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -13,7 +14,8 @@
 
 #define PROGRAM "pgcairn " PGCAIRN_VERSION
 
-enum { INDEX_LAYOUT = 1, DIGEST_ALGORITHM = 1, SECTION_PUSHER = 2, SECTION_LIMIT = 64 };
+enum { INDEX_LAYOUT = 1, DIGEST_ALGORITHM = 1 };
+enum { SECTION_FACTS = 1, SECTION_PUSHER = 2, SECTION_LIMIT = 64 };
 enum { PUSHER_JSON_LIMIT = 4096 };
 
 /* The format's numbers of file kinds are WalFileKind's. */
@@ -42,6 +44,20 @@ wal_index_pusher(WalIndex *index, const World *world)
 }
 
 static bool
+format_facts(const WalFacts *facts, ByteWriter *bytes, CairnError *err)
+{
+    SCOPED_BYTES ByteWriter section = {0};
+
+    wal_facts_format(facts, &section);
+    if (!byte_writer_check(&section, err))
+        return false;
+    byte_writer_varint(bytes, SECTION_FACTS);
+    byte_writer_varint(bytes, section.size);
+    byte_writer_bytes(bytes, section.data, section.size);
+    return true;
+}
+
+static bool
 format_pusher(const WalIndex *index, ByteWriter *bytes, CairnError *err)
 {
     json_t *pusher =
@@ -51,7 +67,6 @@ format_pusher(const WalIndex *index, ByteWriter *bytes, CairnError *err)
     json_decref(pusher);
     if (text == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "unable to describe who pushes");
-    byte_writer_varint(bytes, 1);
     byte_writer_varint(bytes, SECTION_PUSHER);
     byte_writer_varint(bytes, strlen(text));
     byte_writer_bytes(bytes, text, strlen(text));
@@ -77,6 +92,9 @@ wal_index_format(const WalIndex *index, ByteWriter *bytes, CairnError *err)
         byte_writer_varint(bytes, frame->stored_size);
         byte_writer_u32(bytes, frame->crc);
     }
+    byte_writer_varint(bytes, index->facts != NULL ? 2 : 1);
+    if (index->facts != NULL && !format_facts(index->facts, bytes, err))
+        return false;
     return format_pusher(index, bytes, err) && byte_writer_check(bytes, err);
 }
 
@@ -157,6 +175,10 @@ read_sections(WalIndex *index, ByteReader *bytes)
 
         if (data != NULL && tag == SECTION_PUSHER)
             read_pusher(index, data, size);
+        if (data != NULL && tag == SECTION_FACTS) {
+            index->facts_data = data;
+            index->facts_size = size;
+        }
     }
     return byte_reader_done(bytes);
 }

@@ -1,7 +1,7 @@
 /*
  * One stored WAL file taken apart: its index and its frames (docs/format.md, "WAL"). Private to the
  * files that make up wal_store.h: wal_store.c (names, delivering), wal_listing.c (what is there),
- * wal_put.c (storing) and wal_object.c (reading).
+ * wal_put.c (storing), wal_object.c (reading) and wal_facts_store.c (facts of what is stored).
  *
  * Errors: CORRUPT names the object and the part. Everything read from an index is bounded and
  * checked before it is believed, so that frames add up to exactly the file. Threads: as the store:
@@ -28,6 +28,8 @@ struct WalStore {
     Repository *repository;
     const Incarnation *incarnation;
     char prefix[STORAGE_NAME_LIMIT + 1]; /* c/<cluster>/w/<incarnation> */
+
+    bool without_facts; /* put stores none; to measure what they cost, and to make old objects */
 
     /* Made by wal_store_prepare, when bytes are to move. */
     CodecContext *codec;
@@ -74,6 +76,11 @@ typedef struct {
     size_t frame_count;
     uint32_t frame_size; /* raw, of every frame but the last */
     WalFrame *frames;
+    /* Section 1. Writing: borrowed, NULL to write none. Reading: its bytes, borrowed from the
+       object's index and not looked at; 0 when there is none. */
+    const WalFacts *facts;
+    const uint8_t *facts_data;
+    size_t facts_size;
     /* Section 2, "" when it is absent or unreadable: only messages use it. */
     char host[WAL_PUSHER_TEXT_SIZE];
     char at[WAL_PUSHER_TEXT_SIZE];

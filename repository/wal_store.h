@@ -9,6 +9,7 @@
 #ifndef PGCAIRN_REPOSITORY_WAL_STORE_H
 #define PGCAIRN_REPOSITORY_WAL_STORE_H
 
+#include "postgres/wal_facts.h"
 #include "postgres/wal_name.h"
 #include "repository/incarnation.h"
 #include "repository/repository.h"
@@ -75,6 +76,14 @@ void wal_segment_reader_free(WalSegmentReader *reader);
 bool wal_segment_reader_pread(WalSegmentReader *reader, void *data, size_t size, uint64_t offset,
                               CairnError *err) MUST_CHECK;
 SCOPED_TYPE(WalSegmentReader, wal_segment_reader_free);
+
+/*
+ * Facts of a stored segment (returned owned): those that push stored with it or, where it stored
+ * none or they cannot be read, collected anew from the segment's bytes (*stored_out false).
+ * NOT_FOUND when the segment is absent.
+ */
+WalFacts *wal_store_facts(WalStore *store, uint32_t timeline, uint64_t segment_number,
+                          bool *stored_out, CairnError *err) MUST_CHECK;
 
 /*
  * What there is of a segment that is not stored whole, as a whole segment: its pieces, with zeros

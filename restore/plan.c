@@ -525,10 +525,13 @@ plan_make(Repository *repository, const Catalog *catalog, const Target *target,
         return make_plan(&planner, &bare, err);
     }
 
-    SCOPED(WalArchive)
-    archive = wal_archive_load(repository, options->cluster, &planner.incarnation, err);
-    if (archive == NULL)
-        return NULL;
+    SCOPED(WalArchive) loaded = NULL;
+    if (options->archive == NULL) {
+        loaded = wal_archive_load(repository, options->cluster, &planner.incarnation, err);
+        if (loaded == NULL)
+            return NULL;
+    }
+    WalArchive *archive = loaded != NULL ? loaded : options->archive;
     planner.archive = archive;
     Choice choice = {0};
     uint32_t closed_by;
