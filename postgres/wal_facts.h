@@ -128,7 +128,9 @@ enum { WAL_NO_LIMIT = -1 };
  * removed, all its forks with it where this is the main fork; only the lowest limit is told), then
  * the blocks were written. Blocks at or beyond a limit that were written before it are not listed.
  * A relfilenode of 0 stands for all relations of a database in a tablespace (created or dropped as
- * a whole). The FSM fork is never listed: most of its changes are not in WAL.
+ * a whole). The FSM fork is never listed: most of its changes are not in WAL. Before 17.11 and 18.6
+ * heap records clear bits of the visibility map without naming its block: what is listed of a vm
+ * fork is then not all, and copying those forks whole is the way out.
  */
 typedef struct {
     WalRelation relation;
