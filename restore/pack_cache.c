@@ -88,12 +88,12 @@ find(PackCache *cache, const BackupId *bid, uint32_t number)
 static OpenPack *
 find_free(PackCache *cache)
 {
-    for (size_t i = 0; i < ENTRY_COUNT; i++) {
-        if (cache->entries[i].pack == NULL && cache->entries[i].users == 0)
-            return &cache->entries[i];
-    }
-    CAIRN_ASSERT(!"a free entry"); /* 3 */
-    return NULL;
+    size_t i = 0;
+
+    while (i < ENTRY_COUNT && (cache->entries[i].pack != NULL || cache->entries[i].users > 0))
+        i++;
+    CAIRN_ASSERT(i < ENTRY_COUNT); /* 3 */
+    return &cache->entries[i];
 }
 
 /* Leaves the lock while it reads. The entry is marked as in use, so that nobody takes it. */

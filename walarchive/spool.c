@@ -40,7 +40,6 @@ struct Spool {
 static bool
 spool_name(const World *world, const SpoolPlace *place, char name[NAME_MAX + 1], CairnError *err)
 {
-    SCOPED_BYTES ByteWriter text = {0};
     uint8_t digest[SHA256_SIZE];
     char hex[2 * KEY_BYTES + 1];
     char line[PATH_MAX + 256];

@@ -2,7 +2,7 @@
 
 import subprocess
 
-import pytest
+from support.cluster import pg_major
 
 from test_wal_reader import (  # noqa: F401 (make_directories is a fixture)
     SEGMENT_SIZE, Cluster, lsn, make_directories, our_view, server_view, wal_dump_program, workload,
@@ -206,46 +206,46 @@ def test_accidents_are_found_with_time_and_transaction(directories):
     assert [(event[2], event[3]) for event in logged] == [(truncater, commits[truncater][1])]
 
 
-def test_changed_blocks_are_in_the_servers_summaries(directories):
-    """From 17 on the server summarises its WAL itself: it must list whatever we list."""
-    cluster = Cluster(directories())
-    cluster.initdb()
-    if cluster.major() < 17:
-        pytest.skip("the server has no WAL summaries before 17")
-    with open(cluster.data / "postgresql.conf", "a", encoding="ascii") as conf:
-        conf.write("summarize_wal = on\nautovacuum = off\n")
-    cluster.start()
-    workload(cluster)
-    cluster.sql("CHECKPOINT")
-    cluster.sql("CREATE TABLE after_all (i int); CHECKPOINT")
-    cluster.sql("""DO $$ BEGIN FOR i IN 1..600 LOOP
-        EXIT WHEN (SELECT summarized_lsn FROM pg_get_wal_summarizer_state()) >=
-                  (SELECT redo_lsn FROM pg_control_checkpoint());
-        PERFORM pg_sleep(0.1); END LOOP; END $$""")
-    ranges = [line.split("|") for line in cluster.sql(
-        "SELECT tli, start_lsn, end_lsn FROM pg_available_wal_summaries() ORDER BY start_lsn").splitlines()]
-    theirs = set(cluster.sql(
-        "SELECT format('%s/%s/%s/%s/%s', reltablespace, reldatabase, relfilenode, relforknumber, relblocknumber)"
-        " FROM pg_available_wal_summaries() s, pg_wal_summary_contents(s.tli, s.start_lsn, s.end_lsn)"
-        " WHERE NOT is_limit_block").splitlines())
-    cluster.stop()
+if pg_major() >= 17:
 
-    low, high = lsn(ranges[0][1]), lsn(ranges[-1][2])
-    first, last = -(-low // SEGMENT_SIZE) * SEGMENT_SIZE, high // SEGMENT_SIZE * SEGMENT_SIZE
-    # A cut in a later segment takes blocks of an earlier one along, as it does within a summary.
-    ours = {}
-    for facts in facts_of(cluster, 1, f"0/{first:X}", f"0/{last - 1:X}")[:-1]:
-        for name, (limit, all_blocks, blocks) in facts.forks.items():
-            assert not all_blocks
-            kept = {block for block in ours.get(name, ()) if limit < 0 or block < limit}
-            ours[name] = kept | blocks
-            if limit == 0 and name.endswith("/0"):
-                ours.pop(name[:-1] + "3", None)
-    count = 0
-    for name, blocks in ours.items():
-        if name.endswith("/2"):
-            continue  # the last block of a visibility map that was cut is in no summary
-        missing = {f"{name}/{block}" for block in blocks} - theirs
-        assert not missing
-        count += len(blocks)
-    assert count > 1000
+    def test_changed_blocks_are_in_the_servers_summaries(directories):
+        """From 17 on the server summarises its WAL itself: it must list whatever we list."""
+        cluster = Cluster(directories())
+        cluster.initdb()
+        with open(cluster.data / "postgresql.conf", "a", encoding="ascii") as conf:
+            conf.write("summarize_wal = on\nautovacuum = off\n")
+        cluster.start()
+        workload(cluster)
+        cluster.sql("CHECKPOINT")
+        cluster.sql("CREATE TABLE after_all (i int); CHECKPOINT")
+        cluster.sql("""DO $$ BEGIN FOR i IN 1..600 LOOP
+            EXIT WHEN (SELECT summarized_lsn FROM pg_get_wal_summarizer_state()) >=
+                      (SELECT redo_lsn FROM pg_control_checkpoint());
+            PERFORM pg_sleep(0.1); END LOOP; END $$""")
+        ranges = [line.split("|") for line in cluster.sql(
+            "SELECT tli, start_lsn, end_lsn FROM pg_available_wal_summaries() ORDER BY start_lsn").splitlines()]
+        theirs = set(cluster.sql(
+            "SELECT format('%s/%s/%s/%s/%s', reltablespace, reldatabase, relfilenode, relforknumber, relblocknumber)"
+            " FROM pg_available_wal_summaries() s, pg_wal_summary_contents(s.tli, s.start_lsn, s.end_lsn)"
+            " WHERE NOT is_limit_block").splitlines())
+        cluster.stop()
+
+        low, high = lsn(ranges[0][1]), lsn(ranges[-1][2])
+        first, last = -(-low // SEGMENT_SIZE) * SEGMENT_SIZE, high // SEGMENT_SIZE * SEGMENT_SIZE
+        # A cut in a later segment takes blocks of an earlier one along, as it does within a summary.
+        ours = {}
+        for facts in facts_of(cluster, 1, f"0/{first:X}", f"0/{last - 1:X}")[:-1]:
+            for name, (limit, all_blocks, blocks) in facts.forks.items():
+                assert not all_blocks
+                kept = {block for block in ours.get(name, ()) if limit < 0 or block < limit}
+                ours[name] = kept | blocks
+                if limit == 0 and name.endswith("/0"):
+                    ours.pop(name[:-1] + "3", None)
+        count = 0
+        for name, blocks in ours.items():
+            if name.endswith("/2"):
+                continue  # the last block of a visibility map that was cut is in no summary
+            missing = {f"{name}/{block}" for block in blocks} - theirs
+            assert not missing
+            count += len(blocks)
+        assert count > 1000
