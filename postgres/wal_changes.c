@@ -106,7 +106,8 @@ find_fork(WalChanges *changes, const WalRelation *relation, uint8_t fork)
 static inline Fork *
 get_fork(WalChanges *changes, const WalRelation *relation, uint8_t fork)
 {
-    uint16_t *recent = &changes->recent_forks[(relation->relfilenode ^ (uint32_t)fork << 4) % RECENT_FORKS];
+    uint16_t *recent =
+        &changes->recent_forks[(relation->relfilenode ^ (uint32_t)fork << 4) % RECENT_FORKS];
     Fork *entry = &changes->forks[*recent];
 
     if (is_fork(entry, relation, fork) && changes->fork_count > 0)
