@@ -48,8 +48,11 @@ WALARCHIVE := $(wildcard walarchive/*.c)
 RESTORE    := $(wildcard restore/*.c)
 
 # What needs libpq stands in files named so; pgcairn-wal is built without them.
-POSTGRES_LIBPQ := $(addprefix postgres/,connection.c basebackup.c server_facts.c server_config.c)
+POSTGRES_LIBPQ := $(addprefix postgres/,connection.c basebackup.c server_facts.c server_config.c \
+                                        wal_slot.c wal_stream.c name_snapshot.c)
 POSTGRES_PLAIN := $(filter-out $(POSTGRES_LIBPQ),$(POSTGRES))
+WALARCHIVE_LIBPQ := $(wildcard walarchive/receive*.c)
+WALARCHIVE_PLAIN := $(filter-out $(WALARCHIVE_LIBPQ),$(WALARCHIVE))
 
 PGCAIRN_SOURCES     := cli/pgcairn.c $(filter-out cli/pgcairn.c cli/pgcairn_wal.c,$(wildcard cli/*.c)) \
                        $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES) $(REPOSITORY) $(AGENT) $(WALARCHIVE) $(RESTORE)
@@ -57,7 +60,7 @@ PGCAIRN_SOURCES     := cli/pgcairn.c $(filter-out cli/pgcairn.c cli/pgcairn_wal.
 PGCAIRN_WAL_SOURCES := cli/pgcairn_wal.c cli/options.c cli/session.c \
                        $(addprefix cli/wal_,command.c settings.c push_command.c push_report.c get_command.c serve_command.c skip_command.c \
                        status_command.c repair_command.c ack_command.c) \
-                       $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES_PLAIN) $(REPOSITORY) $(WALARCHIVE)
+                       $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES_PLAIN) $(REPOSITORY) $(WALARCHIVE_PLAIN)
 
 LIBS_WAL := -llz4 -lzstd -lcrypto -ljansson
 LIBS     := -lpq $(LIBS_WAL)
@@ -137,6 +140,10 @@ SUPPORT_PROGRAMS := $(patsubst tests/support/%.c,$(BUILD)/tests/%,$(wildcard tes
 $(SUPPORT_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/support/%.o $(ROOMS)
 	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
+# What facts cost a push, on real segments: make build/release/bench/wal_facts; its head says how it is called.
+$(BUILD)/bench/wal_facts: $(BUILD)/bench/wal_facts.o $(ROOMS)
+	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
 # The simulator (tests/sim/README.md).  Its actors are processes of hosts that only it knows, so it answers host.h's
 # questions itself.
 SIMULATOR   := $(call objects,$(filter-out tests/sim/simulate.c,$(wildcard tests/sim/*.c)))
@@ -145,8 +152,10 @@ SIM_SUPPORT := $(addprefix $(BUILD)/tests/unit/support/,memory_storage.o reposit
 $(BUILD)/tests/simulate: $(BUILD)/tests/sim/simulate.o $(SIM_SUPPORT) $(ROOMS)
 	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
-$(BUILD)/tests/simulate $(BUILD)/tests/test_simulator: $(SIMULATOR)
-$(BUILD)/tests/simulate $(BUILD)/tests/test_simulator: LDFLAGS += -Wl,--wrap=host_self,--wrap=host_put,--wrap=host_is_dead
+SIM_PROGRAMS := $(addprefix $(BUILD)/tests/,simulate test_simulator test_scenes)
+
+$(SIM_PROGRAMS): $(SIMULATOR)
+$(SIM_PROGRAMS): LDFLAGS += -Wl,--wrap=host_self,--wrap=host_put,--wrap=host_is_dead
 
 # Fuzzers, one a parser of foreign bytes: tests/fuzz/fuzz_<what>.c, only in FLAVOUR=fuzz.
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -240,7 +249,7 @@ install: all
 	    install -m 644 $$module $(DESTDIR)$$($$config --pkglibdir)/; \
 	done
 	install -m 644 sql/role.sql $(DESTDIR)$(PREFIX)/share/pgcairn/
-	install -m 644 packaging/pgcairn-backup@.service packaging/pgcairn-backup@.timer \
+	install -m 644 packaging/pgcairn-backup@.service packaging/pgcairn-backup@.timer packaging/pgcairn-receive@.service \
 	    $(DESTDIR)$(PREFIX)/lib/systemd/system/
 
 clean:

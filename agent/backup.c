@@ -1,6 +1,7 @@
 #include "agent/backup.h"
 
 #include "agent/backup_stream.h"
+#include "agent/name_capture.h"
 #include "agent/timeline_keep.h"
 #include "agent/wal_wait.h"
 #include "common/cancel.h"
@@ -8,7 +9,7 @@
 #include "common/scratch_file.h"
 #include "common/timestamp.h"
 #include "postgres/server_config.h"
-#include "repository/attempts.h"
+#include "repository/catalog.h"
 #include "repository/incarnation.h"
 #include "repository/parent_choice.h"
 
@@ -228,31 +229,36 @@ label_suffix(const Fate *fate)
     return strcmp(fate->type, "diff") == 0 ? 'D' : 'I';
 }
 
-/* 20261122-233140F: the start in UTC, and the type. The newest backup may have begun in the same
- * second. */
+/* Of whatever type: two labels that differ in their last letter only are soon mixed up. */
+static bool
+is_taken(const Catalog *catalog, const char *stem)
+{
+    for (size_t i = 0; i < catalog->count; i++) {
+        const Fate *fate = catalog->backups[i].fate;
+        if (fate != NULL && fate->committed && strncmp(fate->label, stem, strlen(stem)) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* 20261122-233140F: the start in UTC, and the type. Others may have begun in the same second:
+ * several runs at once, a server whose clock went back. */
 static bool
 choose_label(Run *run, CairnError *err)
 {
     Fate *fate = run->fate;
-    BackupId newest;
-    uint8_t digest[SHA256_SIZE];
-    if (!attempts_newest_committed(run->repository, run->options->cluster->name, &newest, digest,
-                                   err))
+    char stem[TIMESTAMP_TEXT_SIZE];
+    SCOPED(Catalog)
+    catalog = catalog_read(run->repository, run->options->cluster->name, err);
+    if (catalog == NULL)
         return false;
-    SCOPED(Fate) before = NULL;
-    if (newest.text[0] != '\0') {
-        before = fate_read(run->repository, run->options->cluster->name, &newest, NULL, err);
-        if (before == NULL)
-            return false;
-    }
-    for (int64_t at_us = fate->started_us;; at_us += 1000000) {
-        char stem[TIMESTAMP_TEXT_SIZE];
+    int64_t at_us = fate->started_us;
+    do {
         timestamp_format_label(stem, at_us);
-        fate->label = arena_printf(fate->arena, "%s%c", stem, label_suffix(fate));
-        if (before == NULL || !before->committed ||
-            strncmp(before->label, fate->label, strlen(stem)) != 0)
-            return true;
-    }
+        at_us += 1000000;
+    } while (is_taken(catalog, stem));
+    fate->label = arena_printf(fate->arena, "%s%c", stem, label_suffix(fate));
+    return true;
 }
 
 static void
@@ -321,7 +327,10 @@ static bool
 copy(Run *run, CairnError *err)
 {
     fill_fate(run);
-    if (!choose_label(run, err) || !capture_config(run, err) || !receive(run, err))
+    /* Names before the stream: what is dropped while it runs is known by name then. */
+    if (!choose_label(run, err) || !capture_config(run, err) ||
+        !name_capture(run->options->cluster->conninfo, run->server, run->writer, run->fate, err) ||
+        !receive(run, err))
         return false;
     run->fate->stopped_us = server_time_us(run);
     /* From here on a signal waits until the commit is decided: between the two there is nothing to

@@ -270,25 +270,26 @@ last_stored_end(const WalArchive *archive, const TimelineHistory *path)
 
 /* Holes of a path between two LSNs: each unbroken stretch is followed by one, up to the next
  * segment there is. */
-static size_t
+static void
 count_gaps(const WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn,
-           uint64_t end_lsn)
+           uint64_t end_lsn, InfoRecoverable *recoverable)
 {
     const uint32_t segment_size = wal_archive_incarnation(archive)->wal_segment_size;
-    size_t gaps = 0;
-    bool in_hole = false;
+    recoverable->gap_count = 0;
     for (uint64_t lsn = start_lsn; lsn < end_lsn;) {
         const uint64_t unbroken = wal_archive_unbroken_end(archive, path, lsn);
-        if (unbroken > lsn) {
-            in_hole = false;
-            lsn = unbroken;
-            continue;
+        if (unbroken >= end_lsn)
+            return;
+        uint64_t number = wal_segment_of(unbroken, segment_size);
+        uint32_t timeline;
+        if (!wal_archive_next_segment(archive, path, number, &number, &timeline))
+            number = wal_segment_of(end_lsn - 1, segment_size) + 1;
+        lsn = number * segment_size;
+        if (recoverable->gap_count++ == 0) {
+            recoverable->gap_start_lsn = unbroken;
+            recoverable->gap_end_lsn = lsn;
         }
-        gaps += in_hole ? 0 : 1;
-        in_hole = true;
-        lsn = (lsn / segment_size + 1) * segment_size;
     }
-    return gaps;
 }
 
 /*
@@ -319,7 +320,7 @@ fill_window_start(ClusterReader *reader, const Fate *newest, const WalArchive *a
     }
     recoverable->from_us = oldest->stopped_us;
     recoverable->from_lsn = oldest->stop_lsn;
-    recoverable->gap_count = count_gaps(archive, path, oldest->start_lsn, end_lsn);
+    count_gaps(archive, path, oldest->start_lsn, end_lsn, recoverable);
     /* The window's start is a backup's own state, whatever the clock said of it. */
     if (recoverable->to_us < oldest->stopped_us)
         recoverable->to_us = oldest->stopped_us;
@@ -334,8 +335,11 @@ fill_recoverable(ClusterReader *reader, CairnError *err)
     InfoCluster *cluster = reader->cluster;
     InfoRecoverable *recoverable = &cluster->recoverable;
     for (size_t i = 0; i < cluster->backup_count; i++) {
-        if (cluster->backups[i].backup->drilled_us > recoverable->last_proven_us)
-            recoverable->last_proven_us = cluster->backups[i].backup->drilled_us;
+        const CatalogBackup *backup = cluster->backups[i].backup;
+        if (backup->drilled_us > recoverable->last_proven_us) {
+            recoverable->last_proven_us = backup->drilled_us;
+            recoverable->last_rto_us = backup->drill_duration_us;
+        }
     }
     const Fate *newest = newest_usable(cluster);
     if (newest == NULL)

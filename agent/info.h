@@ -84,9 +84,12 @@ typedef struct {
     uint64_t to_lsn;
     uint32_t timeline;
     size_t gap_count;       /* holes in the WAL after from_lsn */
+    uint64_t gap_start_lsn; /* the first one */
+    uint64_t gap_end_lsn;
     size_t older_count;     /* usable backups before it, each for its own moment */
     int64_t rpo_us;         /* age of to_us */
     int64_t last_proven_us; /* 0: never */
+    int64_t last_rto_us;    /* how long that restore took; 0: not said */
 } InfoRecoverable;
 
 typedef struct {

@@ -74,15 +74,21 @@ static json_t *
 recoverable_json(const InfoRecoverable *recoverable)
 {
     json_t *proven = time_or_null(recoverable->last_proven_us);
+    json_t *rto = recoverable->last_rto_us != 0 ? json_real((double)recoverable->last_rto_us / 1e6)
+                                                : json_null();
+    const bool gaps = recoverable->gap_count > 0;
     if (!recoverable->possible)
-        return json_pack("{s:b, s:o}", "possible", 0, "last_proven_restore", proven);
-    return json_pack("{s:b, s:o, s:o, s:o, s:o, s:I, s:I, s:f, s:o, s:I}", "possible", 1, "from",
-                     json_time(recoverable->from_us), "from_lsn", json_lsn(recoverable->from_lsn),
-                     "to", json_time(recoverable->to_us), "to_lsn", json_lsn(recoverable->to_lsn),
-                     "timeline", (json_int_t)recoverable->timeline, "gaps",
-                     (json_int_t)recoverable->gap_count, "rpo_seconds",
+        return json_pack("{s:b, s:o, s:o}", "possible", 0, "last_proven_restore", proven,
+                         "rto_seconds", rto);
+    return json_pack("{s:b, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:f, s:o, s:o, s:I}",
+                     "possible", 1, "from", json_time(recoverable->from_us), "from_lsn",
+                     json_lsn(recoverable->from_lsn), "to", json_time(recoverable->to_us), "to_lsn",
+                     json_lsn(recoverable->to_lsn), "timeline", (json_int_t)recoverable->timeline,
+                     "gaps", (json_int_t)recoverable->gap_count, "first_gap_start_lsn",
+                     gaps ? json_lsn(recoverable->gap_start_lsn) : json_null(), "first_gap_end_lsn",
+                     gaps ? json_lsn(recoverable->gap_end_lsn) : json_null(), "rpo_seconds",
                      (double)recoverable->rpo_us / 1e6, "last_proven_restore", proven,
-                     "older_backups", (json_int_t)recoverable->older_count);
+                     "rto_seconds", rto, "older_backups", (json_int_t)recoverable->older_count);
 }
 
 static json_t *

@@ -9,6 +9,7 @@
 #include <string.h>
 
 enum { LINE_LIMIT = 4096, SHORT_ID_SIZE = 24, FAILURES_SHOWN = 10, SIZE_TEXT_SIZE = 32 };
+enum { PROVEN_TEXT_SIZE = 96, GAPS_TEXT_SIZE = 96 };
 
 static void PRINTF_LIKE(2, 3) print(ByteWriter *text, const char *format, ...)
 {
@@ -39,11 +40,58 @@ format_duration(char text[SIZE_TEXT_SIZE], int64_t duration_us)
                  seconds / 3600 % 24);
 }
 
+/* "11m32s", for a time that somebody waited through. */
+static void
+format_rto(char text[SIZE_TEXT_SIZE], int64_t duration_us)
+{
+    const int64_t seconds = (duration_us + 999999) / 1000000;
+    if (seconds < 60)
+        snprintf(text, SIZE_TEXT_SIZE, "%" PRId64 "s", seconds);
+    else if (seconds < 3600)
+        snprintf(text, SIZE_TEXT_SIZE, "%" PRId64 "m%02" PRId64 "s", seconds / 60, seconds % 60);
+    else
+        snprintf(text, SIZE_TEXT_SIZE, "%" PRId64 "h%02" PRId64 "m", seconds / 3600,
+                 seconds / 60 % 60);
+}
+
 /* Whole seconds: a table is no place for microseconds. */
 static void
 format_second(char text[TIMESTAMP_TEXT_SIZE], int64_t time_us)
 {
     timestamp_format(text, time_us - time_us % 1000000);
+}
+
+/* "2026-11-20 03:00:00+00 (RTO 11m32s)" or "never". */
+static void
+format_proven(char text[PROVEN_TEXT_SIZE], const InfoRecoverable *recoverable)
+{
+    char time[TIMESTAMP_TEXT_SIZE];
+    char rto[SIZE_TEXT_SIZE];
+    snprintf(text, PROVEN_TEXT_SIZE, "never");
+    if (recoverable->last_proven_us == 0)
+        return;
+    format_second(time, recoverable->last_proven_us);
+    format_rto(rto, recoverable->last_rto_us);
+    if (recoverable->last_rto_us != 0)
+        snprintf(text, PROVEN_TEXT_SIZE, "%s (RTO %s)", time, rto);
+    else
+        snprintf(text, PROVEN_TEXT_SIZE, "%s", time);
+}
+
+static void
+format_gaps(char text[GAPS_TEXT_SIZE], const InfoRecoverable *recoverable)
+{
+    char start[LSN_TEXT_SIZE];
+    char end[LSN_TEXT_SIZE];
+    lsn_format(start, recoverable->gap_start_lsn);
+    lsn_format(end, recoverable->gap_end_lsn);
+    if (recoverable->gap_count == 0)
+        snprintf(text, GAPS_TEXT_SIZE, "no gaps");
+    else if (recoverable->gap_count == 1)
+        snprintf(text, GAPS_TEXT_SIZE, "1 gap: %s .. %s", start, end);
+    else
+        snprintf(text, GAPS_TEXT_SIZE, "%zu gaps, the first: %s .. %s", recoverable->gap_count,
+                 start, end);
 }
 
 static void
@@ -52,11 +100,11 @@ print_recoverable(const InfoCluster *cluster, bool named, ByteWriter *text)
     const InfoRecoverable *recoverable = &cluster->recoverable;
     char from[TIMESTAMP_TEXT_SIZE];
     char to[TIMESTAMP_TEXT_SIZE];
-    char proven[TIMESTAMP_TEXT_SIZE] = "never";
+    char proven[PROVEN_TEXT_SIZE];
     char rpo[SIZE_TEXT_SIZE];
-    char gaps[SIZE_TEXT_SIZE] = "no gaps";
-    if (recoverable->last_proven_us != 0)
-        format_second(proven, recoverable->last_proven_us);
+    char gaps[GAPS_TEXT_SIZE];
+    format_proven(proven, recoverable);
+    format_gaps(gaps, recoverable);
     if (named)
         print(text, "%s: ", cluster->name);
     if (!recoverable->possible) {
@@ -69,9 +117,6 @@ print_recoverable(const InfoCluster *cluster, bool named, ByteWriter *text)
     format_second(from, recoverable->from_us);
     format_second(to, recoverable->to_us);
     format_duration(rpo, recoverable->rpo_us);
-    if (recoverable->gap_count > 0)
-        snprintf(gaps, sizeof gaps, "%zu gap%s", recoverable->gap_count,
-                 recoverable->gap_count == 1 ? "" : "s");
     print(text, "recoverable: %s .. %s (%s), RPO now %s, last proven restore %s\n", from, to, gaps,
           rpo, proven);
     if (recoverable->older_count > 0)

@@ -169,24 +169,29 @@ print_role(ByteWriter *text, const char *user)
 static void
 print_hba(ByteWriter *text, const char *user, const char *host, const char *dbname)
 {
-    print(text, "\n# 2. pg_hba.conf (above broader lines), then: SELECT pg_reload_conf();\n"
-                "#    Replication has lines of its own; \"all\" does not mean it.\n\n");
+    print(
+        text,
+        "\n# 2. pg_hba.conf (above broader lines), then: SELECT pg_reload_conf();\n"
+        "#    Replication has lines of its own; \"all\" does not mean it.  The names of tables in "
+        "every database are kept with each\n"
+        "#    backup (for pgcairn targets); without that, \"%s\" is enough.\n\n",
+        dbname);
     if (host == NULL || host[0] == '/' || host[0] == '\0') {
         print(text,
               "local  replication  %s  peer map=pgcairn\n"
-              "local  %-11s  %s  peer map=pgcairn\n"
+              "local  all          %s  peer map=pgcairn\n"
               "\n#    pg_ident.conf: which system users may be this role\n\n"
               "pgcairn  postgres  %s\n"
               "pgcairn  root      %s\n",
-              user, dbname, user, user, user);
+              user, user, user, user);
     } else {
         print(text,
               "hostssl  replication  %s  <address of this host>/32  scram-sha-256\n"
-              "hostssl  %-11s  %s  <address of this host>/32  scram-sha-256\n"
+              "hostssl  all          %s  <address of this host>/32  scram-sha-256\n"
               "\n#    The password goes into ~/.pgpass of the user that runs pgcairn (mode 0600), "
               "never into a "
               "command line:\n\n%s:*:*:%s:<password>\n",
-              user, dbname, user, host, user);
+              user, user, host, user);
     }
 }
 

@@ -82,24 +82,26 @@ report_json(const char *cluster, const CheckReport *report, bool explain)
                      check_status_name(check_worst(report)), "results", results);
 }
 
-/* A configuration that does not load is the first condition, and it fails. */
+/* A configuration that does not load is the first condition, and it fails; as everywhere with the
+ * exit code of one who must mend a file, not a server. */
 static int
 configuration_failed(bool json, CairnError *err)
 {
+    const int exit_code = cairn_error_exit_code(CAIRN_USAGE);
     char text[CAIRN_ERROR_MESSAGE_SIZE + CAIRN_ERROR_HINT_SIZE + 4];
     snprintf(text, sizeof text, "%s%s%s", err->message, err->hint[0] != '\0' ? "; " : "",
              err->hint);
     const CheckResult result = {"configuration", CHECK_FAILED, text};
     if (!json) {
         print_result(NULL, &result);
-        return 1;
+        return exit_code;
     }
     CairnError print_err = {0};
     json_t *report = json_pack("{s:n, s:s, s:[{s:s, s:s, s:s}]}", "cluster", "status", "FAILED",
                                "results", "name", result.name, "status", "FAILED", "text", text);
     if (!cli_print_json(report, &print_err))
         return cli_failed(&print_err);
-    return 1;
+    return exit_code;
 }
 
 static int

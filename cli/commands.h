@@ -11,11 +11,13 @@ typedef int CommandMain(const World *world, int argc, char **argv);
 
 CommandMain command_init, command_check, command_doctor, command_backup, command_info,
     command_restore, command_adopt, command_verify, command_version, command_expire, command_keep,
-    command_release, command_collect;
+    command_release, command_collect, command_targets;
 
 /* Each in its own file, and a row of the table in wal_command.c. */
-CommandMain command_wal_push, command_wal_push_ahead, command_wal_get, command_wal_skip,
-    command_wal_status, command_wal_repair, command_wal_ack, command_wal_serve;
+CommandMain command_wal_push, command_wal_push_ahead, command_wal_get, command_wal_repair,
+    command_wal_ack, command_wal_skip, command_wal_status, command_wal_serve;
+/* Needs libpq: where it is missing, says which program has it. */
+CommandMain command_wal_receive;
 
 /* push, get and their aliases; for `pgcairn-wal` and `pgcairn wal`. */
 CommandMain wal_command;

@@ -25,6 +25,8 @@ static const Command COMMANDS[] = {
     {"keep", command_keep, "hold a backup, whatever the policy says"},
     {"release", command_release, "hand a backup back to the policy"},
     {"collect", command_collect, "delete packs and WAL that no backup needs any more"},
+    {"targets", command_targets,
+     "which moments can be returned to; what lies just before an accident"},
     {"restore", command_restore,
      "put a backup into a directory, ready to recover to a point in time"},
     {"adopt", command_adopt, "let a restored clone archive under its own or the original's name"},

@@ -14,6 +14,15 @@
 #endif
 
 int
+command_wal_receive(const World *world, int argc, char **argv)
+{
+    (void)world, (void)argc, (void)argv;
+    fprintf(stderr, "ERROR: receive needs the replication protocol, which this program has not\n"
+                    "HINT: pgcairn wal receive\n");
+    return 1;
+}
+
+int
 main(int argc, char **argv)
 {
     if (argc > 1 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "version") == 0)) {

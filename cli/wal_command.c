@@ -10,11 +10,17 @@ static const struct {
     const char *name;
     CommandMain *run;
 } commands[] = {
-    {"push", command_wal_push},         {"get", command_wal_get},
-    {"serve", command_wal_serve},       {"push-ahead", command_wal_push_ahead},
-    {"skip", command_wal_skip},         {"status", command_wal_status},
-    {"repair", command_wal_repair},     {"acknowledge-gap", command_wal_ack},
-    {"archive-push", command_wal_push}, {"archive-get", command_wal_get},
+    {"push", command_wal_push},
+    {"get", command_wal_get},
+    {"push-ahead", command_wal_push_ahead},
+    {"serve", command_wal_serve},
+    {"receive", command_wal_receive},
+    {"repair", command_wal_repair},
+    {"acknowledge-gap", command_wal_ack},
+    {"skip", command_wal_skip},
+    {"status", command_wal_status},
+    {"archive-push", command_wal_push},
+    {"archive-get", command_wal_get},
 };
 
 static void
@@ -23,10 +29,11 @@ print_usage(FILE *file)
     fprintf(file, "Move WAL between PostgreSQL and the repository.\n\n"
                   "Usage: pgcairn-wal push [options] %%p\n"
                   "       pgcairn-wal get [options] %%f %%p\n"
-                  "       pgcairn-wal status [options]\n"
-                  "       pgcairn-wal skip --confirm [options] SEGMENT\n"
+                  "       pgcairn wal receive [options]\n"
                   "       pgcairn-wal repair [options]\n"
-                  "       pgcairn-wal acknowledge-gap [options] SEGMENT..SEGMENT\n\n"
+                  "       pgcairn-wal acknowledge-gap [options] SEGMENT..SEGMENT\n"
+                  "       pgcairn-wal status [options]\n"
+                  "       pgcairn-wal skip --confirm [options] SEGMENT\n\n"
                   "`pgcairn-wal push --help` and so on say more.\n"
                   "archive-push and archive-get are the same commands.\n");
 }

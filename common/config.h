@@ -45,15 +45,16 @@ typedef struct {
 } ClusterConfig;
 
 typedef struct {
-    int jobs;                  /* 0: not said */
-    const char *log_level;     /* NULL: not said */
-    uint64_t max_memory_bytes; /* 0: not said */
-    int wal_timeout_s;         /* -1: not said */
-    int refresh_percent;       /* refresh-budget; -1: not said */
-    int get_prefetch;          /* segments that get fetches ahead; -1: not said */
-    const char *spool_path;    /* what push and get keep on this host between calls; NULL: not said */
-    const char *overflow_path; /* where push puts WAL when the repository is down; NULL: nowhere */
-    const char *file;          /* where it was read from, absolute; NULL when there was none */
+    int jobs;                   /* 0: not said */
+    const char *log_level;      /* NULL: not said */
+    uint64_t max_memory_bytes;  /* 0: not said */
+    int wal_timeout_s;          /* -1: not said */
+    int refresh_percent;        /* refresh-budget; -1: not said */
+    int get_prefetch;           /* segments that get fetches ahead; -1: not said */
+    const char *spool_path;     /* what push, get and receive keep on this host; NULL: not said */
+    uint64_t spool_limit_bytes; /* of receive; 0: not said */
+    const char *overflow_path;  /* where push puts WAL when the repository is down; NULL: nowhere */
+    const char *file;           /* where it was read from, absolute; NULL when there was none */
 } GlobalConfig;
 
 typedef struct Config Config;

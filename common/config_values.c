@@ -32,6 +32,7 @@ const ConfigKey CONFIG_GLOBAL_KEYS[] = {
     INT_KEY(GlobalConfig, refresh_percent, "refresh-budget", 0, 100),
     INT_KEY(GlobalConfig, get_prefetch, "get-prefetch", 0, 64),
     TEXT_KEY(GlobalConfig, spool_path, "spool-path"),
+    {"spool-limit", VALUE_SIZE, offsetof(GlobalConfig, spool_limit_bytes), NULL, 0, 0},
     TEXT_KEY(GlobalConfig, overflow_path, "overflow-path"),
     {NULL, VALUE_TEXT, 0, NULL, 0, 0},
 };

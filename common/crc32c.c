@@ -190,6 +190,13 @@ update_sse42(uint32_t crc, const uint8_t *at, size_t size)
     for (; size >= sizeof(uint64_t); size -= sizeof(uint64_t), at += sizeof(uint64_t))
         wide = _mm_crc32_u64(wide, load_word(at));
     crc = (uint32_t)wide;
+    if (size >= sizeof(uint32_t)) {
+        uint32_t half;
+        memcpy(&half, at, sizeof half);
+        crc = _mm_crc32_u32(crc, half);
+        at += sizeof half;
+        size -= sizeof half;
+    }
     while (size-- > 0)
         crc = _mm_crc32_u8(crc, *at++);
     return crc;
@@ -214,7 +221,8 @@ crc32c(uint32_t crc, const void *data, size_t size)
 {
 #if defined(__x86_64__)
     if (have_sse42()) {
-        pthread_once(&lane_shift_once, make_lane_shift);
+        if (size >= 3 * LANE_WORDS_MIN * sizeof(uint64_t)) /* the others need no table */
+            pthread_once(&lane_shift_once, make_lane_shift);
         return ~update_sse42(~crc, data, size);
     }
 #endif

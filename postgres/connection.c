@@ -170,22 +170,34 @@ parameter_default(ConnectParameters *parameters, const char *keyword, const char
         parameter_set(parameters, keyword, value);
 }
 
+/* What a connection is opened for. */
+typedef struct {
+    const char *conninfo;
+    ConnectionKind kind;
+    const char *purpose;
+    const char *database; /* instead of the conninfo's own; NULL: that one */
+} ConnectionWish;
+
 static void
-parameters_fill(ConnectParameters *parameters, const PQconninfoOption *options, ConnectionKind kind,
-                const char *purpose)
+parameters_fill(ConnectParameters *parameters, const PQconninfoOption *options,
+                const ConnectionWish *wish)
 {
     for (const PQconninfoOption *option = options; option != NULL && option->keyword != NULL;
          option++) {
         /* Ours to say: a replication keyword would turn an SQL connection into something else. */
-        if (option->val != NULL && strcmp(option->keyword, "replication") != 0)
+        if (option->val != NULL && strcmp(option->keyword, "replication") != 0 &&
+            (wish->database == NULL || strcmp(option->keyword, "dbname") != 0)) {
             parameter_set(parameters, option->keyword, option->val);
+        }
     }
-    parameter_default(parameters, "fallback_application_name", NULL, purpose);
+    if (wish->database != NULL)
+        parameter_set(parameters, "dbname", wish->database);
+    parameter_default(parameters, "fallback_application_name", NULL, wish->purpose);
     parameter_default(parameters, "keepalives_idle", NULL, "30");
     parameter_default(parameters, "keepalives_interval", NULL, "10");
     parameter_default(parameters, "keepalives_count", NULL, "3");
     parameter_default(parameters, "tcp_user_timeout", NULL, "60000");
-    if (kind == CONNECTION_REPLICATION) {
+    if (wish->kind == CONNECTION_REPLICATION) {
         parameter_set(parameters, "replication", "true");
         return;
     }
@@ -265,12 +277,12 @@ check_server(Connection *connection, CairnError *err)
 }
 
 static PGconn *
-connect_parameters(const char *conninfo, ConnectionKind kind, const char *purpose, CairnError *err)
+connect_parameters(const ConnectionWish *wish, CairnError *err)
 {
     PQconninfoOption *options = NULL;
-    if (conninfo != NULL && conninfo[0] != '\0') {
+    if (wish->conninfo != NULL && wish->conninfo[0] != '\0') {
         char *parse_error = NULL; /* may quote a password: never shown */
-        options = PQconninfoParse(conninfo, &parse_error);
+        options = PQconninfoParse(wish->conninfo, &parse_error);
         PQfreemem(parse_error);
         if (options == NULL) {
             cairn_error(err, CAIRN_USAGE, "conninfo does not parse");
@@ -280,7 +292,7 @@ connect_parameters(const char *conninfo, ConnectionKind kind, const char *purpos
         }
     }
     ConnectParameters parameters = {.count = 0};
-    parameters_fill(&parameters, options, kind, purpose);
+    parameters_fill(&parameters, options, wish);
     PGconn *libpq = PQconnectStartParams(parameters.keywords, parameters.values, 0);
     const int64_t deadline_ms = connect_deadline(&parameters);
     PQconninfoFree(options);
@@ -303,19 +315,36 @@ connect_parameters(const char *conninfo, ConnectionKind kind, const char *purpos
     return libpq;
 }
 
-Connection *
-connection_open(const char *conninfo, ConnectionKind kind, const char *purpose, CairnError *err)
+static Connection *
+open_connection(const ConnectionWish *wish, CairnError *err)
 {
     SCOPED(Connection) connection = calloc(1, sizeof *connection);
     if (connection == NULL) {
         cairn_error(err, CAIRN_INTERNAL, "out of memory");
         return NULL;
     }
-    connection->kind = kind;
-    connection->libpq = connect_parameters(conninfo, kind, purpose, err);
+    connection->kind = wish->kind;
+    connection->libpq = connect_parameters(wish, err);
     if (connection->libpq == NULL || !check_server(connection, err))
         return NULL;
     return take(&connection);
+}
+
+Connection *
+connection_open(const char *conninfo, ConnectionKind kind, const char *purpose, CairnError *err)
+{
+    return open_connection(
+        &(ConnectionWish){.conninfo = conninfo, .kind = kind, .purpose = purpose}, err);
+}
+
+Connection *
+connection_open_database(const char *conninfo, const char *database, const char *purpose,
+                         CairnError *err)
+{
+    return open_connection(
+        &(ConnectionWish){
+            .conninfo = conninfo, .kind = CONNECTION_SQL, .purpose = purpose, .database = database},
+        err);
 }
 
 void
@@ -560,6 +589,68 @@ connection_query(Connection *connection, const char *sql, const char *const *par
     if (!check_shape(kept, sql, shape, err))
         return NULL;
     return take(&kept);
+}
+
+/* The rows of a COPY that was begun. Fed to sink as they come. */
+static bool
+read_copy_rows(Connection *connection, int64_t deadline_ms, ConnectionSink *sink, void *context,
+               CairnError *err)
+{
+    for (;;) {
+        char *row = NULL;
+        const int size = PQgetCopyData(connection->libpq, &row, 1);
+        if (size > 0) {
+            const bool taken = sink(context, row, (size_t)size, err);
+            PQfreemem(row);
+            if (!taken)
+                return false;
+        } else if (size == 0) {
+            const ConnectionWait waited = connection_wait(connection, deadline_ms);
+            if (waited != CONNECTION_WAIT_AGAIN)
+                return connection_wait_error(connection, waited, err);
+        } else if (size == -1) {
+            return true; /* whole, or an error that the next result tells */
+        } else {
+            return connection_result_error(connection, NULL, "copy failed", err);
+        }
+    }
+}
+
+static bool
+copy_out(Connection *connection, int64_t deadline_ms, ConnectionSink *sink, void *context,
+         CairnError *err)
+{
+    for (bool begun = false;;) {
+        const ConnectionWait waited = wait_result(connection, deadline_ms);
+        if (waited != CONNECTION_WAIT_AGAIN)
+            return connection_wait_error(connection, waited, err);
+        SCOPED_RESULT result = PQgetResult(connection->libpq);
+        if (result == NULL)
+            return true;
+        const ExecStatusType status = PQresultStatus(result);
+        if (status == PGRES_COPY_OUT && !begun) {
+            begun = true;
+            if (!read_copy_rows(connection, deadline_ms, sink, context, err))
+                return false;
+        } else if (status != PGRES_COMMAND_OK) {
+            return connection_result_error(connection, result, "query failed", err);
+        }
+    }
+}
+
+bool
+connection_copy_out(Connection *connection, const char *sql, int timeout_ms, ConnectionSink *sink,
+                    void *context, CairnError *err)
+{
+    if (!send_query(connection, sql, NULL, err))
+        return false;
+    const bool copied = copy_out(connection, monotonic_ms() + timeout_ms, sink, context, err);
+    /* A COPY that was begun cannot be drained like a query: libpq goes on to answer that it is in
+       one. */
+    if (!copied && connection->libpq != NULL &&
+        PQtransactionStatus(connection->libpq) == PQTRANS_ACTIVE)
+        connection_abandon(connection);
+    return copied;
 }
 
 char *

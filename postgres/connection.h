@@ -25,6 +25,9 @@ typedef struct Connection Connection;
  * backup"). */
 Connection *connection_open(const char *conninfo, ConnectionKind kind, const char *purpose,
                             CairnError *err) MUST_CHECK;
+/* The same server by SQL, another database than the conninfo names. */
+Connection *connection_open_database(const char *conninfo, const char *database,
+                                     const char *purpose, CairnError *err) MUST_CHECK;
 void connection_close(Connection *connection);
 SCOPED_TYPE(Connection, connection_close);
 PGconn *connection_libpq(Connection *connection); /* borrowed */
@@ -46,6 +49,13 @@ PGresult *connection_query(Connection *connection, const char *sql, const char *
 /* One value of one row, malloc'ed; NULL value is "". */
 char *connection_query_text(Connection *connection, const char *sql, const char *const *parameters,
                             CairnError *err) MUST_CHECK;
+
+/* COPY (...) TO STDOUT: each row goes to sink as it comes (text format: a line with its newline),
+   so that memory does not grow with the answer. Where it fails, rows may have been handed over, and
+   the connection is closed when it failed in the middle. */
+typedef bool ConnectionSink(void *context, const void *data, size_t size, CairnError *err);
+bool connection_copy_out(Connection *connection, const char *sql, int timeout_ms,
+                         ConnectionSink *sink, void *context, CairnError *err) MUST_CHECK;
 
 /* Fills err from a failed result (kind by SQLSTATE, the server's message, detail as hint). Always
  * false. */

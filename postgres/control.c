@@ -2,7 +2,11 @@
 
 #include "common/bytes.h"
 #include "common/digest.h"
+#include "common/file.h"
+#include "common/scoped.h"
 #include "postgres/page.h"
+
+enum { TORN_READ_ATTEMPTS = 10, TORN_READ_PAUSE_MS = 50 };
 
 /*
  * Offsets on little-endian 64-bit machines, the same in 15 to 18. Only what stands behind the
@@ -181,4 +185,23 @@ control_parse(const void *data, size_t size, ControlFile *control_out, CairnErro
 
     *control_out = control;
     return true;
+}
+
+bool
+control_read(const World *world, int pgdata_fd, ControlFile *control_out, CairnError *err)
+{
+    static const char path[] = "global/pg_control";
+    for (int attempt = 1;; attempt++) {
+        size_t size = 0;
+        SCOPED_MEMORY char *data =
+            file_read_all(world, pgdata_fd, path, 2 * (size_t)CONTROL_FILE_SIZE, &size, err);
+        if (data == NULL)
+            return false;
+        if (control_parse(data, size, control_out, err))
+            return true;
+        if (err->kind != CAIRN_CORRUPT || attempt == TORN_READ_ATTEMPTS)
+            return cairn_error_wrap(err, "'%s'", path);
+        cairn_error_clear(err);
+        world->clock->sleep_ms(world->clock, TORN_READ_PAUSE_MS);
+    }
 }

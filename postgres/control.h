@@ -5,6 +5,7 @@
 #define PGCAIRN_POSTGRES_CONTROL_H
 
 #include "common/error.h"
+#include "common/world.h"
 
 #include <stdint.h>
 
@@ -49,5 +50,9 @@ typedef struct {
    order or a block size other than 8192. */
 bool control_parse(const void *data, size_t size, ControlFile *control_out,
                    CairnError *err) MUST_CHECK;
+/* Of a data directory, whose server may run: it rewrites the file in place, so a torn read is tried
+ * again for half a second. */
+bool control_read(const World *world, int pgdata_fd, ControlFile *control_out,
+                  CairnError *err) MUST_CHECK;
 
 #endif

@@ -43,6 +43,7 @@ typedef enum {
     WAL_FILE_PARTIAL,        /* 24 hex .partial */
     WAL_FILE_BACKUP_HISTORY, /* 24 hex . 8 hex .backup */
     WAL_FILE_HISTORY,        /* 8 hex .history */
+    WAL_FILE_PIECE, /* ours alone: a piece of an unfinished segment; no name parses to it */
 } WalFileKind;
 
 typedef struct {

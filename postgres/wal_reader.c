@@ -8,96 +8,24 @@
  */
 #include "postgres/wal_reader.h"
 
-#include "common/bytes.h"
 #include "common/digest.h"
-#include "postgres/page.h"
 #include "postgres/wal_name.h"
-#include "postgres/wal_page.h"
-#include "postgres/wal_record.h"
+#include "postgres/wal_reader_intern.h"
+#include "postgres/wal_record_parts.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PAGE_ALL_FLAGS = 0x000F, RECORD_ALIGNMENT = 8, CRC_OFFSET = 20 };
+enum { RECORD_ALIGNMENT = 8, CRC_OFFSET = 20 };
 
 /* Built-in resource managers of 15 to 18, and the range that extensions register in. */
 enum { RMGR_BUILTIN_LAST = 21, RMGR_CUSTOM_FIRST = 128 };
 
-/* What is kept of a record over WAL_RECORD_LIMIT; a commit's time stands at the front. */
+/* What is kept of a record over the limit; a commit's time stands at the front. */
 enum { RECORD_PREFIX = 4096 };
 
 /* 16 and up write at most 1020 MiB; 15 states no limit, but its memory allocator sets this one. */
 static const uint32_t record_size_limit = UINT32_C(1) << 30;
-
-#define NO_PAGE UINT64_MAX
-
-/* END: valid WAL ends here and end_reason says why. FAILED: err is filled. */
-typedef enum { READ_GOOD, READ_END, READ_FAILED } ReadOutcome;
-
-struct WalReader {
-    WalPageSource *source;
-    void *context;
-    int major;
-    uint16_t magic;
-    uint32_t segment_size;
-    uint64_t system_id;
-
-    uint64_t seek_lsn; /* records before it are read, but not handed out */
-    bool positioned;   /* false until a seek has found where a record begins */
-    uint64_t next_lsn;
-    uint64_t previous_lsn; /* start of the record read last */
-    bool has_previous;
-    uint64_t
-        void_lsn; /* start of an interrupted record that the next one must declare void; or 0 */
-
-    uint64_t page_lsn;
-    uint64_t highest_page_lsn; /* timelines may not fall from page to page */
-    uint32_t highest_timeline;
-
-    uint8_t *buffer; /* body of a record that crosses pages */
-    size_t buffer_capacity;
-
-    bool ended;
-    uint64_t end_lsn;
-    char end_reason[200];
-
-    _Alignas(64) uint8_t page[WAL_PAGE_SIZE];
-};
-
-/* A record on its way through one or more pages. */
-typedef struct {
-    uint64_t start_lsn;
-    uint32_t total_size;
-    uint32_t got;
-    uint32_t crc; /* of the body so far */
-    bool wanted;
-    uint8_t header[WAL_RECORD_HEADER_SIZE];
-    const uint8_t *body; /* in the page or in the reader's buffer; empty unless wanted */
-    size_t body_size;
-    uint64_t end_lsn;
-} Assembly;
-
-static ReadOutcome end_at(WalReader *reader, uint64_t lsn, const char *format, ...)
-    PRINTF_LIKE(3, 4);
-
-/* Notes that valid WAL ends, because of what stands at lsn. */
-static ReadOutcome
-end_at(WalReader *reader, uint64_t lsn, const char *format, ...)
-{
-    char where[LSN_TEXT_SIZE];
-    char what[160];
-    va_list arguments;
-
-    va_start(arguments, format);
-    vsnprintf(what, sizeof what, format, arguments);
-    va_end(arguments);
-    lsn_format(where, lsn);
-    snprintf(reader->end_reason, sizeof reader->end_reason, "at %s: %s", where, what);
-    reader->ended = true;
-    return READ_END;
-}
 
 static uint64_t
 align_record(uint64_t lsn)
@@ -112,106 +40,6 @@ align_segment(const WalReader *reader, uint64_t lsn)
     return (lsn + reader->segment_size - 1) & ~(uint64_t)(reader->segment_size - 1);
 }
 
-static uint64_t
-page_start(uint64_t lsn)
-{
-    return lsn & ~(uint64_t)(WAL_PAGE_SIZE - 1);
-}
-
-/* Size of the header of the page that holds lsn. */
-static uint32_t
-header_size_at(const WalReader *reader, uint64_t lsn)
-{
-    return page_start(lsn) % reader->segment_size == 0 ? WAL_LONG_HEADER_SIZE
-                                                       : WAL_SHORT_HEADER_SIZE;
-}
-
-static uint16_t
-page_flags(const WalReader *reader)
-{
-    return get_u16(reader->page + 2);
-}
-
-/* Bytes of the continued record from this page's data on. */
-static uint32_t
-page_remaining(const WalReader *reader)
-{
-    return get_u32(reader->page + 16);
-}
-
-static ReadOutcome
-check_long_header(WalReader *reader, uint64_t lsn)
-{
-    const uint8_t *page = reader->page;
-
-    if (get_u64(page + 24) != reader->system_id)
-        return end_at(reader, lsn, "WAL page of another cluster (system identifier differs)");
-    if (get_u32(page + 32) != reader->segment_size || get_u32(page + 36) != WAL_PAGE_SIZE) {
-        return end_at(reader, lsn, "WAL page with another segment size (%u) or block size (%u)",
-                      get_u32(page + 32), get_u32(page + 36));
-    }
-    return READ_GOOD;
-}
-
-static ReadOutcome
-check_page(WalReader *reader, uint64_t lsn)
-{
-    const uint8_t *page = reader->page;
-    const uint16_t magic = get_u16(page);
-    const bool first_of_segment = lsn % reader->segment_size == 0;
-    const uint32_t timeline = get_u32(page + 4);
-
-    if (magic == 0 && bytes_are_zero(page, WAL_PAGE_SIZE))
-        return end_at(reader, lsn, "empty WAL page");
-    if (magic != reader->magic)
-        return end_at(reader, lsn, "WAL page magic is %04X, expected %04X", magic, reader->magic);
-    if ((page_flags(reader) & ~PAGE_ALL_FLAGS) != 0 ||
-        ((page_flags(reader) & WAL_PAGE_LONG) != 0) != first_of_segment) {
-        return end_at(reader, lsn, "wrong WAL page flags %04X", page_flags(reader));
-    }
-    if (get_u64(page + 8) != lsn) {
-        char address[LSN_TEXT_SIZE];
-        lsn_format(address, get_u64(page + 8));
-        return end_at(reader, lsn, "WAL page has address %s", address);
-    }
-    if (first_of_segment) {
-        ReadOutcome outcome = check_long_header(reader, lsn);
-        if (outcome != READ_GOOD)
-            return outcome;
-    }
-    if (timeline == 0 || (lsn > reader->highest_page_lsn && timeline < reader->highest_timeline)) {
-        return end_at(reader, lsn, "WAL page has timeline %u after timeline %u", timeline,
-                      reader->highest_timeline);
-    }
-    return READ_GOOD;
-}
-
-/* Makes the page at lsn the current one. */
-static ReadOutcome
-enter_page(WalReader *reader, uint64_t lsn, CairnError *err)
-{
-    bool present = false;
-
-    if (reader->page_lsn == lsn)
-        return READ_GOOD;
-
-    reader->page_lsn = NO_PAGE;
-    if (!reader->source(reader->context, lsn, reader->page, &present, err))
-        return READ_FAILED;
-    if (!present)
-        return end_at(reader, lsn, "no WAL there");
-    ReadOutcome outcome = check_page(reader, lsn);
-    if (outcome != READ_GOOD)
-        return outcome;
-
-    reader->page_lsn = lsn;
-    if (lsn >= reader->highest_page_lsn) {
-        reader->highest_page_lsn = lsn;
-        reader->highest_timeline = get_u32(reader->page + 4);
-    }
-    return READ_GOOD;
-}
-
 static ReadOutcome
 check_record_header(WalReader *reader, const Assembly *assembly)
 {
@@ -219,13 +47,15 @@ check_record_header(WalReader *reader, const Assembly *assembly)
     const uint64_t previous_lsn = get_u64(assembly->header + 8);
 
     if (resource_manager > RMGR_BUILTIN_LAST && resource_manager < RMGR_CUSTOM_FIRST) {
-        return end_at(reader, assembly->start_lsn, "unknown resource manager %u", resource_manager);
+        return wal_reader_end_at(reader, assembly->start_lsn, "unknown resource manager %u",
+                                 resource_manager);
     }
     if (reader->has_previous ? previous_lsn != reader->previous_lsn
                              : previous_lsn >= assembly->start_lsn) {
         char link[LSN_TEXT_SIZE];
         lsn_format(link, previous_lsn);
-        return end_at(reader, assembly->start_lsn, "record links back to %s, wrongly", link);
+        return wal_reader_end_at(reader, assembly->start_lsn, "record links back to %s, wrongly",
+                                 link);
     }
     return READ_GOOD;
 }
@@ -234,8 +64,11 @@ check_record_header(WalReader *reader, const Assembly *assembly)
 static bool
 keep_body(WalReader *reader, Assembly *assembly, const uint8_t *data, size_t size, CairnError *err)
 {
-    if (assembly->total_size > WAL_RECORD_LIMIT) {
-        const size_t room = RECORD_PREFIX - assembly->body_size;
+    if (!assembly->wanted || assembly->total_size > reader->record_limit) {
+        const size_t kept = assembly->wanted ? RECORD_PREFIX : WAL_RECORD_HEADERS_LIMIT;
+        const size_t room = kept - assembly->body_size;
+        if (room == 0)
+            return true;
         size = size < room ? size : room;
     }
 
@@ -267,7 +100,11 @@ take_fragment(WalReader *reader, Assembly *assembly, const uint8_t *data, uint32
         const uint32_t missing = WAL_RECORD_HEADER_SIZE - assembly->got;
         const uint32_t taken = size < missing ? size : missing;
 
-        memcpy(assembly->header + assembly->got, data, taken);
+        if (taken ==
+            WAL_RECORD_HEADER_SIZE) /* nearly always, and of known size is a good deal faster */
+            memcpy(assembly->header, data, WAL_RECORD_HEADER_SIZE);
+        else
+            memcpy(assembly->header + assembly->got, data, taken);
         assembly->got += taken;
         data += taken;
         size -= taken;
@@ -276,12 +113,13 @@ take_fragment(WalReader *reader, Assembly *assembly, const uint8_t *data, uint32
         ReadOutcome outcome = check_record_header(reader, assembly);
         if (outcome != READ_GOOD)
             return outcome;
-        assembly->wanted = wal_record_is_wanted(assembly->header[17], assembly->header[16]);
+        assembly->wanted = wal_record_may_be_wanted(assembly->header[17], assembly->header[16]) &&
+                           wal_record_is_wanted(assembly->header[17], assembly->header[16]);
     }
 
     assembly->crc = crc32c(assembly->crc, data, size);
     assembly->got += size;
-    if (!assembly->wanted || size == 0)
+    if (size == 0)
         return READ_GOOD;
     if (whole) {
         assembly->body = data;
@@ -307,17 +145,19 @@ enter_continuation(WalReader *reader, const Assembly *assembly, uint64_t page_ls
         return READ_GOOD;
     }
     if ((page_flags(reader) & WAL_PAGE_CONTINUES) == 0)
-        return end_at(reader, page_lsn, "the record before this WAL page does not continue on it");
+        return wal_reader_end_at(reader, page_lsn,
+                                 "the record before this WAL page does not continue on it");
     if (page_remaining(reader) != assembly->total_size - assembly->got) {
-        return end_at(reader, page_lsn, "%u bytes of a record remain by its page, %u by its length",
-                      page_remaining(reader), assembly->total_size - assembly->got);
+        return wal_reader_end_at(reader, page_lsn,
+                                 "%u bytes of a record remain by its page, %u by its length",
+                                 page_remaining(reader), assembly->total_size - assembly->got);
     }
     *continuation_out = CONTINUES;
     return READ_GOOD;
 }
 
 /* Makes an Assembly for the record at next_lsn, whose page becomes the current one. */
-static ReadOutcome
+static inline ReadOutcome
 begin_record(WalReader *reader, Assembly *assembly, CairnError *err)
 {
     uint64_t lsn = reader->next_lsn;
@@ -329,14 +169,14 @@ begin_record(WalReader *reader, Assembly *assembly, CairnError *err)
     if (lsn % WAL_PAGE_SIZE == 0)
         lsn += header_size;
     if (lsn % WAL_PAGE_SIZE == header_size && (page_flags(reader) & WAL_PAGE_CONTINUES))
-        return end_at(reader, lsn, "WAL page continues a record that nobody began");
+        return wal_reader_end_at(reader, lsn, "WAL page continues a record that nobody began");
 
     /* Alignment keeps the length on the record's first page. */
     const uint32_t total_size = get_u32(reader->page + lsn % WAL_PAGE_SIZE);
     if (total_size == 0)
-        return end_at(reader, lsn, "no record (its length is zero)");
+        return wal_reader_end_at(reader, lsn, "no record (its length is zero)");
     if (total_size < WAL_RECORD_HEADER_SIZE || total_size > record_size_limit)
-        return end_at(reader, lsn, "impossible record length %u", total_size);
+        return wal_reader_end_at(reader, lsn, "impossible record length %u", total_size);
 
     *assembly = (Assembly){.start_lsn = lsn, .total_size = total_size, .body = reader->page};
     return READ_GOOD;
@@ -350,8 +190,10 @@ static ReadOutcome
 assemble_record(WalReader *reader, Assembly *assembly, CairnError *err)
 {
     ReadOutcome outcome = begin_record(reader, assembly, err);
-    uint64_t lsn = assembly->start_lsn;
+    if (outcome != READ_GOOD)
+        return outcome;
 
+    uint64_t lsn = assembly->start_lsn;
     while (outcome == READ_GOOD) {
         const uint32_t room = WAL_PAGE_SIZE - (uint32_t)(lsn % WAL_PAGE_SIZE);
         const uint32_t left = assembly->total_size - assembly->got;
@@ -373,12 +215,14 @@ assemble_record(WalReader *reader, Assembly *assembly, CairnError *err)
             lsn += header_size_at(reader, lsn);
         }
     }
+    if (outcome == READ_END && assembly->got > 0 && assembly->start_lsn != reader->void_lsn)
+        reader->partial = *assembly;
     if (outcome != READ_GOOD)
         return outcome;
 
     if (crc32c(assembly->crc, assembly->header, CRC_OFFSET) !=
         get_u32(assembly->header + CRC_OFFSET))
-        return end_at(reader, assembly->start_lsn, "record with a wrong CRC");
+        return wal_reader_end_at(reader, assembly->start_lsn, "record with a wrong CRC");
     assembly->end_lsn = align_record(lsn);
     return READ_GOOD;
 }
@@ -394,49 +238,52 @@ check_overwrite(WalReader *reader, const Assembly *assembly, const WalRecord *re
     if (!assembly->wanted ||
         !wal_record_overwritten(record, assembly->body, assembly->body_size, &overwritten_lsn) ||
         overwritten_lsn != reader->void_lsn) {
-        return end_at(reader, record->start_lsn,
-                      "an interrupted record is not declared void by its successor");
+        return wal_reader_end_at(reader, record->start_lsn,
+                                 "an interrupted record is not declared void by its successor");
     }
     reader->void_lsn = 0;
     return READ_GOOD;
 }
 
+/* The next record into reader->record. */
 static ReadOutcome
-read_record(WalReader *reader, WalRecord *record_out, CairnError *err)
+read_record(WalReader *reader, CairnError *err)
 {
-    Assembly assembly = {0};
+    WalRecord *record = &reader->record;
+    Assembly assembly;
 
     ReadOutcome outcome = assemble_record(reader, &assembly, err);
     if (outcome != READ_GOOD)
         return outcome;
 
-    WalRecord record = {
-        .start_lsn = assembly.start_lsn,
-        .end_lsn = assembly.end_lsn,
-        .previous_lsn = get_u64(assembly.header + 8),
-        .total_size = assembly.total_size,
-        .xid = get_u32(assembly.header + 4),
-        .resource_manager = assembly.header[17],
-        .info = assembly.header[16],
-    };
-    outcome = check_overwrite(reader, &assembly, &record);
+    if (record->kind != WAL_RECORD_OTHER) /* else the rest is zero already */
+        *record = (WalRecord){0};
+    record->start_lsn = assembly.start_lsn;
+    record->end_lsn = assembly.end_lsn;
+    record->previous_lsn = get_u64(assembly.header + 8);
+    record->total_size = assembly.total_size;
+    record->xid = get_u32(assembly.header + 4);
+    record->resource_manager = assembly.header[17];
+    record->info = assembly.header[16];
+    outcome = check_overwrite(reader, &assembly, record);
     if (outcome != READ_GOOD)
         return outcome;
     if (assembly.wanted &&
-        !wal_record_decode(reader->major, assembly.body, assembly.body_size, &record)) {
-        return end_at(reader, record.start_lsn,
-                      "record of resource manager %u, info %02X, has a malformed body",
-                      record.resource_manager, record.info);
+        !wal_record_decode(reader->major, assembly.body, assembly.body_size, record)) {
+        return wal_reader_end_at(reader, record->start_lsn,
+                                 "record of resource manager %u, info %02X, has a malformed body",
+                                 record->resource_manager, record->info);
     }
 
     /* The server leaves the rest of a switched segment empty. */
-    if (record.kind == WAL_RECORD_SWITCH)
-        record.end_lsn = align_segment(reader, record.end_lsn);
-    reader->next_lsn = record.end_lsn;
-    reader->end_lsn = record.end_lsn;
-    reader->previous_lsn = record.start_lsn;
+    if (record->kind == WAL_RECORD_SWITCH)
+        record->end_lsn = align_segment(reader, record->end_lsn);
+    reader->next_lsn = record->end_lsn;
+    reader->end_lsn = record->end_lsn;
+    reader->previous_lsn = record->start_lsn;
     reader->has_previous = true;
-    *record_out = record;
+    reader->body = assembly.body;
+    reader->body_size = assembly.body_size;
     return READ_GOOD;
 }
 
@@ -480,24 +327,34 @@ position(WalReader *reader, CairnError *err)
 }
 
 bool
-wal_reader_next(WalReader *reader, WalRecord *record_out, bool *found_out, CairnError *err)
+wal_reader_advance(WalReader *reader, const WalRecord **record_out, CairnError *err)
 {
-    WalRecord record;
     ReadOutcome outcome = READ_END;
 
     if (!reader->ended) {
         outcome = reader->positioned ? READ_GOOD : position(reader, err);
         do {
             if (outcome == READ_GOOD)
-                outcome = read_record(reader, &record, err);
-        } while (outcome == READ_GOOD && record.start_lsn < reader->seek_lsn);
+                outcome = read_record(reader, err);
+        } while (outcome == READ_GOOD && reader->record.start_lsn < reader->seek_lsn);
     }
 
     if (outcome == READ_FAILED)
         return false;
-    if (outcome == READ_GOOD)
-        *record_out = record;
-    *found_out = outcome == READ_GOOD;
+    *record_out = outcome == READ_GOOD ? &reader->record : NULL;
+    return true;
+}
+
+bool
+wal_reader_next(WalReader *reader, WalRecord *record_out, bool *found_out, CairnError *err)
+{
+    const WalRecord *record;
+
+    if (!wal_reader_advance(reader, &record, err))
+        return false;
+    if (record != NULL)
+        *record_out = *record;
+    *found_out = record != NULL;
     return true;
 }
 
@@ -538,6 +395,7 @@ wal_reader_new(WalPageSource *source, void *context, int major, uint32_t segment
         .positioned = !seek,
         .next_lsn = start_lsn,
         .end_lsn = start_lsn,
+        .record_limit = WAL_RECORD_LIMIT,
         .page_lsn = NO_PAGE,
     };
     if (!seek && !is_record_position(reader, start_lsn)) {
@@ -569,4 +427,35 @@ const char *
 wal_reader_end_reason(const WalReader *reader)
 {
     return reader->end_reason;
+}
+
+void
+wal_reader_limit(WalReader *reader, uint32_t limit)
+{
+    reader->record_limit = limit;
+}
+
+const uint8_t *
+wal_reader_body(const WalReader *reader, size_t *size_out)
+{
+    *size_out = reader->body_size;
+    return reader->body;
+}
+
+bool
+wal_reader_partial(const WalReader *reader, WalPartialRecord *partial_out)
+{
+    const Assembly *assembly = &reader->partial;
+
+    if (!reader->ended || assembly->total_size == 0)
+        return false;
+    *partial_out = (WalPartialRecord){
+        .start_lsn = assembly->start_lsn,
+        .total_size = assembly->total_size,
+        .seen_size = assembly->got,
+        .body = assembly->body,
+        .body_size = assembly->body_size,
+    };
+    memcpy(partial_out->header, assembly->header, sizeof partial_out->header);
+    return true;
 }

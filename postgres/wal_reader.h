@@ -1,7 +1,7 @@
 /*
  * Reads WAL records (facts 5.2 to 5.7): framing, CRC, and the few record types that say which
- * moments can be reached. First version: one forward pass over a run of segments on one timeline
- * path.
+ * moments can be reached and what was destroyed. One forward pass over a run of segments on one
+ * timeline path.
  *
  * What: the caller feeds bytes through a callback that delivers pages; the reader yields records in
  * order with everything checked (page magic, address, timeline not falling, length, prev link,
@@ -31,7 +31,21 @@ typedef enum {
     WAL_RECORD_END_OF_RECOVERY,
     WAL_RECORD_SWITCH,
     WAL_RECORD_PARAMETER_CHANGE,
+    WAL_RECORD_OVERWRITE,         /* declares an interrupted record void */
+    WAL_RECORD_RELATION_CREATE,   /* a fork's file appears */
+    WAL_RECORD_RELATION_TRUNCATE, /* a relation's files are cut */
+    WAL_RECORD_TABLE_TRUNCATE,    /* TRUNCATE, for logical decoding; the files change otherwise */
+    WAL_RECORD_DATABASE_CREATE,   /* both strategies; a database moving into a tablespace too */
+    WAL_RECORD_DATABASE_DROP,     /* also one leaving a tablespace */
+    WAL_RECORD_RELMAP_UPDATE,
 } WalRecordKind;
+
+/* A relation's files as WAL names them: the relfilenode, not the OID of its table. */
+typedef struct {
+    uint32_t tablespace;
+    uint32_t database; /* 0: shared */
+    uint32_t relfilenode;
+} WalRelation;
 
 typedef struct {
     uint64_t start_lsn;
@@ -49,6 +63,15 @@ typedef struct {
     uint64_t backup_start_lsn; /* BACKUP_END */
     uint32_t timeline;         /* CHECKPOINT, END_OF_RECOVERY: this timeline */
     uint32_t previous_timeline;
+    uint64_t redo_lsn; /* CHECKPOINT; OVERWRITE: the record that is void */
+    bool shutdown;     /* CHECKPOINT */
+    uint8_t wal_level; /* PARAMETER_CHANGE: 0 minimal, 1 replica, 2 logical */
+    uint8_t fork;      /* RELATION_CREATE */
+    bool cuts_main;    /* RELATION_TRUNCATE, to block; else only derived forks */
+    bool cuts_vm;      /* RELATION_TRUNCATE, to what block needs */
+    uint32_t block;    /* RELATION_TRUNCATE */
+    WalRelation
+        relation; /* RELATION_*; DATABASE_*, RELMAP_UPDATE, TABLE_TRUNCATE in part, else 0 */
 } WalRecord;
 
 /*
@@ -76,6 +99,33 @@ void wal_reader_free(WalReader *reader);
 /* The next record; *found_out false at the end of valid WAL. record_out is the caller's. */
 bool wal_reader_next(WalReader *reader, WalRecord *record_out, bool *found_out,
                      CairnError *err) MUST_CHECK;
+
+/* The same without a copy: the record is borrowed until the next call, NULL at the end. */
+bool wal_reader_advance(WalReader *reader, const WalRecord **record_out,
+                        CairnError *err) MUST_CHECK;
+
+/*
+ * The body of the record handed out last, borrowed until the next call: *size_out bytes, the first
+ * ones. All of it for records of a kind other than OTHER up to the limit; of others at least what
+ * wal_record_split needs to tell their block references.
+ */
+const uint8_t *wal_reader_body(const WalReader *reader, size_t *size_out);
+
+/* Keep no more of any record than so many bytes instead of WAL_RECORD_LIMIT: before the first call.
+ */
+void wal_reader_limit(WalReader *reader, uint32_t limit);
+
+/* After found_out was false: a record began before the end and its first bytes were good, but what
+   follows is not there. False when there is none. Borrowed from the reader. */
+typedef struct {
+    uint64_t start_lsn;
+    uint32_t total_size;
+    uint32_t seen_size;  /* bytes of it that are there */
+    uint8_t header[24];  /* so much of it as seen_size says */
+    const uint8_t *body; /* kept as of wal_reader_body */
+    size_t body_size;
+} WalPartialRecord;
+bool wal_reader_partial(const WalReader *reader, WalPartialRecord *partial_out);
 
 /* After found_out was false: end of the last good record, and why reading stopped there
    (borrowed from the reader). */

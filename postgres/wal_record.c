@@ -2,14 +2,23 @@
 
 #include "common/bytes.h"
 #include "common/timestamp.h"
+#include "postgres/wal_record_parts.h"
 
 #include <string.h>
 
-enum { RMGR_XLOG = 0, RMGR_TRANSACTION = 1 };
+enum {
+    RMGR_XLOG = 0,
+    RMGR_TRANSACTION = 1,
+    RMGR_STORAGE = 2,
+    RMGR_DATABASE = 4,
+    RMGR_RELMAP = 7,
+    RMGR_HEAP = 10,
+};
+
+enum { OPERATION_MASK = 0xF0 };
 
 /* Operations of the XLOG resource manager: the high half of info. */
 enum {
-    XLOG_MASK = 0xF0,
     XLOG_CHECKPOINT_SHUTDOWN = 0x00,
     XLOG_CHECKPOINT_ONLINE = 0x10,
     XLOG_SWITCH = 0x40,
@@ -27,89 +36,72 @@ enum {
     TRANSACTION_ABORT = 0x20,
     TRANSACTION_COMMIT_PREPARED = 0x30,
     TRANSACTION_ABORT_PREPARED = 0x40,
-    TRANSACTION_HAS_PARTS = 0x80,
 };
 
-/* Which parts a commit or abort record has; they stand in another order than their bits. */
-enum {
-    PART_DATABASE = 1 << 0,
-    PART_SUBTRANSACTIONS = 1 << 1,
-    PART_RELATIONS = 1 << 2,
-    PART_INVALIDATIONS = 1 << 3,
-    PART_TWO_PHASE = 1 << 4,
-    PART_DROPPED_STATISTICS = 1 << 8,
-};
+enum { STORAGE_CREATE = 0x10, STORAGE_TRUNCATE = 0x20 };
 
-/* Ids of the headers before a record's main data. */
-enum { ID_TOPLEVEL_XID = 252, ID_ORIGIN = 253, ID_DATA_LONG = 254, ID_DATA_SHORT = 255 };
+enum { DATABASE_CREATE_FILE_COPY = 0x00, DATABASE_CREATE_WAL_LOG = 0x10, DATABASE_DROP = 0x20 };
+
+/* Heap's operations have three bits, like a transaction's. */
+enum { HEAP_MASK = 0x70, HEAP_TRUNCATE = 0x30 };
+
+enum { RELMAP_UPDATE = 0x00 };
+
+/* What a STORAGE_TRUNCATE cuts. */
+enum { TRUNCATE_HEAP = 1 << 0, TRUNCATE_VM = 1 << 1 };
+
+static bool
+transaction_is_wanted(uint8_t info)
+{
+    switch (info & TRANSACTION_MASK) {
+    case TRANSACTION_COMMIT:
+    case TRANSACTION_ABORT:
+    case TRANSACTION_COMMIT_PREPARED:
+    case TRANSACTION_ABORT_PREPARED:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool
+xlog_is_wanted(uint8_t info)
+{
+    switch (info & OPERATION_MASK) {
+    case XLOG_CHECKPOINT_SHUTDOWN:
+    case XLOG_CHECKPOINT_ONLINE:
+    case XLOG_SWITCH:
+    case XLOG_BACKUP_END:
+    case XLOG_PARAMETER_CHANGE:
+    case XLOG_RESTORE_POINT:
+    case XLOG_END_OF_RECOVERY:
+    case XLOG_OVERWRITE_CONTRECORD:
+        return true;
+    default:
+        return false;
+    }
+}
 
 bool
 wal_record_is_wanted(uint8_t resource_manager, uint8_t info)
 {
-    if (resource_manager == RMGR_TRANSACTION) {
-        switch (info & TRANSACTION_MASK) {
-        case TRANSACTION_COMMIT:
-        case TRANSACTION_ABORT:
-        case TRANSACTION_COMMIT_PREPARED:
-        case TRANSACTION_ABORT_PREPARED:
-            return true;
-        default:
-            return false;
-        }
-    }
-    if (resource_manager == RMGR_XLOG) {
-        switch (info & XLOG_MASK) {
-        case XLOG_CHECKPOINT_SHUTDOWN:
-        case XLOG_CHECKPOINT_ONLINE:
-        case XLOG_SWITCH:
-        case XLOG_BACKUP_END:
-        case XLOG_PARAMETER_CHANGE:
-        case XLOG_RESTORE_POINT:
-        case XLOG_END_OF_RECOVERY:
-        case XLOG_OVERWRITE_CONTRECORD:
-            return true;
-        default:
-            return false;
-        }
-    }
-    return false;
-}
-
-/*
- * Finds the main data. None of the wanted records refers to blocks, so the main data is all there
- * is after its length, and must reach the record's end. A record may have none (SWITCH).
- */
-static bool
-find_main_data(const WalRecord *record, const uint8_t *body, size_t size, ByteReader *main_out)
-{
-    ByteReader headers = byte_reader(body, size);
-    const size_t whole_size = record->total_size - WAL_RECORD_HEADER_SIZE;
-    size_t main_size = 0;
-
-    while (headers.at < whole_size && main_size == 0 && !headers.failed) {
-        switch (byte_reader_u8(&headers)) {
-        case ID_DATA_SHORT:
-            main_size = byte_reader_u8(&headers);
-            break;
-        case ID_DATA_LONG:
-            main_size = byte_reader_u32(&headers);
-            break;
-        case ID_ORIGIN:
-            (void)byte_reader_u16(&headers);
-            continue;
-        case ID_TOPLEVEL_XID:
-            (void)byte_reader_u32(&headers);
-            continue;
-        default:
-            return false;
-        }
-        if (main_size == 0) /* announced and empty is never written */
-            return false;
-    }
-    if (headers.failed || headers.at + main_size != whole_size)
+    _Static_assert((int)RMGR_HEAP == 10 && (int)HEAP_TRUNCATE == 0x30 && (int)RMGR_RELMAP == 7 &&
+                       (int)RMGR_DATABASE == 4 && (int)RMGR_STORAGE == 2,
+                   "wal_record_may_be_wanted knows these numbers too");
+    switch (resource_manager) {
+    case RMGR_TRANSACTION:
+        return transaction_is_wanted(info);
+    case RMGR_XLOG:
+        return xlog_is_wanted(info);
+    case RMGR_HEAP:
+        return (info & HEAP_MASK) == HEAP_TRUNCATE;
+    case RMGR_STORAGE:
+    case RMGR_DATABASE:
+    case RMGR_RELMAP:
+        return true;
+    default:
         return false;
-    *main_out = byte_reader(body + headers.at, size - headers.at);
-    return true;
+    }
 }
 
 /* PostgreSQL's microseconds since 2000 to ours since 1970; fails the reader where that overflows.
@@ -124,65 +116,113 @@ read_time(ByteReader *data)
     return time_us;
 }
 
-/* A part that is a 32-bit count and as many items. */
-static void
-skip_items(ByteReader *data, size_t item_size)
-{
-    const uint32_t count = byte_reader_u32(data);
-    size_t bytes;
-
-    if (__builtin_mul_overflow((size_t)count, item_size, &bytes))
-        data->failed = true;
-    (void)byte_reader_bytes(data, bytes);
-}
-
-/* The xid of the prepared transaction that a commit or abort finished. */
-static uint32_t
-read_prepared_xid(int major, ByteReader *data, uint32_t parts, bool commit)
-{
-    if (parts & PART_DATABASE)
-        (void)byte_reader_bytes(data, 8);
-    if (parts & PART_SUBTRANSACTIONS)
-        skip_items(data, 4);
-    if (parts & PART_RELATIONS)
-        skip_items(data, 12);
-    if (parts & PART_DROPPED_STATISTICS)
-        skip_items(data, major >= 18 ? 16 : 12); /* 18 widened the object's id to 64 bits */
-    if (commit && (parts & PART_INVALIDATIONS))
-        skip_items(data, 16);
-    return byte_reader_u32(data);
-}
-
 static bool
-decode_transaction(int major, ByteReader *data, bool whole, WalRecord *record)
+decode_transaction(int major, const WalRecordParts *parts, WalRecord *record)
 {
     const int operation = record->info & TRANSACTION_MASK;
     const bool commit = operation == TRANSACTION_COMMIT || operation == TRANSACTION_COMMIT_PREPARED;
     const bool prepared =
         operation == TRANSACTION_COMMIT_PREPARED || operation == TRANSACTION_ABORT_PREPARED;
+    ByteReader data = byte_reader(parts->main_data, parts->main_size);
+    WalTransactionParts transaction;
 
     record->kind = commit ? WAL_RECORD_COMMIT : WAL_RECORD_ABORT;
-    record->time_us = read_time(data);
+    record->time_us = read_time(&data);
     record->transaction_xid = record->xid;
-    const uint32_t parts = record->info & TRANSACTION_HAS_PARTS ? byte_reader_u32(data) : 0;
-    if (data->failed)
+    if ((record->info & WAL_TRANSACTION_HAS_PARTS) != 0)
+        (void)byte_reader_u32(&data);
+    if (data.failed)
         return false;
     if (!prepared)
         return true;
 
-    if ((parts & PART_TWO_PHASE) == 0)
-        return false;
-    record->transaction_xid = read_prepared_xid(major, data, parts, commit);
     /* Of a record too long to keep, the xid may be among the bytes let go; its time is not. */
-    if (data->failed)
-        record->transaction_xid = 0;
-    return whole ? !data->failed : true;
+    record->transaction_xid = 0;
+    if (!wal_transaction_split(major, record, parts, &transaction))
+        return !parts->main_whole;
+    record->transaction_xid = transaction.prepared_xid;
+    return transaction.has_prepared_xid;
+}
+
+static WalRelation
+read_relation(ByteReader *data)
+{
+    WalRelation relation;
+
+    relation.tablespace = byte_reader_u32(data);
+    relation.database = byte_reader_u32(data);
+    relation.relfilenode = byte_reader_u32(data);
+    return relation;
+}
+
+static bool
+decode_storage(ByteReader *data, WalRecord *record)
+{
+    uint32_t number;
+
+    switch (record->info & OPERATION_MASK) {
+    case STORAGE_CREATE:
+        record->kind = WAL_RECORD_RELATION_CREATE;
+        record->relation = read_relation(data);
+        number = byte_reader_u32(data);
+        record->fork = (uint8_t)number;
+        return !data->failed && number <= WAL_FORK_INIT;
+    case STORAGE_TRUNCATE:
+        record->kind = WAL_RECORD_RELATION_TRUNCATE;
+        record->block = byte_reader_u32(data);
+        record->relation = read_relation(data);
+        number = byte_reader_u32(data);
+        record->cuts_main = (number & TRUNCATE_HEAP) != 0;
+        record->cuts_vm = (number & TRUNCATE_VM) != 0;
+        return !data->failed;
+    default:
+        return true;
+    }
+}
+
+static bool
+decode_database(ByteReader *data, WalRecord *record)
+{
+    switch (record->info & OPERATION_MASK) {
+    case DATABASE_CREATE_FILE_COPY:
+    case DATABASE_CREATE_WAL_LOG:
+        record->kind = WAL_RECORD_DATABASE_CREATE;
+        record->relation.database = byte_reader_u32(data);
+        record->relation.tablespace = byte_reader_u32(data);
+        return !data->failed;
+    case DATABASE_DROP:
+        record->kind = WAL_RECORD_DATABASE_DROP;
+        record->relation.database = byte_reader_u32(data);
+        return !data->failed;
+    default:
+        return true;
+    }
+}
+
+static bool
+decode_relmap(ByteReader *data, WalRecord *record)
+{
+    if ((record->info & OPERATION_MASK) != RELMAP_UPDATE)
+        return true;
+    record->kind = WAL_RECORD_RELMAP_UPDATE;
+    record->relation.database = byte_reader_u32(data);
+    record->relation.tablespace = byte_reader_u32(data);
+    return !data->failed;
+}
+
+static bool
+decode_heap(ByteReader *data, WalRecord *record)
+{
+    record->kind = WAL_RECORD_TABLE_TRUNCATE;
+    record->relation.database = byte_reader_u32(data);
+    return !data->failed;
 }
 
 static bool
 decode_checkpoint(ByteReader *data, WalRecord *record)
 {
-    (void)byte_reader_u64(data); /* redo */
+    record->redo_lsn = byte_reader_u64(data);
+    record->shutdown = (record->info & OPERATION_MASK) == XLOG_CHECKPOINT_SHUTDOWN;
     record->timeline = byte_reader_u32(data);
     record->previous_timeline = byte_reader_u32(data);
     (void)byte_reader_bytes(data, 48); /* counters, the same size from 15 to 18 */
@@ -210,7 +250,7 @@ decode_restore_point(ByteReader *data, WalRecord *record)
 static bool
 decode_xlog(ByteReader *data, WalRecord *record)
 {
-    switch (record->info & XLOG_MASK) {
+    switch (record->info & OPERATION_MASK) {
     case XLOG_CHECKPOINT_SHUTDOWN:
     case XLOG_CHECKPOINT_ONLINE:
         return decode_checkpoint(data, record);
@@ -229,44 +269,64 @@ decode_xlog(ByteReader *data, WalRecord *record)
         record->timeline = byte_reader_u32(data);
         record->previous_timeline = byte_reader_u32(data);
         return !data->failed;
+    case XLOG_OVERWRITE_CONTRECORD:
+        record->kind = WAL_RECORD_OVERWRITE;
+        record->redo_lsn = byte_reader_u64(data);
+        return !data->failed;
     case XLOG_PARAMETER_CHANGE:
         record->kind = WAL_RECORD_PARAMETER_CHANGE;
-        return true;
+        (void)byte_reader_bytes(data, 20); /* counts of connections, workers, locks */
+        record->wal_level = (uint8_t)byte_reader_u32(data);
+        return !data->failed;
     default:
         return true;
+    }
+}
+
+static bool
+decode(int major, const WalRecordParts *parts, WalRecord *record)
+{
+    ByteReader data = byte_reader(parts->main_data, parts->main_size);
+
+    switch (record->resource_manager) {
+    case RMGR_TRANSACTION:
+        return decode_transaction(major, parts, record);
+    case RMGR_XLOG:
+        return decode_xlog(&data, record);
+    case RMGR_STORAGE:
+        return decode_storage(&data, record);
+    case RMGR_DATABASE:
+        return decode_database(&data, record);
+    case RMGR_RELMAP:
+        return decode_relmap(&data, record);
+    default:
+        return decode_heap(&data, record);
     }
 }
 
 bool
 wal_record_decode(int major, const uint8_t *body, size_t size, WalRecord *record_io)
 {
-    ByteReader data;
+    WalRecordParts parts;
     WalRecord record = *record_io;
 
-    if (!find_main_data(&record, body, size, &data))
+    if (!wal_record_split(body, size, record.total_size - WAL_RECORD_HEADER_SIZE, &parts) ||
+        parts.block_count > 0 || !decode(major, &parts, &record))
         return false;
-    const bool whole = size == record.total_size - WAL_RECORD_HEADER_SIZE;
-    const bool decoded = record.resource_manager == RMGR_TRANSACTION
-                             ? decode_transaction(major, &data, whole, &record)
-                             : decode_xlog(&data, &record);
-    if (decoded)
-        *record_io = record;
-    return decoded;
+    *record_io = record;
+    return true;
 }
 
 bool
 wal_record_overwritten(const WalRecord *record, const uint8_t *body, size_t size, uint64_t *lsn_out)
 {
-    ByteReader data;
+    WalRecordParts parts;
 
     if (record->resource_manager != RMGR_XLOG ||
-        (record->info & XLOG_MASK) != XLOG_OVERWRITE_CONTRECORD ||
-        !find_main_data(record, body, size, &data)) {
+        (record->info & OPERATION_MASK) != XLOG_OVERWRITE_CONTRECORD ||
+        !wal_record_split(body, size, record->total_size - WAL_RECORD_HEADER_SIZE, &parts) ||
+        parts.main_size < 8)
         return false;
-    }
-    const uint64_t lsn = byte_reader_u64(&data);
-    if (data.failed)
-        return false;
-    *lsn_out = lsn;
+    *lsn_out = get_u64(parts.main_data);
     return true;
 }

@@ -19,6 +19,17 @@ enum { WAL_RECORD_HEADER_SIZE = 24 };
 /* True for records that wal_record_decode or wal_record_overwritten can read. */
 bool wal_record_is_wanted(uint8_t resource_manager, uint8_t info);
 
+/* False for most of the others, without a call: true only for what wal_record_is_wanted should be
+   asked about. Its bits are the resource managers of wal_record.c. */
+static inline bool
+wal_record_may_be_wanted(uint8_t resource_manager, uint8_t info)
+{
+    enum { ASKED = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 4 | 1 << 7 | 1 << 10, HEAP = 10 };
+
+    return resource_manager <= HEAP && (ASKED >> resource_manager & 1) != 0 &&
+           (resource_manager != HEAP || (info & 0x70) == 0x30);
+}
+
 /*
  * body: what follows the record header, size bytes of it. size may be less than the whole
  * (total_size - 24) for records over WAL_RECORD_LIMIT: then a COMMIT PREPARED or ABORT PREPARED may

@@ -47,6 +47,7 @@ apply_evidence(Repository *repository, const char *cluster, Arena *arena,
     backup->failed = list->failed;
     backup->drilled = list->drilled;
     backup->drilled_us = state.drilled_us;
+    backup->drill_duration_us = state.drill_duration_us;
     backup->verified = state.verified;
     backup->verified_us = state.verified ? state.verified_us : 0;
     backup->damaged = state.damaged;

@@ -32,7 +32,7 @@ typedef struct {
     /* Of evidence (evidence.h): verified is proven whole with no damage standing. */
     bool scrubbed, verified, drilled, failed;
     bool damaged; /* damage stands, or the server itself sent broken pages */
-    int64_t verified_us, drilled_us;
+    int64_t verified_us, drilled_us, drill_duration_us;
     const char **damages; /* tokens of all damage ever found, standing or not */
     size_t damage_count;
 } CatalogBackup;

@@ -5,6 +5,8 @@
 #include "repository/claim.h"
 #include "repository/host.h"
 #include "repository/json.h"
+#include "repository/pack.h"
+#include "repository/refs.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -185,53 +187,36 @@ last_look(Commit *commit, CairnError *err)
     return storage_make_durable(repository_storage(commit->repository), name, err);
 }
 
-typedef struct {
-    Storage *storage;
-    const char *prefix;
-} Directory;
-
-static bool make_all_durable(Directory directory, CairnError *err);
-
-static StorageListNext
-make_entry_durable(void *context, const StorageEntry *entry, CairnError *err)
-{
-    const Directory *directory = context;
-    char name[STORAGE_NAME_LIMIT];
-    const int size = snprintf(name, sizeof name, "%s/%s", directory->prefix, entry->name);
-    if (size < 0 || (size_t)size >= sizeof name)
-        return STORAGE_LIST_GO_ON; /* no name of ours is so long */
-    const bool done = entry->is_directory
-                          ? make_all_durable((Directory){directory->storage, name}, err)
-                          : storage_make_durable(directory->storage, name, err);
-    if (done)
-        return STORAGE_LIST_GO_ON;
-    if (err->kind != CAIRN_NOT_FOUND)
-        return STORAGE_LIST_FAILED;
-    cairn_error_clear(err); /* gone since it was listed: a claim stands, so it is not one of ours */
-    return STORAGE_LIST_GO_ON;
-}
-
 static bool
-make_all_durable(Directory directory, CairnError *err)
+is_salvage(const Commit *commit, const BackupId *creator)
 {
-    return storage_list(directory.storage, directory.prefix, make_entry_durable, &directory, err);
+    for (size_t i = 0; i < commit->options.salvage_count; i++) {
+        if (backup_id_equal(&commit->salvage[i], creator))
+            return true;
+    }
+    return false;
 }
 
 /* P4 for what is not ours: a dead attempt may have died, or its disk failed, between a pack's name
-   and the sync of its directory. A parent's packs were durable before its fate. */
+   and the sync of its directory. A parent's packs were durable before its fate. The summary says
+   which packs these are; a listing may be too old to have them. */
 static bool
-sync_salvage(const Commit *commit, CairnError *err)
+sync_salvage(const Commit *commit, const Fate *fate, CairnError *err)
 {
-    Storage *storage = repository_storage(commit->repository);
-    static const char *const parts[] = {"p", "m"};
-    for (size_t i = 0; i < commit->options.salvage_count; i++) {
-        for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
-            char prefix[STORAGE_NAME_LIMIT];
-            snprintf(prefix, sizeof prefix, "c/%s/b/%s/%s", commit->options.cluster,
-                     commit->salvage[i].text, parts[k]);
-            if (!make_all_durable((Directory){storage, prefix}, err))
-                return cairn_error_wrap(err, "unable to sync the packs of the dead attempt %s",
-                                        commit->salvage[i].text);
+    if (commit->options.salvage_count == 0)
+        return true;
+    SCOPED(Refs) refs = refs_read(commit->repository, fate, err);
+    if (refs == NULL)
+        return false;
+    for (size_t i = 0; i < refs->count; i++) {
+        const RefsRange *range = &refs->ranges[i];
+        for (uint32_t k = 0; k < range->pack_count && is_salvage(commit, &range->creator); k++) {
+            char name[STORAGE_NAME_LIMIT];
+            (range->is_map ? map_pack_name : pack_name)(name, fate->cluster, &range->creator,
+                                                        range->first_pack + k);
+            if (!storage_make_durable(repository_storage(commit->repository), name, err))
+                return cairn_error_wrap(err, "unable to sync a pack of the dead attempt %s",
+                                        range->creator.text);
         }
     }
     return true;
@@ -263,7 +248,7 @@ commit_publish(Commit *commit, Fate *fate, CairnError *err)
     memcpy(fate->token, commit->token, sizeof fate->token);
     if (!attempts_newest_committed(commit->repository, commit->options.cluster, &fate->previous_bid,
                                    fate->previous_sha256, err) ||
-        !sync_salvage(commit, err) || !last_look(commit, err) || !check_claim(commit, err))
+        !sync_salvage(commit, fate, err) || !last_look(commit, err) || !check_claim(commit, err))
         return false;
     if (fate_commit(commit->repository, fate, err) ||
         (err->kind == CAIRN_CONFLICT && settle_conflict(commit, fate, err))) {

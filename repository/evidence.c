@@ -118,6 +118,15 @@ time_of(const json_t *json)
     return fields.failed ? 0 : at_us;
 }
 
+/* `result.duration_s` of a drill, whole seconds or a fraction. */
+static int64_t
+duration_of(const json_t *json)
+{
+    const double seconds =
+        json_number_value(json_object_get(json_object_get(json, "result"), "duration_s"));
+    return seconds > 0 && seconds < 1e9 ? (int64_t)(seconds * 1e6) : 0;
+}
+
 static const char *
 scope_of(const json_t *json)
 {
@@ -273,8 +282,10 @@ evidence_state(Repository *repository, const char *cluster, const BackupId *bid,
         SCOPED_JSON json_t *json =
             read_evidence(repository, cluster, bid, "drilled", &list->drills[i]);
         const int64_t at_us = json != NULL ? time_of(json) : 0;
-        if (at_us > state_out->drilled_us)
+        if (at_us > state_out->drilled_us) {
             state_out->drilled_us = at_us;
+            state_out->drill_duration_us = duration_of(json);
+        }
     }
 }
 

@@ -58,7 +58,9 @@ typedef struct {
     int64_t verified_us; /* of the newest proof; of samples: of the slice that was read longest ago.
                             0: no proof that can be read */
     int64_t drilled_us;
-    bool damaged;                       /* damage stands */
+    int64_t drill_duration_us; /* how long the newest drill took until the server answered; 0: not
+                                  said */
+    bool damaged;              /* damage stands */
     bool stands[EVIDENCE_DAMAGE_LIMIT]; /* as list->damages */
 } EvidenceState;
 

@@ -5,6 +5,7 @@
 #include "common/cancel.h"
 #include "repository/wal_ack.h"
 #include "repository/wal_object.h"
+#include "repository/wal_piece.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -161,9 +162,10 @@ note_file(WalCheck *check, VerifySubject *subject, const WalPlace *place, CairnE
 }
 
 static bool
-open_file(Verify *verify, const char *object, CairnError *err)
+open_file(Verify *verify, const char *object, bool is_piece, CairnError *err)
 {
-    SCOPED(ObjectReader) reader = object_open(verify->repository, object, OBJECT_WAL, err);
+    SCOPED(ObjectReader)
+    reader = object_open(verify->repository, object, is_piece ? OBJECT_WAL_TAIL : OBJECT_WAL, err);
     return reader != NULL;
 }
 
@@ -173,6 +175,7 @@ check_file(WalCheck *check, const char *object, const char *file, bool listed, C
 {
     Verify *verify = check->verify;
     WalPlace place;
+    WalPieceName piece;
     bool reads;
     VerifySubject subject = {.object = object, .is_wal = true, .may_vanish = listed};
     subject.needed_by = place_file(check, file, &place);
@@ -180,7 +183,9 @@ check_file(WalCheck *check, const char *object, const char *file, bool listed, C
     verify->report->object_count++;
     if (!verify_reads(verify, object, &reads, err))
         return false;
-    if (reads ? wal_store_verify(check->store, file, err) : open_file(verify, object, err))
+    const bool is_piece = wal_piece_name_parse(file, check->incarnation->wal_segment_size, &piece);
+    if (reads ? wal_store_verify(check->store, file, err)
+              : open_file(verify, object, is_piece, err))
         return true;
     return note_file(check, &subject, &place, err);
 }

@@ -85,6 +85,19 @@ has_wal_from(const WalTimeline *timeline, uint64_t lsn, uint32_t segment_size)
                                           wal_segment_of(lsn, segment_size);
 }
 
+/* Pieces that lie behind a hole tell of it elsewhere (wal_store_successor); here they are no use.
+ */
+static bool
+find_unfinished(WalStore *store, WalTimeline *timeline, CairnError *err)
+{
+    const uint64_t next = timeline->run_count > 0
+                              ? timeline->runs[timeline->run_count - 1].last_segment + 1
+                              : UINT64_MAX;
+
+    return wal_store_unfinished(store, timeline->timeline, next, &timeline->unfinished_segment,
+                                &timeline->unfinished_size, err);
+}
+
 WalArchive *
 wal_archive_load(Repository *repository, const char *cluster, const Incarnation *incarnation,
                  CairnError *err)
@@ -110,7 +123,8 @@ wal_archive_load(Repository *repository, const char *cluster, const Incarnation 
         timeline->timeline = numbers[i];
         if (!load_history(archive->store, numbers[i], i == 0, &timeline->history, err) ||
             !wal_store_coverage(archive->store, numbers[i], &timeline->runs, &timeline->run_count,
-                                err))
+                                err) ||
+            !find_unfinished(archive->store, timeline, err))
             return NULL;
     }
     for (size_t i = 0; i < count; i++) {
@@ -239,6 +253,36 @@ wal_archive_missing(const WalArchive *archive, const TimelineHistory *path, uint
     return list.count;
 }
 
+bool
+wal_archive_next_segment(const WalArchive *archive, const TimelineHistory *path, uint64_t from,
+                         uint64_t *number_out, uint32_t *timeline_out)
+{
+    const uint32_t segment_size = segment_size_of(archive);
+
+    for (size_t i = 0; i < path->stretch_count; i++) {
+        const TimelineStretch *stretch = &path->stretches[i];
+        const WalTimeline *timeline = wal_archive_find(archive, stretch->timeline);
+        /* The segment with this stretch's end belongs to the next timeline. */
+        const uint64_t end = stretch->end_lsn == UINT64_MAX
+                                 ? UINT64_MAX
+                                 : wal_segment_of(stretch->end_lsn, segment_size);
+        uint64_t first = wal_segment_of(stretch->start_lsn, segment_size);
+        first = from > first ? from : first;
+        for (size_t k = 0; timeline != NULL && k < timeline->run_count; k++) {
+            const WalRun *run = &timeline->runs[k];
+            const uint64_t number = run->first_segment > first ? run->first_segment : first;
+            if (run->last_segment < number)
+                continue;
+            if (number >= end)
+                break;
+            *number_out = number;
+            *timeline_out = stretch->timeline;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The last segment of the run that holds segment `number`; false when none does. */
 static bool
 find_run_end(const WalArchive *archive, uint32_t timeline, uint64_t number, uint64_t *last_out)
@@ -267,6 +311,19 @@ stretch_of_segment(const TimelineHistory *path, uint64_t number, uint32_t segmen
     return NULL;
 }
 
+/* The end of what is there of a segment that is not whole, if that is more than end_lsn. */
+static uint64_t
+unfinished_end(const WalArchive *archive, uint32_t number, uint64_t segment, uint64_t end_lsn)
+{
+    const WalTimeline *timeline = wal_archive_find(archive, number);
+
+    if (timeline == NULL || timeline->unfinished_size == 0 ||
+        timeline->unfinished_segment != segment)
+        return end_lsn;
+    const uint64_t end = segment * segment_size_of(archive) + timeline->unfinished_size;
+    return end > end_lsn ? end : end_lsn;
+}
+
 uint64_t
 wal_archive_unbroken_end(const WalArchive *archive, const TimelineHistory *path, uint64_t start_lsn)
 {
@@ -278,8 +335,10 @@ wal_archive_unbroken_end(const WalArchive *archive, const TimelineHistory *path,
         const TimelineStretch *stretch = stretch_of_segment(path, number, segment_size);
         uint64_t last;
 
-        if (stretch == NULL || !find_run_end(archive, stretch->timeline, number, &last))
+        if (stretch == NULL)
             return end_lsn;
+        if (!find_run_end(archive, stretch->timeline, number, &last))
+            return unfinished_end(archive, stretch->timeline, number, end_lsn);
         /* The segment with this stretch's end belongs to the next timeline. */
         if (stretch->end_lsn != UINT64_MAX &&
             last >= wal_segment_of(stretch->end_lsn, segment_size))
@@ -299,6 +358,29 @@ wal_archive_reader_timeline(const WalArchiveReader *reader, uint64_t lsn)
     return stretch != NULL ? stretch->timeline : 0;
 }
 
+/*
+ * The whole segment, or what there is of an unfinished one. While its pieces are read it may have
+ * become whole, and they went.
+ */
+static WalSegmentReader *
+open_segment(WalArchiveReader *reader, uint32_t timeline, uint64_t number, CairnError *err)
+{
+    WalStore *store = reader->archive->store;
+    uint32_t size;
+
+    WalSegmentReader *segment = wal_store_read(store, timeline, number, err);
+    const WalTimeline *known = wal_archive_find(reader->archive, timeline);
+    if (segment != NULL || err->kind != CAIRN_NOT_FOUND || known == NULL ||
+        known->unfinished_size == 0 || known->unfinished_segment != number)
+        return segment;
+    cairn_error_clear(err);
+    segment = wal_store_read_pieces(store, timeline, number, &size, err);
+    if (segment != NULL || err->kind != CAIRN_NOT_FOUND)
+        return segment;
+    cairn_error_clear(err);
+    return wal_store_read(store, timeline, number, err);
+}
+
 /* WalPageSource over the segments of a path. */
 static bool
 archive_page(void *context, uint64_t lsn, uint8_t page[8192], bool *present_out, CairnError *err)
@@ -314,8 +396,7 @@ archive_page(void *context, uint64_t lsn, uint8_t page[8192], bool *present_out,
     if (reader->segment == NULL || reader->segment_number != number) {
         const uint32_t timeline = wal_archive_reader_timeline(reader, lsn);
         wal_segment_reader_free(take(&reader->segment));
-        reader->segment =
-            timeline != 0 ? wal_store_read(reader->archive->store, timeline, number, err) : NULL;
+        reader->segment = timeline != 0 ? open_segment(reader, timeline, number, err) : NULL;
         reader->segment_number = number;
     }
     if (reader->segment == NULL) {
@@ -326,7 +407,16 @@ archive_page(void *context, uint64_t lsn, uint8_t page[8192], bool *present_out,
         return true;
     }
     *present_out = true;
-    return wal_segment_reader_pread(reader->segment, page, 8192, lsn % segment_size, err);
+    if (wal_segment_reader_pread(reader->segment, page, 8192, lsn % segment_size, err))
+        return true;
+    if (err->kind != CAIRN_NOT_FOUND)
+        return false;
+    /* A piece went while we read: the segment is whole now, and says the same. */
+    cairn_error_clear(err);
+    wal_segment_reader_free(take(&reader->segment));
+    reader->segment = open_segment(reader, wal_archive_reader_timeline(reader, lsn), number, err);
+    return reader->segment != NULL &&
+           wal_segment_reader_pread(reader->segment, page, 8192, lsn % segment_size, err);
 }
 
 WalArchiveReader *

@@ -24,6 +24,8 @@ typedef struct {
                                  though the timeline is not the oldest one */
     WalRun *runs;
     size_t run_count;
+    uint64_t unfinished_segment; /* behind the last run: pieces of it are stored, */
+    uint32_t unfinished_size;    /* so many bytes from its start on; 0: there is none */
     bool is_leaf; /* no other timeline forked from it, or it has WAL beyond every fork */
 } WalTimeline;
 
@@ -49,8 +51,13 @@ size_t wal_archive_missing(const WalArchive *archive, const TimelineHistory *pat
                            uint64_t start_lsn, uint64_t end_lsn, char (*names_out)[WAL_NAME_SIZE],
                            size_t capacity);
 
+/* The next stored segment of a path at or after `from`; false when there is none. *timeline_out:
+   under whose name it is stored. */
+bool wal_archive_next_segment(const WalArchive *archive, const TimelineHistory *path, uint64_t from,
+                              uint64_t *number_out, uint32_t *timeline_out);
+
 /* End of the unbroken WAL of a path from start_lsn on: the end of the last segment before the first
-   hole (start_lsn's own segment missing: start_lsn). */
+   hole (start_lsn's own segment missing: start_lsn), or of the pieces of the unfinished one. */
 uint64_t wal_archive_unbroken_end(const WalArchive *archive, const TimelineHistory *path,
                                   uint64_t start_lsn);
 

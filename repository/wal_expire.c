@@ -2,17 +2,24 @@
 
 #include "common/cancel.h"
 #include "repository/wal_object.h"
+#include "repository/wal_piece.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-/* "<segment>", "<segment>.partial.<8 hex>" or "<segment>.<8 hex>.backup": WAL of one segment. */
+/* "<segment>", "<segment>.partial.<8 hex>", "<segment>.<8 hex>.backup" or a piece of a segment. */
 static bool
 parse_entry(const WalStore *store, const char *name, uint32_t *timeline_out, uint64_t *segment_out)
 {
     char segment[WAL_NAME_SIZE];
     const size_t size = strlen(name);
+    WalPieceName piece;
+    if (wal_piece_name_parse(name, store->incarnation->wal_segment_size, &piece)) {
+        *timeline_out = piece.timeline;
+        *segment_out = piece.segment;
+        return true;
+    }
     if (size < WAL_NAME_SIZE - 1 || size >= WAL_FILE_NAME_LIMIT)
         return false;
     snprintf(segment, sizeof segment, "%.24s", name);

@@ -222,7 +222,7 @@ typedef struct {
     char name[WAL_FILE_NAME_LIMIT];
 } LaterSearch;
 
-/* A .partial proves as much as a segment: its timeline got that far. */
+/* A .partial or a piece proves as much as a segment: its timeline got that far. */
 static StorageListNext
 match_later(void *context, const StorageEntry *entry, CairnError *err)
 {
@@ -237,7 +237,8 @@ match_later(void *context, const StorageEntry *entry, CairnError *err)
     const char *rest = entry->name + strlen(segment);
     if (entry->is_directory || !wal_segment_parse(segment, segment_size, &timeline, &number) ||
         timeline != search->timeline || number <= search->after ||
-        (*rest != '\0' && strncmp(rest, ".partial.", strlen(".partial.")) != 0))
+        (*rest != '\0' && strncmp(rest, ".partial.", strlen(".partial.")) != 0 &&
+         strncmp(rest, ".tail.", strlen(".tail.")) != 0))
         return STORAGE_LIST_GO_ON;
     search->found = true;
     snprintf(search->name, sizeof search->name, "%s", entry->name);

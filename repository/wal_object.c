@@ -1,17 +1,26 @@
 #include "repository/wal_object.h"
 
 #include "common/cancel.h"
+#include "common/timestamp.h"
+#include "repository/wal_facts_format.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { INDEX_LAYOUT = 1, DIGEST_ALGORITHM = 1, SECTION_PUSHER = 2, SECTION_LIMIT = 64 };
+#ifndef PGCAIRN_VERSION
+#define PGCAIRN_VERSION "unversioned"
+#endif
+
+#define PROGRAM "pgcairn " PGCAIRN_VERSION
+
+enum { INDEX_LAYOUT = 1, DIGEST_ALGORITHM = 1 };
+enum { SECTION_FACTS = 1, SECTION_PUSHER = 2, SECTION_LIMIT = 64 };
 enum { PUSHER_JSON_LIMIT = 4096 };
 
 /* The format's numbers of file kinds are WalFileKind's. */
 _Static_assert(WAL_FILE_SEGMENT == 0 && WAL_FILE_PARTIAL == 1 && WAL_FILE_BACKUP_HISTORY == 2 &&
-                   WAL_FILE_HISTORY == 3,
+                   WAL_FILE_HISTORY == 3 && WAL_FILE_PIECE == 4,
                "stored numbers never change");
 
 bool
@@ -25,17 +34,39 @@ wal_digest_finish(KeyedDigest *digest, uint64_t size, uint8_t digest_out[KEYED_D
            keyed_digest_finish(digest, digest_out, err);
 }
 
+void
+wal_index_pusher(WalIndex *index, const World *world)
+{
+    if (gethostname(index->host, sizeof index->host - 1) != 0)
+        snprintf(index->host, sizeof index->host, "an unknown host");
+    _Static_assert((int)WAL_PUSHER_TEXT_SIZE >= (int)TIMESTAMP_TEXT_SIZE, "a time fits");
+    timestamp_format(index->at, world->clock->wall_us(world->clock));
+}
+
 static bool
-format_pusher(const WalIndex *index, const char *program, ByteWriter *bytes, CairnError *err)
+format_facts(const WalFacts *facts, ByteWriter *bytes, CairnError *err)
+{
+    SCOPED_BYTES ByteWriter section = {0};
+
+    wal_facts_format(facts, &section);
+    if (!byte_writer_check(&section, err))
+        return false;
+    byte_writer_varint(bytes, SECTION_FACTS);
+    byte_writer_varint(bytes, section.size);
+    byte_writer_bytes(bytes, section.data, section.size);
+    return true;
+}
+
+static bool
+format_pusher(const WalIndex *index, ByteWriter *bytes, CairnError *err)
 {
     json_t *pusher =
-        json_pack("{s:s, s:s, s:s}", "host", index->host, "at", index->at, "program", program);
+        json_pack("{s:s, s:s, s:s}", "host", index->host, "at", index->at, "program", PROGRAM);
     SCOPED_MEMORY char *text = pusher != NULL ? json_dumps(pusher, JSON_COMPACT) : NULL;
 
     json_decref(pusher);
     if (text == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "unable to describe who pushes");
-    byte_writer_varint(bytes, 1);
     byte_writer_varint(bytes, SECTION_PUSHER);
     byte_writer_varint(bytes, strlen(text));
     byte_writer_bytes(bytes, text, strlen(text));
@@ -43,7 +74,7 @@ format_pusher(const WalIndex *index, const char *program, ByteWriter *bytes, Cai
 }
 
 bool
-wal_index_format(const WalIndex *index, const char *program, ByteWriter *bytes, CairnError *err)
+wal_index_format(const WalIndex *index, ByteWriter *bytes, CairnError *err)
 {
     byte_writer_u16(bytes, INDEX_LAYOUT);
     byte_writer_u8(bytes, (uint8_t)index->kind);
@@ -61,7 +92,10 @@ wal_index_format(const WalIndex *index, const char *program, ByteWriter *bytes, 
         byte_writer_varint(bytes, frame->stored_size);
         byte_writer_u32(bytes, frame->crc);
     }
-    return format_pusher(index, program, bytes, err) && byte_writer_check(bytes, err);
+    byte_writer_varint(bytes, index->facts != NULL ? 2 : 1);
+    if (index->facts != NULL && !format_facts(index->facts, bytes, err))
+        return false;
+    return format_pusher(index, bytes, err) && byte_writer_check(bytes, err);
 }
 
 /* One frame of the table; the last may be shorter than the others. */
@@ -141,25 +175,48 @@ read_sections(WalIndex *index, ByteReader *bytes)
 
         if (data != NULL && tag == SECTION_PUSHER)
             read_pusher(index, data, size);
+        if (data != NULL && tag == SECTION_FACTS) {
+            index->facts_data = data;
+            index->facts_size = size;
+        }
     }
     return byte_reader_done(bytes);
 }
 
-/* What the index says of the file must be what its name promises. */
+/* What a name promises of the file. */
+typedef struct {
+    WalFileKind kind;
+    uint32_t timeline;
+    uint64_t start_lsn;
+} Promise;
+
 static bool
-check_against_name(const WalObject *object, const WalFileName *file, CairnError *err)
+possible_size(const WalObject *object, const Promise *promise)
 {
     const WalIndex *index = &object->index;
     const uint32_t segment_size = object->store->incarnation->wal_segment_size;
-    const bool is_segment = file->kind == WAL_FILE_SEGMENT || file->kind == WAL_FILE_PARTIAL;
 
-    if (index->kind != file->kind || index->timeline != file->timeline ||
-        index->start_lsn != wal_file_start_lsn(file, segment_size)) {
+    if (index->data_size > index->size)
+        return false;
+    if (promise->kind == WAL_FILE_PIECE)
+        return index->size > 0 && index->size <= segment_size - index->start_lsn % segment_size;
+    /* No segment is all zeros: its first page says whose it is. */
+    if (promise->kind == WAL_FILE_SEGMENT || promise->kind == WAL_FILE_PARTIAL)
+        return index->data_size > 0 && index->size == segment_size;
+    return index->size <= WAL_SMALL_FILE_LIMIT;
+}
+
+/* What the index says of the file must be what its name promises. */
+static bool
+check_against_name(const WalObject *object, const Promise *promise, CairnError *err)
+{
+    const WalIndex *index = &object->index;
+
+    if (index->kind != promise->kind || index->timeline != promise->timeline ||
+        index->start_lsn != promise->start_lsn) {
         return cairn_error(err, CAIRN_MISMATCH, "object '%s' holds another WAL file", object->name);
     }
-    /* No segment is all zeros: its first page says whose it is. */
-    if (index->data_size > index->size || (is_segment && index->data_size == 0) ||
-        (is_segment ? index->size != segment_size : index->size > WAL_SMALL_FILE_LIMIT)) {
+    if (!possible_size(object, promise)) {
         return cairn_error(err, CAIRN_CORRUPT, "object '%s': impossible file size %llu",
                            object->name, (unsigned long long)index->size);
     }
@@ -167,7 +224,7 @@ check_against_name(const WalObject *object, const WalFileName *file, CairnError 
 }
 
 static bool
-read_index(WalObject *object, const WalFileName *file, CairnError *err)
+read_index(WalObject *object, const Promise *promise, CairnError *err)
 {
     WalIndex *index = &object->index;
     ByteReader bytes = object_index(object->object);
@@ -189,7 +246,7 @@ read_index(WalObject *object, const WalFileName *file, CairnError *err)
                            layout, algorithm);
     }
     memcpy(index->digest, digest, KEYED_DIGEST_SIZE);
-    if (!check_against_name(object, file, err))
+    if (!check_against_name(object, promise, err))
         return false;
     if (!read_frames(object, &bytes) || !read_sections(index, &bytes))
         return cairn_error(err, CAIRN_CORRUPT, "object '%s': index contradicts itself",
@@ -197,8 +254,9 @@ read_index(WalObject *object, const WalFileName *file, CairnError *err)
     return true;
 }
 
-WalObject *
-wal_object_open(WalStore *store, const char *name, const WalFileName *file, CairnError *err)
+static WalObject *
+open_object(WalStore *store, const char *name, ObjectKind kind, const Promise *promise,
+            CairnError *err)
 {
     if (!wal_store_prepare(store, err))
         return NULL;
@@ -209,10 +267,30 @@ wal_object_open(WalStore *store, const char *name, const WalFileName *file, Cair
     }
     object->store = store;
     snprintf(object->name, sizeof object->name, "%s", name);
-    object->object = object_open(store->repository, name, OBJECT_WAL, err);
-    if (object->object == NULL || !read_index(object, file, err))
+    object->object = object_open(store->repository, name, kind, err);
+    if (object->object == NULL || !read_index(object, promise, err))
         return NULL;
     return take(&object);
+}
+
+WalObject *
+wal_object_open(WalStore *store, const char *name, const WalFileName *file, CairnError *err)
+{
+    const Promise promise = {.kind = file->kind,
+                             .timeline = file->timeline,
+                             .start_lsn =
+                                 wal_file_start_lsn(file, store->incarnation->wal_segment_size)};
+
+    return open_object(store, name, OBJECT_WAL, &promise, err);
+}
+
+WalObject *
+wal_object_open_piece(WalStore *store, const char *name, uint32_t timeline, uint64_t start_lsn,
+                      CairnError *err)
+{
+    const Promise promise = {.kind = WAL_FILE_PIECE, .timeline = timeline, .start_lsn = start_lsn};
+
+    return open_object(store, name, OBJECT_WAL_TAIL, &promise, err);
 }
 
 void

@@ -1,7 +1,7 @@
 /*
  * One stored WAL file taken apart: its index and its frames (docs/format.md, "WAL"). Private to the
  * files that make up wal_store.h: wal_store.c (names, delivering), wal_listing.c (what is there),
- * wal_put.c (storing) and wal_object.c (reading).
+ * wal_put.c (storing), wal_object.c (reading) and wal_facts_store.c (facts of what is stored).
  *
  * Errors: CORRUPT names the object and the part. Everything read from an index is bounded and
  * checked before it is believed, so that frames add up to exactly the file. Threads: as the store:
@@ -13,6 +13,7 @@
 #include "common/bytes.h"
 #include "common/digest.h"
 #include "repository/object.h"
+#include "repository/wal_piece.h"
 #include "repository/wal_store.h"
 
 enum {
@@ -27,6 +28,8 @@ struct WalStore {
     Repository *repository;
     const Incarnation *incarnation;
     char prefix[STORAGE_NAME_LIMIT + 1]; /* c/<cluster>/w/<incarnation> */
+
+    bool without_facts; /* put stores none; to measure what they cost, and to make old objects */
 
     /* Made by wal_store_prepare, when bytes are to move. */
     CodecContext *codec;
@@ -73,14 +76,20 @@ typedef struct {
     size_t frame_count;
     uint32_t frame_size; /* raw, of every frame but the last */
     WalFrame *frames;
+    /* Section 1. Writing: borrowed, NULL to write none. Reading: its bytes, borrowed from the
+       object's index and not looked at; 0 when there is none. */
+    const WalFacts *facts;
+    const uint8_t *facts_data;
+    size_t facts_size;
     /* Section 2, "" when it is absent or unreadable: only messages use it. */
     char host[WAL_PUSHER_TEXT_SIZE];
     char at[WAL_PUSHER_TEXT_SIZE];
 } WalIndex;
 
+/* Who we are, and now. */
+void wal_index_pusher(WalIndex *index, const World *world);
 /* The index as bytes; sections included. */
-bool wal_index_format(const WalIndex *index, const char *program, ByteWriter *bytes,
-                      CairnError *err) MUST_CHECK;
+bool wal_index_format(const WalIndex *index, ByteWriter *bytes, CairnError *err) MUST_CHECK;
 
 typedef struct {
     WalStore *store;
@@ -92,6 +101,13 @@ typedef struct {
 /* NOT_FOUND when absent. `file` is what the index must agree with. */
 WalObject *wal_object_open(WalStore *store, const char *name, const WalFileName *file,
                            CairnError *err) MUST_CHECK;
+/* The object's name, and the LSN of its first byte. */
+void wal_piece_object_name(const WalStore *store, const WalPieceName *name,
+                           char text[STORAGE_NAME_LIMIT + 1]);
+uint64_t wal_piece_start_lsn(const WalStore *store, const WalPieceName *name);
+/* A piece of an unfinished segment, which begins at start_lsn (wal_piece.h). */
+WalObject *wal_object_open_piece(WalStore *store, const char *name, uint32_t timeline,
+                                 uint64_t start_lsn, CairnError *err) MUST_CHECK;
 void wal_object_free(WalObject *object);
 SCOPED_TYPE(WalObject, wal_object_free);
 

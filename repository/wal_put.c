@@ -1,7 +1,6 @@
 /* Storing one WAL file, and what counts as the same file. */
 #include "common/cancel.h"
 #include "common/file.h"
-#include "common/timestamp.h"
 #include "postgres/timeline.h"
 #include "postgres/wal_page.h"
 #include "postgres/wal_reader.h"
@@ -10,12 +9,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-
-#ifndef PGCAIRN_VERSION
-#define PGCAIRN_VERSION "unversioned"
-#endif
-
-#define PROGRAM "pgcairn " PGCAIRN_VERSION
 
 /* The file that is being put. */
 typedef struct {
@@ -193,14 +186,27 @@ examine(Incoming *in, CairnError *err)
     return wal_object_name(in->store, &in->file, in->file_name, in->index.digest, in->name, err);
 }
 
+/* The frames of one object, made in order. */
+typedef struct {
+    Incoming *in;
+    ObjectWriter *object;
+    WalFrame *frames;
+    size_t done;
+    bool failed; /* err is filled */
+} FrameRun;
+
 /* Each frame is read, digested and compressed while it is in the CPU's cache. */
 static bool
-append_frame(Incoming *in, ObjectWriter *object, uint64_t at, WalFrame *frame, CairnError *err)
+append_frame(FrameRun *run, CairnError *err)
 {
+    Incoming *in = run->in;
     WalStore *store = in->store;
+    WalFrame *frame = &run->frames[run->done];
+    const uint64_t at = (uint64_t)run->done * in->index.frame_size;
     const size_t size = piece_size(in, at, in->index.frame_size);
     size_t stored_size;
 
+    run->failed = true;
     if (!cancel_check(err) || !read_at(in, store->raw, size, at, err))
         return false;
     if (!in->has_digest && !keyed_digest_update(store->digest, store->raw, size, err))
@@ -211,16 +217,55 @@ append_frame(Incoming *in, ObjectWriter *object, uint64_t at, WalFrame *frame, C
     frame->raw_size = (uint32_t)size;
     frame->stored_size = (uint32_t)stored_size;
     frame->crc = crc32c(0, store->stored, stored_size);
-    return object_append(object, store->stored, stored_size, &frame->offset, err);
+    if (!object_append(run->object, store->stored, stored_size, &frame->offset, err))
+        return false;
+    run->done++;
+    run->failed = false;
+    return true;
 }
 
-static void
-fill_pusher(Incoming *in)
+/* The WAL reader's page out of the frame in hand; the frames before it are stored on the way. */
+static bool
+frame_page(void *context, uint64_t lsn, uint8_t page[8192], bool *present_out, CairnError *err)
 {
-    if (gethostname(in->index.host, sizeof in->index.host - 1) != 0)
-        snprintf(in->index.host, sizeof in->index.host, "an unknown host");
-    _Static_assert((int)WAL_PUSHER_TEXT_SIZE >= (int)TIMESTAMP_TEXT_SIZE, "a time fits");
-    timestamp_format(in->index.at, in->world->clock->wall_us(in->world->clock));
+    FrameRun *run = context;
+    const WalIndex *index = &run->in->index;
+    const uint64_t offset = lsn - index->start_lsn;
+    size_t size = 0;
+
+    if (offset < index->data_size) {
+        while ((uint64_t)run->done * index->frame_size <= offset) {
+            if (!append_frame(run, err))
+                return false;
+        }
+        size = piece_size(run->in, offset, WAL_PAGE_SIZE);
+        memcpy(page, run->in->store->raw + offset % index->frame_size, size);
+    }
+    memset(page + size, 0, WAL_PAGE_SIZE - size);
+    *present_out = true;
+    return true;
+}
+
+/*
+ * Reads the segment's records while its frames are stored. NULL with no error when they tell
+ * nothing: no segment is refused for that.
+ */
+static WalFacts *
+collect_facts(FrameRun *run, CairnError *err)
+{
+    const Incarnation *incarnation = run->in->store->incarnation;
+    const WalIdentity segment = {
+        .major = incarnation->major,
+        .system_id = incarnation->system_id,
+        .timeline = run->in->index.timeline,
+        .lsn = run->in->index.start_lsn,
+        .segment_size = incarnation->wal_segment_size,
+    };
+    WalFacts *facts = wal_facts_collect(frame_page, run, &segment, err);
+
+    if (facts == NULL && !run->failed)
+        cairn_error_clear(err);
+    return facts;
 }
 
 /* CONFLICT when the name is taken. */
@@ -241,20 +286,27 @@ store_object(Incoming *in, CairnError *err)
     object = object_create(in->store->repository, in->name, OBJECT_WAL, 0, err);
     if (object == NULL || (!in->has_digest && !keyed_digest_begin(in->store->digest, err)))
         return false;
-    for (size_t i = 0; i < count; i++) {
-        if (!append_frame(in, object, (uint64_t)i * index->frame_size, &frames[i], err))
+    FrameRun run = {.in = in, .object = object, .frames = frames};
+    SCOPED(WalFacts)
+    facts = is_segment(in) && !in->store->without_facts ? collect_facts(&run, err) : NULL;
+    if (run.failed)
+        return false;
+    while (run.done < count) {
+        if (!append_frame(&run, err))
             return false;
     }
     if (!in->has_digest && !wal_digest_finish(in->store->digest, index->size, index->digest, err))
         return false;
     in->has_digest = true;
 
-    fill_pusher(in);
+    wal_index_pusher(&in->index, in->world);
     index->frames = frames;
     index->frame_count = count;
-    const bool formatted = wal_index_format(index, PROGRAM, &bytes, err);
+    index->facts = facts;
+    const bool formatted = wal_index_format(index, &bytes, err);
     index->frames = NULL; /* they end with this function */
     index->frame_count = 0;
+    index->facts = NULL;
     return formatted && object_finish(object, bytes.data, bytes.size, NULL, err);
 }
 

@@ -3,6 +3,7 @@
 #include "common/file.h"
 #include "postgres/wal_page.h"
 #include "repository/wal_object.h"
+#include "repository/wal_piece.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -292,8 +293,11 @@ bool
 wal_store_verify(WalStore *store, const char *file_name, CairnError *err)
 {
     WalFileName file;
-    SCOPED(WalObject) object = open_file(store, file_name, &file, err);
+    WalPieceName piece;
 
+    if (wal_piece_name_parse(file_name, store->incarnation->wal_segment_size, &piece))
+        return wal_piece_verify(store, &piece, err);
+    SCOPED(WalObject) object = open_file(store, file_name, &file, err);
     return object != NULL && object_scrub(object->object, err) &&
            wal_object_stream(object, ignore_bytes, NULL, err);
 }
@@ -328,8 +332,57 @@ wal_store_history(WalStore *store, uint32_t timeline, size_t *size_out, CairnErr
     return take(&text);
 }
 
+bool
+wal_store_unfinished(WalStore *store, uint32_t timeline, uint64_t first_segment,
+                     uint64_t *segment_out, uint32_t *size_out, CairnError *err)
+{
+    char partial[WAL_FILE_NAME_LIMIT];
+    char name[WAL_NAME_SIZE];
+    uint64_t segment;
+    bool found;
+
+    *size_out = 0;
+    if (!wal_piece_last(store, timeline, &segment, &found, err))
+        return false;
+    if (!found || (first_segment != UINT64_MAX && segment != first_segment))
+        return true;
+    /* What PostgreSQL itself left of a segment that it did not finish has all of it. */
+    wal_segment_name(name, timeline, segment, store->incarnation->wal_segment_size);
+    snprintf(partial, sizeof partial, "%s.partial", name);
+    if (!wal_store_has(store, partial, &found, err) || found)
+        return err->kind == CAIRN_OK;
+    SCOPED(WalPieces) pieces = wal_pieces_open(store, timeline, segment, err);
+    if (pieces == NULL && err->kind != CAIRN_NOT_FOUND)
+        return false;
+    cairn_error_clear(err);
+    *segment_out = segment;
+    *size_out = pieces != NULL ? wal_pieces_size(pieces) : 0;
+    return true;
+}
+
+bool
+wal_store_fetch_unfinished(WalStore *store, const char *file_name, int fd, CairnError *err)
+{
+    const uint32_t segment_size = store->incarnation->wal_segment_size;
+    WalSuccessor later = {0};
+    uint32_t timeline;
+    uint64_t number, segment;
+    uint32_t size = 0;
+
+    if (!wal_segment_parse(file_name, segment_size, &timeline, &number))
+        return cairn_error(err, CAIRN_NOT_FOUND, "'%s' is no segment", file_name);
+    if (!wal_store_unfinished(store, timeline, number, &segment, &size, err) ||
+        (size > 0 && !wal_store_successor(store, file_name, &later, err)))
+        return false;
+    if (size == 0 || later.found)
+        return cairn_error(err, CAIRN_NOT_FOUND, "'%s' is not stored", file_name);
+    SCOPED(WalPieces) pieces = wal_pieces_open(store, timeline, number, err);
+    return pieces != NULL && wal_pieces_fetch(pieces, fd, err);
+}
+
 struct WalSegmentReader {
     WalObject *object;
+    WalPieces *pieces;   /* instead of object */
     uint8_t *raw;        /* the decoded frame number frame_number */
     size_t frame_number; /* SIZE_MAX: none */
 };
@@ -353,11 +406,29 @@ wal_store_read(WalStore *store, uint32_t timeline, uint64_t segment_number, Cair
     return reader->object != NULL ? take(&reader) : NULL;
 }
 
+WalSegmentReader *
+wal_store_read_pieces(WalStore *store, uint32_t timeline, uint64_t segment_number,
+                      uint32_t *size_out, CairnError *err)
+{
+    SCOPED(WalSegmentReader) reader = calloc(1, sizeof *reader);
+
+    if (reader == NULL) {
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    reader->pieces = wal_pieces_open(store, timeline, segment_number, err);
+    if (reader->pieces == NULL)
+        return NULL;
+    *size_out = wal_pieces_size(reader->pieces);
+    return take(&reader);
+}
+
 void
 wal_segment_reader_free(WalSegmentReader *reader)
 {
     if (reader == NULL)
         return;
+    wal_pieces_free(reader->pieces);
     wal_object_free(reader->object);
     free(reader->raw);
     free(reader);
@@ -367,9 +438,11 @@ bool
 wal_segment_reader_pread(WalSegmentReader *reader, void *data, size_t size, uint64_t offset,
                          CairnError *err)
 {
-    const WalIndex *index = &reader->object->index;
     uint8_t *out = data;
 
+    if (reader->pieces != NULL)
+        return wal_pieces_pread(reader->pieces, data, size, offset, err);
+    const WalIndex *index = &reader->object->index;
     CAIRN_ASSERT(offset <= index->size && size <= index->size - offset);
     while (size > 0 && offset < index->data_size) {
         const size_t number = (size_t)(offset / index->frame_size);

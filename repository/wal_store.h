@@ -9,6 +9,7 @@
 #ifndef PGCAIRN_REPOSITORY_WAL_STORE_H
 #define PGCAIRN_REPOSITORY_WAL_STORE_H
 
+#include "postgres/wal_facts.h"
 #include "postgres/wal_name.h"
 #include "repository/incarnation.h"
 #include "repository/repository.h"
@@ -67,13 +68,37 @@ bool wal_store_successor(WalStore *store, const char *file_name, WalSuccessor *s
 typedef struct WalSegmentReader WalSegmentReader;
 WalSegmentReader *wal_store_read(WalStore *store, uint32_t timeline, uint64_t segment_number,
                                  CairnError *err) MUST_CHECK; /* NOT_FOUND when absent */
+/* The same of an unfinished segment's pieces; reads as zeros from *size_out on. */
+WalSegmentReader *wal_store_read_pieces(WalStore *store, uint32_t timeline, uint64_t segment_number,
+                                        uint32_t *size_out, CairnError *err) MUST_CHECK;
 void wal_segment_reader_free(WalSegmentReader *reader);
 /* Any bytes of the segment; the zero tail reads as zeros. */
 bool wal_segment_reader_pread(WalSegmentReader *reader, void *data, size_t size, uint64_t offset,
                               CairnError *err) MUST_CHECK;
 SCOPED_TYPE(WalSegmentReader, wal_segment_reader_free);
 
-/* Full verification of one stored file (frames, digest, SHA-256). */
+/*
+ * Facts of a stored segment (returned owned): those that push stored with it or, where it stored
+ * none or they cannot be read, collected anew from the segment's bytes (*stored_out false).
+ * NOT_FOUND when the segment is absent.
+ */
+WalFacts *wal_store_facts(WalStore *store, uint32_t timeline, uint64_t segment_number,
+                          bool *stored_out, CairnError *err) MUST_CHECK;
+
+/*
+ * What there is of a segment that is not stored whole, as a whole segment: its pieces, with zeros
+ * behind them. Only where it is the newest of its timeline and no .partial of it is stored:
+ * NOT_FOUND otherwise. Verified as in wal_store_fetch.
+ */
+bool wal_store_fetch_unfinished(WalStore *store, const char *file_name, int fd,
+                                CairnError *err) MUST_CHECK;
+/* The newest unfinished segment of a timeline that may serve so, and how many bytes it has; size 0:
+   there is none. first_segment: the one after the timeline's last whole segment; UINT64_MAX: it has
+   no whole one, and any will do. */
+bool wal_store_unfinished(WalStore *store, uint32_t timeline, uint64_t first_segment,
+                          uint64_t *segment_out, uint32_t *size_out, CairnError *err) MUST_CHECK;
+
+/* Full verification of one stored file (frames, digest, SHA-256), or of a piece by its name. */
 bool wal_store_verify(WalStore *store, const char *file_name, CairnError *err) MUST_CHECK;
 
 /* Timelines with anything stored, ascending. malloc'ed (returned owned). */

@@ -2,6 +2,8 @@
 
 #include "common/file.h"
 #include "common/scoped.h"
+#include "postgres/backup_label.h"
+#include "postgres/control.h"
 #include "postgres/recovery_settings.h"
 #include "postgres/timeline.h"
 #include "postgres/wal_name.h"
@@ -9,12 +11,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SETTINGS_LIMIT = 4 << 20 };
+enum { SETTINGS_LIMIT = 4 << 20, LABEL_LIMIT = 64 << 10 };
 
 static const char AUTO_CONF[] = "postgresql.auto.conf";
 
@@ -158,6 +161,66 @@ await_histories(const World *world, int pgdata_fd, Adopted *adopted, CairnError 
 }
 
 static bool
+is_there(const World *world, int fd, const char *name)
+{
+    struct stat unused;
+    return world->disk->fstatat(world->disk, fd, name, &unused, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* Of the backup that was restored; 0: nothing says so. The server renames the file once it is done
+ * with it. */
+static bool
+backup_timeline(const World *world, int fd, uint32_t *timeline_out, CairnError *err)
+{
+    static const char *const names[] = {"backup_label", "backup_label.old"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        BackupLabel label;
+        size_t size;
+        SCOPED_MEMORY char *text = file_read_all(world, fd, names[i], LABEL_LIMIT, &size, err);
+        if (text == NULL && err->kind == CAIRN_NOT_FOUND) {
+            cairn_error_clear(err);
+            continue;
+        }
+        if (text == NULL || !backup_label_parse(text, size, &label, err))
+            return cairn_error_wrap(err, "'%s'", names[i]);
+        *timeline_out = label.start_timeline;
+        return true;
+    }
+    *timeline_out = 0;
+    return true;
+}
+
+/*
+ * Restored with --type=none a copy goes on in the timeline of its backup, as the original did: two
+ * files of one name and different content, of which the archive has or will have the original's. A
+ * recovery that is still to come, or has ended, gives a timeline of its own; the control file knows
+ * of that from the very moment of the promotion, as the end of recovery.
+ */
+static bool
+check_own_timeline(const World *world, int fd, CairnError *err)
+{
+    ControlFile control;
+    uint32_t timeline = 0;
+    if (is_there(world, fd, "recovery.signal") || is_there(world, fd, "standby.signal"))
+        return true;
+    if (!backup_timeline(world, fd, &timeline, err) || !control_read(world, fd, &control, err))
+        return false;
+    if (timeline == 0 || control.checkpoint_timeline > timeline ||
+        control.min_recovery_timeline > timeline)
+        return true;
+    cairn_error(err, CAIRN_REFUSED,
+                "the copy never left timeline %" PRIu32
+                ", in which the original writes, or wrote: its WAL would take the place of the "
+                "original's, or be refused for ever",
+                timeline);
+    return cairn_error_hint(err,
+                            "give it a timeline of its own: stop it, create an empty "
+                            "standby.signal in its data directory, start it, `pg_ctl promote`, "
+                            "and adopt it then; or give it a place of its own with "
+                            "--as-cluster NAME");
+}
+
+static bool
 write_identity(const World *world, int fd, const Identity *identity, CairnError *err)
 {
     SCOPED_BYTES ByteWriter text = {0};
@@ -187,6 +250,8 @@ adopt_run(const World *world, const char *pgdata, const char *as_cluster, Adopte
     const char *cluster = as_cluster != NULL ? as_cluster : identity->origin;
     if (!cluster_name_valid(cluster))
         return cairn_error(err, CAIRN_USAGE, "'%.80s' is no name for a cluster", cluster);
+    if (strcmp(cluster, identity->origin) == 0 && !check_own_timeline(world, fd, err))
+        return cairn_error_wrap(err, "'%s'", pgdata);
     snprintf(identity->cluster, sizeof identity->cluster, "%s", cluster);
     snprintf(identity->role, sizeof identity->role, "original");
 

@@ -5,7 +5,8 @@
  * Rewrites the identity file, lets the history files of timelines that began here be archived, and
  * takes our archive_mode=off out of postgresql.auto.conf. A running server sees the latter at its
  * next restart. Errors: NOT_FOUND (no data directory), USAGE (neither copy nor standby, bad name),
- * CORRUPT settings or history. Crash: running again completes it.
+ * REFUSED (the original's place, for a copy that goes on in the original's timeline), CORRUPT
+ * settings or history. Crash: running again completes it.
  */
 #ifndef PGCAIRN_RESTORE_ADOPT_H
 #define PGCAIRN_RESTORE_ADOPT_H

@@ -408,6 +408,9 @@ choose(Planner *planner, Choice *choice_out, CairnError *err)
 static bool
 stores_segment(const WalTimeline *timeline, uint64_t segment)
 {
+    if (timeline != NULL && timeline->unfinished_size > 0 &&
+        timeline->unfinished_segment == segment)
+        return true;
     for (size_t i = 0; timeline != NULL && i < timeline->run_count; i++) {
         const WalRun *run = &timeline->runs[i];
         if (segment >= run->first_segment && segment <= run->last_segment)
@@ -431,7 +434,7 @@ check_fork_segment(Planner *planner, const Choice *choice, CairnError *err)
     const TimelineStretch *parent = &path->stretches[path->stretch_count - 2];
     const WalTimeline *timeline = wal_archive_find(planner->archive, path->timeline);
     const uint64_t segment = parent->end_lsn / planner->incarnation.wal_segment_size;
-    if ((timeline != NULL && timeline->run_count > 0) ||
+    if ((timeline != NULL && (timeline->run_count > 0 || timeline->unfinished_size > 0)) ||
         !stores_segment(wal_archive_find(planner->archive, parent->timeline), segment))
         return true;
 
@@ -522,10 +525,13 @@ plan_make(Repository *repository, const Catalog *catalog, const Target *target,
         return make_plan(&planner, &bare, err);
     }
 
-    SCOPED(WalArchive)
-    archive = wal_archive_load(repository, options->cluster, &planner.incarnation, err);
-    if (archive == NULL)
-        return NULL;
+    SCOPED(WalArchive) loaded = NULL;
+    if (options->archive == NULL) {
+        loaded = wal_archive_load(repository, options->cluster, &planner.incarnation, err);
+        if (loaded == NULL)
+            return NULL;
+    }
+    WalArchive *archive = loaded != NULL ? loaded : options->archive;
     planner.archive = archive;
     Choice choice = {0};
     uint32_t closed_by;

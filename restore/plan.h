@@ -53,9 +53,10 @@ typedef struct {
 
 typedef struct {
     const char *cluster;
-    const char *set;  /* label, BID, "latest" (as if not said) or NULL */
-    bool force;       /* a damaged backup is taken when `set` names it */
-    bool without_wal; /* nothing is laid into pg_wal: with TARGET_NONE none needs to be there */
+    const char *set;     /* label, BID, "latest" (as if not said) or NULL */
+    bool force;          /* a damaged backup is taken when `set` names it */
+    bool without_wal;    /* nothing is laid into pg_wal: with TARGET_NONE none needs to be there */
+    WalArchive *archive; /* of the newest backup's system, for who makes many plans; NULL: loaded */
 } PlanOptions;
 
 RestorePlan *plan_make(Repository *repository, const Catalog *catalog, const Target *target,

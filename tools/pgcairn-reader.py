@@ -285,6 +285,7 @@ KIND_OF_NAME = [
     (14, r"cat/[^/]+"),
     (WAL, IN_TIMELINE + SEGMENT + r"(\.partial\.[0-9a-f]{8}|\.[0-9A-F]{8}\.backup)?"),
     (WAL, IN_TIMELINE + "history"),
+    (17, IN_TIMELINE + SEGMENT + r"\.tail\.[0-9a-f]{16}\.[0-9A-F]{8}"),
 ]
 KIND_OF_NAME = [(kind, re.compile(pattern)) for kind, pattern in KIND_OF_NAME]
 

@@ -10,8 +10,6 @@
 
 #define CONTROL_FILE_NAME "global/pg_control"
 
-enum { TORN_READ_ATTEMPTS = 10, TORN_READ_PAUSE_MS = 50 };
-
 /* "/data/pg_wal/FILE" becomes "/data"; false for anything else. */
 static bool
 directory_of_wal_path(const char *path, char directory[PATH_MAX])
@@ -78,17 +76,5 @@ data_directory_open(const World *world, const char *pgdata, const char *path, Ca
 bool
 data_directory_control(const World *world, int pgdata_fd, ControlFile *control_out, CairnError *err)
 {
-    for (int attempt = 1;; attempt++) {
-        size_t size = 0;
-        SCOPED_MEMORY char *data = file_read_all(world, pgdata_fd, CONTROL_FILE_NAME,
-                                                 2 * (size_t)CONTROL_FILE_SIZE, &size, err);
-        if (data == NULL)
-            return false;
-        if (control_parse(data, size, control_out, err))
-            return true;
-        if (err->kind != CAIRN_CORRUPT || attempt == TORN_READ_ATTEMPTS)
-            return cairn_error_wrap(err, "'%s'", CONTROL_FILE_NAME);
-        cairn_error_clear(err);
-        world->clock->sleep_ms(world->clock, TORN_READ_PAUSE_MS);
-    }
+    return control_read(world, pgdata_fd, control_out, err);
 }

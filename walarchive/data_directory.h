@@ -17,8 +17,7 @@
 int data_directory_open(const World *world, const char *pgdata, const char *path,
                         CairnError *err) MUST_CHECK;
 
-/* global/pg_control. The server rewrites it in place, so a torn read is tried again for half a
- * second. */
+/* Whose it is: control_read. */
 bool data_directory_control(const World *world, int pgdata_fd, ControlFile *control_out,
                             CairnError *err) MUST_CHECK;
 

@@ -29,6 +29,7 @@ typedef struct {
     int directory_fd;
     int fd;
     mode_t mode;
+    bool standby; /* the file is for one */
     char name[NAME_MAX + 1];
     char temporary[NAME_MAX + 1];
 } Target;
@@ -185,12 +186,36 @@ judge_absence(WalStore *wal, const WalGet *get, CairnError *err)
     return WAL_GET_TROUBLE;
 }
 
+/*
+ * The whole file; else, at the end of the last timeline, what a receiver stored of the segment that
+ * the server was writing, so that recovery reaches the last seconds too. A standby gets whole files
+ * only: it waits for more, and takes what it was given once for all there is.
+ */
+static bool
+fetch(WalStore *wal, const WalGet *get, Target *target, CairnError *err)
+{
+    if (wal_store_fetch(wal, get->file_name, target->fd, err))
+        return true;
+    if (err->kind != CAIRN_NOT_FOUND || target->standby)
+        return false;
+    cairn_error_clear(err);
+    if (wal_store_fetch_unfinished(wal, get->file_name, target->fd, err)) {
+        log_info("'%s' was never finished: recovery gets what was received of it", get->file_name);
+        return true;
+    }
+    if (err->kind != CAIRN_NOT_FOUND)
+        return false;
+    /* It may have become whole between the two looks. */
+    cairn_error_clear(err);
+    return wal_store_fetch(wal, get->file_name, target->fd, err);
+}
+
 static WalGetResult
 deliver(WalStore *wal, const WalGet *get, Target *target, CairnError *err)
 {
     if (!target_create(target, err))
         return WAL_GET_TROUBLE;
-    if (!wal_store_fetch(wal, get->file_name, target->fd, err)) {
+    if (!fetch(wal, get, target, err)) {
         target_abandon(target);
         if (err->kind != CAIRN_NOT_FOUND)
             return WAL_GET_TROUBLE;
@@ -423,6 +448,7 @@ wal_get(const World *world, const WalGet *get, CairnError *err)
     SCOPED_FD directory_fd = target.directory_fd; /* closes it at the end */
     CAIRN_ASSERT(directory_fd >= 0);
     target.mode = file_mode_of(world, pgdata_fd);
+    target.standby = is_standby(world, pgdata_fd);
     const Prefetch prefetch = {.where = {.repository = get->repository,
                                          .cluster = get->cluster,
                                          .control = &control,
@@ -444,7 +470,7 @@ wal_get(const World *world, const WalGet *get, CairnError *err)
     if (result == WAL_GET_ABSENT)
         result = judge_by_overflow(world, get, &control, err);
     if (result == WAL_GET_TROUBLE && file.kind == WAL_FILE_SEGMENT &&
-        err->kind != CAIRN_CANCELLED && is_standby(world, pgdata_fd))
+        err->kind != CAIRN_CANCELLED && target.standby)
         return WAL_GET_BLIP;
     return result;
 }

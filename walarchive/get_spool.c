@@ -23,11 +23,13 @@
 enum {
     SEGMENT_DIGITS = WAL_NAME_SIZE - 1,
     CRC_DIGITS = 8,
+    TIME_DIGITS = 16,
     READ_SIZE = 256 << 10, /* stays in the second cache level */
     BUSY_STEP_MS = 1,
     BUSY_LIMIT_MS = 500,
 };
 
+static const uint64_t FRESH_NS = UINT64_C(60) * 1000000000;
 static const int64_t LEFTOVER_AGE_S = 3600;
 
 static const int DIRECTORY_FLAGS = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
@@ -150,13 +152,20 @@ parse_segment(const GetSpool *spool, const char *name, uint32_t *timeline_out,
 static bool
 parse_file(const GetSpool *spool, const char *name, GetSpoolFile *file_out)
 {
-    uint8_t crc[CRC_DIGITS / 2];
+    uint8_t crc[CRC_DIGITS / 2], written[TIME_DIGITS / 2];
+    char hex[CRC_DIGITS + 1];
+    const char *at = name + SEGMENT_DIGITS;
 
-    if (strlen(name) != SEGMENT_DIGITS + 1 + CRC_DIGITS || name[SEGMENT_DIGITS] != '.' ||
-        !hex_decode(crc, sizeof crc, name + SEGMENT_DIGITS + 1) ||
+    if (strlen(name) != SEGMENT_DIGITS + 1 + CRC_DIGITS + 1 + TIME_DIGITS || at[0] != '.' ||
+        at[1 + CRC_DIGITS] != '.')
+        return false;
+    snprintf(hex, sizeof hex, "%.*s", CRC_DIGITS, at + 1);
+    if (!hex_decode(crc, sizeof crc, hex) ||
+        !hex_decode(written, sizeof written, at + 1 + CRC_DIGITS + 1) ||
         !parse_segment(spool, name, &file_out->timeline, &file_out->segment))
         return false;
     file_out->crc = get_u32(crc);
+    file_out->written_ns = get_u64(written);
     return true;
 }
 
@@ -225,13 +234,15 @@ void
 get_spool_file_name(const GetSpool *spool, const GetSpoolFile *file,
                     char name_out[GET_SPOOL_NAME_SIZE])
 {
-    char segment[WAL_NAME_SIZE], hex[CRC_DIGITS + 1];
-    uint8_t crc[CRC_DIGITS / 2];
+    char segment[WAL_NAME_SIZE], hex[CRC_DIGITS + 1], written_hex[TIME_DIGITS + 1];
+    uint8_t crc[CRC_DIGITS / 2], written[TIME_DIGITS / 2];
 
     put_u32(crc, file->crc);
     hex_encode(hex, crc, sizeof crc);
+    put_u64(written, file->written_ns);
+    hex_encode(written_hex, written, sizeof written);
     wal_segment_name(segment, file->timeline, file->segment, spool->segment_size);
-    snprintf(name_out, GET_SPOOL_NAME_SIZE, "%s.%s", segment, hex);
+    snprintf(name_out, GET_SPOOL_NAME_SIZE, "%s.%s.%s", segment, hex, written_hex);
 }
 
 void
@@ -243,16 +254,27 @@ get_spool_remove_file(const GetSpool *spool, const GetSpoolFile *file)
     spool->world->disk->unlinkat(spool->world->disk, spool->fd, name, 0);
 }
 
-bool
-get_spool_crc(const GetSpool *spool, int fd, uint32_t *crc_out)
+static uint64_t
+written_ns(const struct stat *status)
+{
+    return (uint64_t)status->st_mtim.tv_sec * 1000000000 + (uint64_t)status->st_mtim.tv_nsec;
+}
+
+static bool
+is_segment(const GetSpool *spool, int fd, struct stat *status_out)
+{
+    return spool->world->disk->fstat(spool->world->disk, fd, status_out) == 0 &&
+           S_ISREG(status_out->st_mode) && status_out->st_size == (off_t)spool->segment_size;
+}
+
+static bool
+read_crc(const GetSpool *spool, int fd, uint32_t *crc_out)
 {
     SCOPED_MEMORY uint8_t *data = malloc(READ_SIZE);
-    struct stat status;
     CairnError ignored = {0}; /* what cannot be read is not whole */
     uint32_t crc = 0;
 
-    if (data == NULL || spool->world->disk->fstat(spool->world->disk, fd, &status) != 0 ||
-        !S_ISREG(status.st_mode) || status.st_size != (off_t)spool->segment_size)
+    if (data == NULL)
         return false;
     for (uint64_t at = 0; at < spool->segment_size; at += READ_SIZE) {
         if (!file_pread(spool->world, fd, data, READ_SIZE, at, "spool", &ignored))
@@ -261,6 +283,34 @@ get_spool_crc(const GetSpool *spool, int fd, uint32_t *crc_out)
     }
     *crc_out = crc;
     return true;
+}
+
+bool
+get_spool_look(const GetSpool *spool, int fd, GetSpoolFile *file)
+{
+    struct stat status;
+
+    if (!is_segment(spool, fd, &status) || !read_crc(spool, fd, &file->crc))
+        return false;
+    file->written_ns = written_ns(&status);
+    return true;
+}
+
+/* Untouched for less than a minute, or its bytes are the same still. */
+static bool
+is_whole(const GetSpool *spool, int fd, const GetSpoolFile *file)
+{
+    const Clock *clock = spool->world->clock;
+    const uint64_t now_ns = (uint64_t)clock->wall_us(clock) * 1000;
+    struct stat status;
+    uint32_t crc;
+
+    if (!is_segment(spool, fd, &status))
+        return false;
+    if (written_ns(&status) == file->written_ns && now_ns >= file->written_ns &&
+        now_ns - file->written_ns < FRESH_NS)
+        return true;
+    return read_crc(spool, fd, &crc) && crc == file->crc;
 }
 
 /* Over a file system's border: copied, and looked at while it passes. */
@@ -308,7 +358,6 @@ deliver(const GetSpool *spool, const GetSpoolFile *file, int target_fd, const ch
 {
     const Disk *disk = spool->world->disk;
     char name[GET_SPOOL_NAME_SIZE];
-    uint32_t crc = 0;
 
     get_spool_file_name(spool, file, name);
     SCOPED_FD fd =
@@ -317,7 +366,7 @@ deliver(const GetSpool *spool, const GetSpoolFile *file, int target_fd, const ch
         return false;
     bool done;
     if (same_file_system(spool->world, spool->fd, target_fd)) {
-        done = get_spool_crc(spool, fd, &crc) && crc == file->crc &&
+        done = is_whole(spool, fd, file) &&
                disk->renameat(disk, spool->fd, name, target_fd, target) == 0;
     } else {
         done = copy_file(spool, fd, target_fd, target, file->crc);

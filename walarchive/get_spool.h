@@ -13,10 +13,12 @@
  *
  * Names in it are all the state there is, changed by rename alone:
  *     want.<segment>           what recovery is expected to ask for next
- *     <segment>.<CRC-32C>      fetched, verified against the repository, not yet asked for
+ *     <segment>.<CRC-32C>.<mtime>  fetched, verified against the repository, not yet asked for
  *     <segment>.<16 hex>.tmp   being fetched
  *     lock                     held (flock) by the background process
- * Nothing is synced: after a crash the CRC tells what is whole.
+ * Nothing is synced: after a crash the CRC tells what is whole. It is looked at unless the file was
+ * written within the last minute and has not been touched since: then it is as good as one that get
+ * itself has just fetched, and reading it again is most of a call.
  *
  * Errors: none. A spool is a help that may be missing, full, damaged or somebody else's; then it is
  * not used, and get works without it. Threads: one thread a Spool.
@@ -62,6 +64,7 @@ typedef struct {
     uint32_t timeline;
     uint64_t segment;
     uint32_t crc;
+    uint64_t written_ns; /* its modification time, as the file system keeps it */
 } GetSpoolFile;
 
 /* What one reading of the directory shows. */
@@ -83,7 +86,7 @@ void get_spool_remove_file(const GetSpool *spool, const GetSpoolFile *file);
 
 /*
  * Moves the segment to `target` below target_fd, if it is the one that is wanted next, is there,
- * and is whole (size and CRC are looked at again). Waits a moment for one that is just being
+ * and is whole. Waits a moment for one that is just being
  * fetched. False: not delivered, nothing is at target; the spool was emptied where something else
  * had been expected, and a damaged file is gone.
  */
@@ -100,7 +103,7 @@ int get_spool_lock(const GetSpool *spool);
 void get_spool_remove(GetSpool *spool);
 void get_spool_sweep(GetSpool *spool);
 
-/* CRC-32C of the file's bytes; false when it has not exactly the size of a segment. */
-bool get_spool_crc(const GetSpool *spool, int fd, uint32_t *crc_out) MUST_CHECK;
+/* Fills crc and written_ns from the file; false when it has not exactly the size of a segment. */
+bool get_spool_look(const GetSpool *spool, int fd, GetSpoolFile *file) MUST_CHECK;
 
 #endif

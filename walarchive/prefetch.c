@@ -145,7 +145,7 @@ fetch(Worker *worker, GetSpoolFile *file, CairnError *err)
     if (fd < 0)
         return cairn_error_errno(err, "unable to create '%s'", temporary);
     bool done = wal_store_fetch(worker->store, segment, fd, err) &&
-                (get_spool_crc(run->spool, fd, &file->crc) ||
+                (get_spool_look(run->spool, fd, file) ||
                  cairn_error(err, CAIRN_IO, "'%s' cannot be read back", temporary));
     if (disk->close(disk, fd) != 0 && done)
         done = cairn_error_errno(err, "unable to close '%s'", temporary);

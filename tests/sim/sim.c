@@ -157,7 +157,7 @@ static _Thread_local Actor *current_actor;
 static bool
 is_runnable(const Sim *sim, const Actor *actor)
 {
-    return !actor->done && (actor->crashed || actor->wake_at_us <= sim->now_us);
+    return !actor->done && (actor->crashed || (!actor->held && actor->wake_at_us <= sim->now_us));
 }
 
 /* By weight among those that are awake; when all sleep, time jumps to the first that wakes. */
@@ -171,7 +171,7 @@ next_actor(Sim *sim)
             const Actor *actor = sim->actors[i];
             if (is_runnable(sim, actor))
                 total += actor->weight;
-            else if (!actor->done && actor->wake_at_us < first_us)
+            else if (!actor->done && !actor->held && actor->wake_at_us < first_us)
                 first_us = actor->wake_at_us;
         }
         if (total > 0) {
@@ -194,9 +194,8 @@ next_actor(Sim *sim)
     }
 }
 
-/* Whoever calls holds the baton and gives it on; returns when it comes back, unless done. */
-static void
-hand_over(Sim *sim, Actor *from)
+void
+sim_hand_over(Sim *sim, Actor *from)
 {
     Actor *next = next_actor(sim);
     if (next == from && from != NULL)
@@ -234,7 +233,7 @@ actor_thread(void *argument)
     while (sim->live_count == 0 && !sim->failed && sim->director != NULL &&
            sim->director(sim, true))
         continue;
-    hand_over(sim, actor);
+    sim_hand_over(sim, actor);
     return NULL;
 }
 
@@ -334,19 +333,24 @@ sim_step(Actor *actor)
         if (sim->director != NULL && !sim->failed)
             sim->director(sim, false);
         if (!actor->crashed)
-            hand_over(sim, actor);
+            sim_hand_over(sim, actor);
     }
     if (actor->crashed)
         CAIRN_ASSERT(++actor->calls_after_crash < CALLS_AFTER_CRASH);
     return !actor->crashed;
 }
 
-static void
-run_to_end(Sim *sim)
+void
+sim_wait(Sim *sim)
 {
-    hand_over(sim, NULL);
+    sim_hand_over(sim, NULL);
     while (sem_wait(&sim->all_done) != 0)
         continue;
+}
+
+void
+sim_join(Sim *sim)
+{
     for (size_t i = 0; i < sim->actor_count; i++) {
         Actor *actor = sim->actors[i];
         if (actor->thread != 0) {
@@ -364,7 +368,8 @@ sim_run_alone(Sim *sim, const char *name, unsigned host, ActorMain *main)
     Actor *actor = sim_start(sim, name, host, main);
     actor->no_faults = true;
     actor->stale_us = 0;
-    run_to_end(sim);
+    sim_wait(sim);
+    sim_join(sim);
 }
 
 /* --- who we are: the linker puts these in place of repository/host.c's (see the Makefile) --- */
@@ -436,12 +441,13 @@ draw_story(Sim *sim)
         sim->is_tight ? 3 + (unsigned)sim_below(sim, 4) : 1 + (unsigned)sim_below(sim, 5);
 }
 
-static void
-make_repository(Sim *sim)
+void
+sim_make_repository(Sim *sim)
 {
     CairnError err = {0};
     const RepositoryConfig config = {
         .name = "sim", .path = "/", .encryption = "none", .compression = "none"};
+    sem_init(&sim->all_done, 0, 0);
     sim->oracle = actor_new(sim, "oracle", 0);
     sim->oracle->is_oracle = true;
     sim->oracle->done = true;
@@ -461,14 +467,14 @@ sim_run(Sim *sim, uint64_t seed, bool trace)
         .trace = trace,
         .phase = "story",
     };
-    sem_init(&sim->all_done, 0, 0);
     draw_story(sim);
-    make_repository(sim);
+    sim_make_repository(sim);
     sim->faults_on = true;
     sim->director = sim_director;
     while (sim->live_count == 0 && sim->director(sim, true))
         continue;
-    run_to_end(sim);
+    sim_wait(sim);
+    sim_join(sim);
     sim->faults_on = false;
     sim->disk_full = false;
     sim->director = NULL;

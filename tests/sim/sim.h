@@ -94,6 +94,12 @@ struct Actor {
     unsigned calls_after_crash;
     int64_t dead_sleep_us; /* what it slept after its crash */
     int64_t stale_us;      /* of its own listings; 0 none */
+
+    const BackupId *subject; /* in a scene: the backup that it acts on; NULL: one that it draws */
+    bool salvages;           /* ... which a writer takes for a dead attempt, not for its parent */
+    bool held;               /* in a scene: it waits for the script */
+    const char *stop_call, *stop_part; /* ... before this call of a name that holds the part */
+    unsigned calls_left;               /* ... or this many calls later; 0 never */
 };
 
 typedef struct {
@@ -179,6 +185,15 @@ struct Sim {
 
 /* --- sim.c: time, chance, actors --- */
 
+/* A world with nobody in it, and an empty repository. The kind of storage, hosts and faults are set
+ * already. */
+void sim_make_repository(Sim *sim);
+/* Gives the baton to whoever is next, NULL: from outside. Returns when it comes back; from outside,
+ * at once. */
+void sim_hand_over(Sim *sim, Actor *from);
+/* Until nobody can go on: all are done, or held. */
+void sim_wait(Sim *sim);
+void sim_join(Sim *sim);
 /* Runs the seed's whole story; false when an invariant broke (failure says which). */
 bool sim_run(Sim *sim, uint64_t seed, bool trace);
 void sim_free(Sim *sim);
@@ -199,6 +214,25 @@ bool sim_is_alive(const Sim *sim, const Host *host);
 
 void sim_fail(Sim *sim, const char *format, ...) PRINTF_LIKE(2, 3);
 void sim_trace(const Sim *sim, const Actor *actor, const char *format, ...) PRINTF_LIKE(3, 4);
+
+/* --- sim_scene.c: actors by a script, each running alone to where the script wants it --- */
+
+/* An empty repository, no faults but stale listings on SIM_NFS, no grace but there. */
+void sim_scene_begin(Sim *sim, SimStorageKind kind, uint64_t seed);
+/* One of the cast, on a backup of its own choice or this one (borrowed); it does nothing yet. A
+ * writer's backup is a child of it that inherits everything; should it fail, its packs go. */
+Actor *sim_scene_enter(Sim *sim, const char *role, unsigned host, const BackupId *subject);
+/* It goes on until it is about to make this call ("create", "remove", "open", "exists", "list",
+ * ...) of a name that holds the part; "" and "": any call. False: it came to its end before that.
+ */
+bool sim_scene_until(Actor *actor, const char *call, const char *part);
+/* So many calls of an actor that waits before one. False: it came to its end. */
+bool sim_scene_calls(Actor *actor, unsigned calls);
+void sim_scene_finish(Actor *actor);
+/* Whoever is left crashes; then the end of every story. False when an invariant broke. */
+bool sim_scene_end(Sim *sim);
+/* Before each named call: here a scene holds an actor. */
+void sim_scene_stop(Actor *actor, const char *call, const char *name);
 
 /* --- sim_storage.c: the model --- */
 
@@ -229,6 +263,8 @@ void sim_check_space(Sim *sim);
 
 /* --- sim_actors.c: what actors do --- */
 
+/* One of the cast by its name. */
+ActorMain *sim_role(const char *name);
 /* What may happen next in a story. */
 bool sim_director(Sim *sim, bool idle);
 /* The end of it: faults have stopped. */
@@ -239,6 +275,7 @@ void sim_epilogue(Sim *sim);
 typedef struct {
     const BackupId *parent;  /* NULL: full */
     const BackupId *salvage; /* NULL: none */
+    bool inherits_all;       /* else some of the parent's packs, by chance */
 } SimBackupOptions;
 
 bool sim_backup_write(Actor *actor, const SimBackupOptions *options, CairnError *err) MUST_CHECK;

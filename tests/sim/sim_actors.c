@@ -13,6 +13,10 @@
 static bool
 pick_backup(Actor *actor, BackupPresence presence, BackupId *bid_out, CairnError *err)
 {
+    if (actor->subject != NULL) {
+        *bid_out = *actor->subject;
+        return true;
+    }
     SCOPED(Catalog) catalog = catalog_read(actor->repository, SIM_CLUSTER, err);
     if (catalog == NULL)
         return false;
@@ -42,14 +46,16 @@ actor_writer(Actor *actor)
 {
     CairnError err = {0};
     BackupId parent, salvage;
-    const bool has_parent =
-        sim_below(actor->sim, 4) != 0 && pick_backup(actor, BACKUP_COMMITTED, &parent, &err);
+    const bool is_directed = actor->subject != NULL;
+    const bool has_parent = (is_directed ? !actor->salvages : sim_below(actor->sim, 4) != 0) &&
+                            pick_backup(actor, BACKUP_COMMITTED, &parent, &err);
     cairn_error_clear(&err);
-    const bool has_salvage =
-        sim_below(actor->sim, 3) != 0 && pick_backup(actor, BACKUP_REVOKED, &salvage, &err);
+    const bool has_salvage = (is_directed ? actor->salvages : sim_below(actor->sim, 3) != 0) &&
+                             pick_backup(actor, BACKUP_REVOKED, &salvage, &err);
     cairn_error_clear(&err);
     const SimBackupOptions options = {.parent = has_parent ? &parent : NULL,
-                                      .salvage = has_salvage ? &salvage : NULL};
+                                      .salvage = has_salvage ? &salvage : NULL,
+                                      .inherits_all = is_directed};
     if (!actor->crashed && !sim_backup_write(actor, &options, &err))
         judge(actor, &err, "a backup");
 }
@@ -169,6 +175,15 @@ static const struct {
     {"expirer", actor_expirer, 5}, {"unexpirer", actor_unexpirer, 3}, {"revoker", actor_revoker, 1},
     {"forcer", actor_forcer, 1},
 };
+
+ActorMain *
+sim_role(const char *name)
+{
+    size_t role = 0;
+    while (strcmp(CAST[role].name, name) != 0)
+        CAIRN_ASSERT(++role < sizeof CAST / sizeof *CAST);
+    return CAST[role].main;
+}
 
 static void
 pass_time(Sim *sim)

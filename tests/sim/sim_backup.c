@@ -137,12 +137,12 @@ inherit(Writing *writing, const BackupId *creator, bool is_map, uint32_t pack)
         writing->inherited[writing->inherited_count++] = (Inherited){*creator, is_map, pack};
 }
 
-/* Some of the parent's packs go on living in this backup, each by chance. */
+/* The parent's packs go on living in this backup, each by chance, or all. */
 static bool
-inherit_parent(Writing *writing, const BackupId *parent, CairnError *err)
+inherit_parent(Writing *writing, const SimBackupOptions *options, CairnError *err)
 {
     Repository *repository = writing->actor->repository;
-    SCOPED(Fate) fate = fate_read(repository, SIM_CLUSTER, parent, NULL, err);
+    SCOPED(Fate) fate = fate_read(repository, SIM_CLUSTER, options->parent, NULL, err);
     if (fate == NULL)
         return false;
     SCOPED(Refs) refs = refs_read(repository, fate, err);
@@ -151,7 +151,7 @@ inherit_parent(Writing *writing, const BackupId *parent, CairnError *err)
     for (size_t i = 0; i < refs->count; i++) {
         const RefsRange *range = &refs->ranges[i];
         for (uint32_t k = 0; k < range->pack_count; k++) {
-            if (sim_below(writing->actor->sim, 3) != 0)
+            if (options->inherits_all || sim_below(writing->actor->sim, 3) != 0)
                 inherit(writing, &range->creator, range->is_map, range->first_pack + k);
         }
     }
@@ -323,7 +323,7 @@ write_and_publish(Writing *writing, const SimBackupOptions *options, CairnError 
     writing->digests = sha256_new(err);
     SCOPED(Fate) fate = test_fate(bid, "a label");
     if (writing->map == NULL || writing->digests == NULL ||
-        (options->parent != NULL && !inherit_parent(writing, options->parent, err)) ||
+        (options->parent != NULL && !inherit_parent(writing, options, err)) ||
         (options->salvage != NULL && !inherit_salvage(writing, options->salvage, err)) ||
         !write_data(writing, fate, err))
         return false;
@@ -356,6 +356,9 @@ sim_backup_write(Actor *actor, const SimBackupOptions *options, CairnError *err)
     sim_trace(actor->sim, actor, "begins %s, parent %s", commit_id(writing.commit)->text,
               options->parent != NULL ? options->parent->text : "none");
     const bool published = write_and_publish(&writing, options, err);
+    /* As one does whose packs nobody shall take over. */
+    if (!published && (actor->subject != NULL || sim_below(actor->sim, 4) == 0))
+        commit_drop_packs(writing.commit);
     map_builder_free(writing.map);
     sha256_free(writing.digests);
     commit_free(writing.commit);

@@ -235,6 +235,7 @@ is_faulty(const Actor *actor)
 static bool
 enter(Actor *actor, const char *what, const char *name, CairnError *err)
 {
+    sim_scene_stop(actor, what, name);
     if (!sim_step(actor))
         return cairn_error(err, CAIRN_UNAVAILABLE, "the actor has crashed");
     sim_trace(actor->sim, actor, "%s %s", what, name);

@@ -14,11 +14,11 @@ import pytest
 from support.cluster import remove_tree
 from support.compare import verify_backup
 from support.inject import injecting, read_threads, tracing, was_hit
-from support.kill_points import Candidates, check_status, report
+from support.kill_points import SHORT, Candidates, check_status, report
 from support.pgcairn import OK, Pgcairn
 from support.process import must, run
 
-POINTS = int(os.environ.get("PGCAIRN_KILL_POINTS", "4"))
+POINTS = int(os.environ.get("PGCAIRN_KILL_POINTS", "2" if SHORT else "4"))
 SEED = int(os.environ.get("PGCAIRN_KILL_SEED", random.randrange(1 << 32)))
 ALL = os.environ.get("PGCAIRN_KILL_ALL", "0") != "0"
 

@@ -12,7 +12,7 @@ import pytest
 from support.cluster import ROOT, make_directory, pg_major
 from support.compare import verify_backup
 from support.golden import describe
-from support.pgcairn import Pgcairn
+from support.pgcairn import Pgcairn, last_object
 from support.process import must, owner
 
 GOLDEN = sorted(path for path in (ROOT / "tests/golden").iterdir() if path.is_dir())
@@ -95,3 +95,14 @@ def test_restore_point_of_a_golden_repository_is_found_and_has_its_rows(golden, 
     if pg_major() == golden.expected["major"]:
         restored.start_restored()
         assert restored.value("SELECT count(*) FROM plain") == golden.expected["rows_of_plain_at_restore_point"]
+
+
+def test_wal_without_facts_is_searched_all_the_same(workshop):
+    """What the first version stored has no facts of its segments beside it: they are read."""
+    golden = Golden(workshop, ROOT / "tests/golden/v1")
+    done = golden.pgcairn.run("targets", "--restore-points", "--output=json")
+    assert "read whole" in done.stderr
+    segments = last_object(done.stdout)["segments"]
+    assert segments["decoded"] > 0 and segments["stored"] == 0 and segments["unreadable"] == 0
+    nearest = golden.pgcairn.json("targets", "--around", "2026-01-01 00:00+00")["moments"]
+    assert nearest and all(moment["reachable"] or moment["why_not"] for moment in nearest)

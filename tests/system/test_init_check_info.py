@@ -175,6 +175,19 @@ def test_check_refuses_in_place_tablespaces_only_where_15_leaves_them_out(worksh
         assert found.get("tablespaces", ("OK",))[0] == "OK"
 
 
+def test_check_ends_as_every_command_does_when_the_configuration_is_wrong(workshop):
+    pgcairn = workshop.pgcairn(workshop.cluster())
+    good = pgcairn.config.read_text()
+    for text in (good.replace("encryption = none", "encryption = maybe"), good + "[cluster main]\n",
+                 good.replace("path = ", "paht = "), "[repository main]\npath = /nowhere\n"):
+        pgcairn.config.write_text(text)
+        assert "configuration: FAILED" in pgcairn.run("check", expect=USAGE).stdout
+        assert results(pgcairn, expect=USAGE)["configuration"][0] == "FAILED"
+        pgcairn.run("backup", expect=USAGE)
+    pgcairn.config.unlink()
+    assert "configuration: FAILED" in pgcairn.run("check", expect=USAGE).stdout
+
+
 # -- info
 
 

@@ -1,11 +1,13 @@
 """The original is restored over itself, and copies archive only when they are told to."""
 
+import shutil
+
 import pytest
 
 from support.cluster import quoted
 from support.compare import digest
 from support.pgcairn import NOT_FOUND, OK, REFUSED, USAGE
-from support.process import wait_until
+from support.process import owner, wait_until
 
 
 @pytest.fixture
@@ -299,6 +301,42 @@ def test_a_clone_adopted_before_it_opens_has_missed_nothing(plain, workshop):
     adopted = pgcairn.json("adopt", "-D", clone.data, "--original")
     assert adopted["silent_timeline"] is None
     assert adopted["waiting_history_files"] == 0
+
+
+def test_a_clone_without_recovery_takes_the_original_place_on_a_timeline_of_its_own_only(plain, workshop):
+    """--type=none: it goes on in the original's timeline, and files of both would have the same names."""
+    server, pgcairn = plain
+    clone = workshop.restore(pgcairn, "--type=none")
+
+    def refuse():
+        refused = pgcairn.run("adopt", "-D", clone.data, "--original", expect=REFUSED).stderr
+        assert "never left timeline 1" in refused and "standby.signal" in refused
+        assert "role = clone" in (clone.data / "pgcairn.identity").read_text()
+
+    refuse()
+    clone.start()
+    clone.sql("INSERT INTO t SELECT generate_series(1001, 2000)")
+    refuse()
+    clone.stop()
+    refuse()
+
+    # What the refusal says.
+    server.stop()
+    (clone.data / "standby.signal").touch()
+    shutil.chown(clone.data / "standby.signal", *owner())
+    clone.start()
+    clone.promote()
+    adopted = pgcairn.json("adopt", "-D", clone.data, "--original")
+    assert adopted["silent_timeline"] == 2
+    clone.restart()
+    clone.archive_all()
+    assert pgcairn.objects("**/00000002/history")
+
+
+def test_a_clone_without_recovery_may_have_a_place_of_its_own(plain, workshop):
+    _, pgcairn = plain
+    clone = workshop.restore(pgcairn, "--type=none")
+    assert pgcairn.json("adopt", "-D", clone.data, "--as-cluster", "staging")["cluster"] == "staging"
 
 
 def test_wal_of_a_timeline_without_history_is_not_passed_over(plain, workshop):

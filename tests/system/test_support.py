@@ -2,9 +2,11 @@
 
 import hashlib
 import io
+import pathlib
 import random
 import sys
 import tarfile
+import tempfile
 
 import pytest
 
@@ -12,6 +14,7 @@ from support.cluster import ROOT
 from support.compare import after_restore, check_checksums, check_tables, digest
 from support.compare_stream import check_bytes
 from support.pgcairn import last_object
+from support.process import run
 
 sys.path.insert(0, str(ROOT / "tests/support"))
 # pylint: disable-next=wrong-import-position
@@ -125,3 +128,34 @@ def test_a_directory_that_differs_from_the_stream_is_seen(workshop, spoil):
     spoil(data)
     with pytest.raises(AssertionError):
         check_bytes(data, recording, "spoilt")
+
+
+@pytest.fixture
+def place():
+    """Inside the tree, as all files that tests/run-system runs."""
+    with tempfile.TemporaryDirectory(prefix="test-support-", dir=ROOT / "build") as directory:
+        yield pathlib.Path(directory)
+
+
+def test_run_system_counts_every_file_and_shows_only_what_failed(place):
+    (place / "test_good.py").write_text("def test_a(): print('good words')\ndef test_second(): pass\n")
+    (place / "test_bad.py").write_text("def test_a(): assert 'bad words' == ''\ndef test_second(): pass\n")
+    (place / "test_none.py").write_text("import pytest\ndef test_a(): pytest.skip('no words')\n")
+    (place / "test_other.py").write_text("import pytest\npytest.skip('not here', allow_module_level=True)\n")
+    (place / "test_dead.py").write_text("import os\ndef test_a(): os.abort()\n")
+
+    def run_system(*arguments):
+        return run(ROOT / "tests/run-system", *(arguments or [place]), as_root=True)
+
+    result = run_system()
+    assert result.returncode == 1
+    assert result.stdout.splitlines()[-1] == "3 passed, 2 failed, 2 skipped"
+    assert all(words in result.stdout for words in ("bad words", "no words", "not here"))
+    assert "good words" not in result.stdout
+    assert "FAILED  test_dead: 0 passed, 1 failed, 0 skipped" in result.stdout
+    result = run_system("-v", "-k", "second", place)
+    assert result.returncode == 0
+    assert result.stdout.splitlines()[-1] == "2 passed, 0 failed, 1 skipped"
+    result = run_system(f"{place}/test_bad.py::test_second", place / "test_none.py")
+    assert result.stdout.splitlines()[-1] == "1 passed, 0 failed, 1 skipped"
+    assert run_system("-k", "nobody", place / "test_good.py").returncode == 1

@@ -145,8 +145,64 @@ def lsn(text):
     return int(high, 16) << 32 | int(low, 16)
 
 
-def expected_details(kind, xid, text):
+def relation_of(path):
+    """(tablespace, database, relfilenode, fork) of a path as pg_waldump prints it."""
+    *parts, name = path.split("/")
+    node, _, fork = name.partition("_")
+    fork = {"": 0, "fsm": 1, "vm": 2, "init": 3}[fork]
+    if parts[0] == "global":
+        return f"1664/0/{node}", fork
+    if parts[0] == "base":
+        return f"1663/{parts[1]}/{node}", fork
+    return f"{parts[1]}/{parts[3]}/{node}", fork
+
+
+def expected_lists(rmgr, kind, text):
+    """The lists of a record as wal-dump prints them."""
+    items = []
+    if rmgr == "Transaction" and kind.startswith(("COMMIT", "ABORT")):
+        paths = re.search(r"; rels:((?: [^ ;]+)+)", text)
+        xids = re.search(r"; subxacts:((?: \d+)+)", text)
+        items += [f"r{relation_of(path)[0]}" for path in (paths.group(1).split() if paths else [])]
+        items += [f"s{xid}" for xid in (xids.group(1).split() if xids else [])]
+    if rmgr == "Heap" and kind == "TRUNCATE":
+        oids = re.search(r"(?<!n)relids:? \[?([\d, ]+)", text).group(1)
+        items += [f"o{oid}" for oid in re.findall(r"\d+", oids)]
+    if rmgr == "Database" and kind == "DROP":
+        items += [f"o{spc}" for spc in re.findall(r"(\d+)/\d+", text)]
+    return ",".join(items) or "-"
+
+
+def expected_blocks(text):
+    forks = {None: 0, "main": 0, "fsm": 1, "vm": 2, "init": 3}
+    blocks = re.findall(r"blkref #\d+: rel (\d+/\d+/\d+) (?:fork (\w+) )?blk (\d+)", text)
+    return ",".join(f"{rel}/{forks[fork or None]}/{block}" for rel, fork, block in blocks) or "-"
+
+
+def expected_change(rmgr, kind, text):
+    """Records that make and remove files."""
+    if (rmgr, kind) == ("Storage", "CREATE"):
+        return "relation-create {}/{}".format(*relation_of(text.split()[0]))
+    if (rmgr, kind) == ("Storage", "TRUNCATE"):
+        path, blocks, flags = re.match(r"(\S+) to (\d+) blocks flags (\d+)", text).groups()
+        return f"relation-truncate {relation_of(path)[0]} {blocks} {int(flags) & 1} {int(flags) >> 1 & 1}"
+    if (rmgr, kind) == ("Database", "CREATE_FILE_COPY"):
+        return "database-create " + re.search(r" to (\d+/\d+)", text).group(1)
+    if (rmgr, kind) == ("Database", "CREATE_WAL_LOG"):
+        return "database-create " + re.search(r"create dir (\d+/\d+)", text).group(1)
+    if (rmgr, kind) == ("Database", "DROP"):
+        return "database-drop " + re.search(r"/(\d+)", text).group(1)
+    if (rmgr, kind) == ("Heap", "TRUNCATE"):
+        return "table-truncate *"
+    if rmgr == "RelMap":
+        return "relmap-update {1}/{0}".format(*re.search(r"database (\d+) tablespace (\d+)", text).groups())
+    return "other"
+
+
+def expected_details(rmgr, kind, xid, text):
     """What wal-dump must print for a record that pg_waldump describes as kind and text."""
+    if rmgr not in ("XLOG", "Transaction"):
+        return expected_change(rmgr, kind, text)
     stamp = re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6} UTC", text)
     if kind in ("COMMIT", "ABORT"):
         return f"{kind.lower()} {xid} {unix_us(stamp.group())}"
@@ -156,17 +212,23 @@ def expected_details(kind, xid, text):
     if kind == "RESTORE_POINT":
         return f"restore-point * {text}"
     if kind in ("CHECKPOINT_ONLINE", "CHECKPOINT_SHUTDOWN"):
-        return "checkpoint {} {} *".format(*re.search(r"tli (\d+); prev tli (\d+)", text).groups())
+        redo, tli, prev = re.search(r"redo (\S+); tli (\d+); prev tli (\d+)", text).groups()
+        return f"checkpoint {tli} {prev} {lsn(redo)} {int(kind.endswith('SHUTDOWN'))} *"
     if kind == "END_OF_RECOVERY":
         tli, prev = re.search(r"tli (\d+); prev tli (\d+)", text).groups()
         return f"end-of-recovery {tli} {prev} {unix_us(stamp.group())}"
     if kind == "BACKUP_END":
         return f"backup-end {lsn(text)}"
-    return {"SWITCH": "switch", "PARAMETER_CHANGE": "parameter-change"}.get(kind, "other")
+    if kind == "PARAMETER_CHANGE":
+        level = re.search(r"wal_level=(\w+)", text).group(1)
+        return "parameter-change {}".format(["minimal", "replica", "logical"].index(level))
+    if kind == "OVERWRITE_CONTRECORD":
+        return "overwrite {}".format(lsn(re.match(r"lsn (\S+);", text).group(1)))
+    return "switch" if kind == "SWITCH" else "other"
 
 
 def server_view(cluster, timeline, start):
-    """(lsn, prev, rmgr, xid, size, details) of every record by pg_waldump, and its last words."""
+    """(lsn, prev, rmgr, xid, size, details, lists, blocks) of every record by pg_waldump, and its last words."""
     done = subprocess.run(
         [str(cluster.bin / "pg_waldump"), "-p", str(cluster.wal), "-t", str(timeline), "-s", start],
         capture_output=True, text=True, env={**os.environ, "TZ": "UTC", "LC_ALL": "C"}, timeout=120,
@@ -178,8 +240,9 @@ def server_view(cluster, timeline, start):
         if not match:
             continue
         rmgr, size, xid, start_lsn, prev, kind, text = match.groups()
-        details = expected_details(kind, int(xid), text) if rmgr in ("XLOG", "Transaction") else "other"
-        records.append((lsn(start_lsn), lsn(prev), RMGRS.index(rmgr), int(xid), int(size), details))
+        details = expected_details(rmgr, kind, int(xid), text)
+        records.append((lsn(start_lsn), lsn(prev), RMGRS.index(rmgr), int(xid), int(size), details,
+                        expected_lists(rmgr, kind, text), expected_blocks(text)))
     assert records, done.stderr
     return records, done.stderr
 
@@ -195,14 +258,20 @@ def our_view(cluster, timeline, start):
     *lines, last = done.stdout.splitlines()
     for line in lines:
         start_lsn, _, prev, rmgr, _, xid, size, details = line.split(" ", 7)
+        details, lists, blocks = details.rsplit(" ", 2)
         kind, _, rest = details.partition(" ")
         if kind == "restore-point":
             details = "restore-point * " + rest.split(" ", 1)[1]
         elif kind == "checkpoint":
-            details = re.sub(r" \d+$", " *", details)
+            tli, previous, redo, shutdown, _ = rest.split()
+            details = f"checkpoint {tli} {previous} {lsn(redo)} {shutdown} *"
+        elif kind == "overwrite":
+            details = f"overwrite {lsn(rest)}"
+        elif kind == "table-truncate":
+            details = "table-truncate *"
         elif kind == "backup-end":
             details = f"backup-end {lsn(rest)}"
-        records.append((lsn(start_lsn), lsn(prev), int(rmgr), int(xid), int(size), details))
+        records.append((lsn(start_lsn), lsn(prev), int(rmgr), int(xid), int(size), details, lists, blocks))
     return records, last
 
 
@@ -241,12 +310,17 @@ def workload(cluster):
         SELECT pg_logical_emit_message(true, 'big', repeat('z', 3500000));
         SELECT pg_create_restore_point(repeat('n', 63));
         SELECT pg_switch_wal();
-        VACUUM FULL wide; TRUNCATE wide; REINDEX DATABASE postgres;
+        VACUUM FULL wide; TRUNCATE wide, pgbench_history; REINDEX DATABASE postgres;
+        VACUUM FULL pg_class;
+        CREATE TABLE shrinking AS SELECT i, repeat('x', 500) AS body FROM generate_series(1, 3000) i;
+        VACUUM shrinking; DELETE FROM shrinking WHERE i > 100; VACUUM shrinking;
+        CREATE UNLOGGED TABLE unlogged (a int PRIMARY KEY); DROP TABLE unlogged;
     """)
     cluster.sql("DO $$ BEGIN FOR i IN 1..300 LOOP BEGIN CREATE TEMP TABLE x (a int); DROP TABLE x; "
                 "EXCEPTION WHEN OTHERS THEN NULL; END; END LOOP; END $$")
-    cluster.sql("CREATE DATABASE other")
-    cluster.sql("DROP DATABASE other")
+    for strategy in ("wal_log", "file_copy"):
+        cluster.sql(f"CREATE DATABASE other STRATEGY {strategy}")
+        cluster.sql("DROP DATABASE other")
 
 
 def test_every_record_is_read_as_the_server_reads_it(directories):
@@ -262,7 +336,14 @@ def test_every_record_is_read_as_the_server_reads_it(directories):
     theirs, _ = server_view(cluster, 1, cluster.first_lsn())
     ours, last = our_view(cluster, 1, cluster.first_lsn())
     assert_same(ours, theirs)
-    assert kinds(ours) >= {"commit", "abort", "restore-point", "checkpoint", "backup-end", "switch"}
+    assert kinds(ours) >= {
+        "commit", "abort", "restore-point", "checkpoint", "backup-end", "switch", "relation-create",
+        "relation-truncate", "table-truncate", "database-create", "database-drop", "relmap-update",
+    }
+    lists = {item[0] for record in ours for item in record[6].split(",")}
+    assert lists == {"-", "r", "s", "o"}
+    forks = {block.split("/")[3] for record in ours for block in record[7].split(",") if block != "-"}
+    assert forks == {"0", "1", "2", "3"}
     assert max(record[4] for record in ours) > 3 * SEGMENT_SIZE
     assert len(ours) > 5000
     assert re.match(r"# end \S+ at \S+: ", last)
@@ -330,6 +411,7 @@ def test_an_interrupted_record_is_passed_over_as_the_server_does(directories):
     ours, _ = our_view(cluster, 1, cluster.first_lsn())
     assert_same(ours, theirs)
     assert not [record for record in ours if record[4] > SEGMENT_SIZE]
+    assert "overwrite" in kinds(ours)
     overwritten = run(cluster.bin / "pg_waldump", "-p", cluster.wal, "-s", cluster.first_lsn(), "-e",
                       f"0/{ours[-1][0]:X}", "-r", "XLOG")
     assert "OVERWRITE_CONTRECORD" in overwritten

@@ -101,14 +101,18 @@ test_wal_before_the_oldest_backup_goes(void **state)
     put(&lab, 1, 1, 300, ".partial.0011aabb");
     put(&lab, 1, 1, 300, ".00000028.backup");
     put(&lab, 1, 1, 400, ".partial.0011aabb");
+    put(&lab, 1, 1, 300, ".tail.0123456789abcdef.00010000");
+    put(&lab, 1, 1, 400, ".tail.0123456789abcdef.00000000");
     memory_storage_replace(repository_storage(lab.repository),
                            "c/main/w/0000000000000001-17/00000001/history", "h", 1);
     put_backup(&lab, 301);
     put_backup(&lab, 500);
     const CollectReport report = lab_collect(&lab, HOUR);
     /* Its own segment is needed from its first byte on: 301 stays. */
-    assert_int_equal(report.wal_files, 300 + 2);
+    assert_int_equal(report.wal_files, 300 + 3);
     assert_int_equal(lowest(&lab, 600), 301);
+    assert_false(has(&lab, 1, 1, 300, ".tail.0123456789abcdef.00010000"));
+    assert_true(has(&lab, 1, 1, 400, ".tail.0123456789abcdef.00000000"));
     assert_false(has(&lab, 1, 1, 300, ".partial.0011aabb"));
     assert_false(has(&lab, 1, 1, 300, ".00000028.backup"));
     assert_true(has(&lab, 1, 1, 400, ".partial.0011aabb"));

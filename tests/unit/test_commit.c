@@ -17,27 +17,36 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A summary of a backup that names so many packs of one creator. */
+static void
+put_summary(Repository *repository, const BackupId *bid, const BackupId *creator, unsigned packs,
+            uint8_t digest_out[SHA256_SIZE])
+{
+    CairnError err = {0};
+    char name[STORAGE_NAME_LIMIT];
+    SCOPED_BYTES ByteWriter refs = {0};
+    byte_writer_u16(&refs, 1);
+    byte_writer_u16(&refs, 0);
+    byte_writer_varint(&refs, 1);
+    byte_writer_bytes(&refs, creator->text, BACKUP_ID_LENGTH);
+    byte_writer_varint(&refs, 1);
+    byte_writer_varint(&refs, 0);
+    byte_writer_varint(&refs, packs);
+    byte_writer_varint(&refs, 10);
+    byte_writer_varint(&refs, 0);
+    snprintf(name, sizeof name, "c/main/b/%s/refs", bid->text);
+    assert_true(object_put_small(repository, name, OBJECT_REFS, backup_id_sequence(bid), refs.data,
+                                 refs.size, digest_out, &err));
+}
+
 /* A committed backup of two packs and a summary that names them. */
 static BackupId
 make_parent(Repository *repository, uint64_t sequence)
 {
     CairnError err = {0};
     const BackupId bid = test_backup_id(sequence);
-    char name[STORAGE_NAME_LIMIT];
-    SCOPED_BYTES ByteWriter refs = {0};
-    byte_writer_u16(&refs, 1);
-    byte_writer_u16(&refs, 0);
-    byte_writer_varint(&refs, 1);
-    byte_writer_bytes(&refs, bid.text, BACKUP_ID_LENGTH);
-    byte_writer_varint(&refs, 1); /* packs 0 and 1 */
-    byte_writer_varint(&refs, 0);
-    byte_writer_varint(&refs, 2);
-    byte_writer_varint(&refs, 10);
-    byte_writer_varint(&refs, 0);
     SCOPED(Fate) fate = test_fate(&bid, "parent");
-    snprintf(name, sizeof name, "c/main/b/%s/refs", bid.text);
-    assert_true(object_put_small(repository, name, OBJECT_REFS, sequence, refs.data, refs.size,
-                                 fate->refs_sha256, &err));
+    put_summary(repository, &bid, &bid, 2, fate->refs_sha256);
     assert_true(fate_commit(repository, fate, &err));
     return bid;
 }
@@ -369,7 +378,9 @@ test_the_intent_stands_before_the_sources_are_looked_at(void **state)
 
     /* And before the fate: what is salvaged is synced, the sources are looked at once more. */
     recorder->count = 0;
-    assert_true(publish(commit, &err));
+    SCOPED(Fate) child = test_fate(commit_id(commit), "child");
+    put_summary(repository, commit_id(commit), &dead, 1, child->refs_sha256);
+    assert_true(commit_publish(commit, child, &err));
     snprintf(line, sizeof line, "create c/main/b/%s/fate", commit_id(commit)->text);
     const size_t fate = place_of(recorder, line, false);
     snprintf(line, sizeof line, "sync %s", pack);

@@ -157,6 +157,26 @@ test_evidence_adds_up_to_a_state(void **state)
 }
 
 static void
+test_the_newest_drill_says_how_long_it_took(void **state)
+{
+    static const Piece drills[] = {
+        {"ev.drilled.a", "full", 3, "\"duration_s\": 692.5"},
+        {"ev.drilled.b", "full", 2, "\"duration_s\": 12"},
+    };
+    static const Piece mute = {"ev.drilled.c", "full", 4, "\"duration_s\": \"soon\""};
+    SCOPED(Repository) repository = memory_repository("none");
+    const BackupId bid = test_backup_id(1);
+    (void)state;
+    put_piece(repository, &bid, &drills[0]);
+    put_piece(repository, &bid, &drills[1]);
+    assert_int_equal(state_of(repository, &bid).drilled_us, NOON + 3 * DAY);
+    assert_int_equal(state_of(repository, &bid).drill_duration_us, INT64_C(692500000));
+    put_piece(repository, &bid, &mute);
+    assert_int_equal(state_of(repository, &bid).drilled_us, NOON + 4 * DAY);
+    assert_int_equal(state_of(repository, &bid).drill_duration_us, 0);
+}
+
+static void
 test_evidence_that_cannot_be_read_proves_and_ends_nothing(void **state)
 {
     (void)state;
@@ -349,6 +369,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_evidence_adds_up_to_a_state),
+        cmocka_unit_test(test_the_newest_drill_says_how_long_it_took),
         cmocka_unit_test(test_evidence_that_cannot_be_read_proves_and_ends_nothing),
         cmocka_unit_test(test_damage_beyond_the_limit_stands),
         cmocka_unit_test(test_the_newest_of_many_proofs_are_kept),

@@ -101,12 +101,18 @@ gaps_and_proof_are_said(void **state)
                                                    .from_us = NOON,
                                                    .to_us = NOON,
                                                    .gap_count = 2,
+                                                   .gap_start_lsn = 0x3000000,
+                                                   .gap_end_lsn = 0x4000000,
                                                    .rpo_us = 3 * 3600 * SECOND + 300 * SECOND,
                                                    .last_proven_us = NOON};
-    expect_text(&sample,
-                "(2 gaps), RPO now 3 h 5 min, last proven restore 2026-11-23 12:00:00+00\n");
+    expect_text(&sample, "(2 gaps, the first: 0/3000000 .. 0/4000000), RPO now 3 h 5 min, last "
+                         "proven restore 2026-11-23 12:00:00+00\n");
     sample.cluster.recoverable.gap_count = 1;
-    expect_text(&sample, "(1 gap),");
+    expect_text(&sample, "(1 gap: 0/3000000 .. 0/4000000),");
+    sample.cluster.recoverable.last_rto_us = 692 * SECOND;
+    expect_text(&sample, "last proven restore 2026-11-23 12:00:00+00 (RTO 11m32s)\n");
+    sample.cluster.recoverable.last_rto_us = 7260 * SECOND;
+    expect_text(&sample, "(RTO 2h01m)\n");
 }
 
 static void

@@ -1,9 +1,14 @@
 """At which system calls a program is ended, and what it may answer."""
 
 import collections
+import os
 
 from support.inject import KILLED, TERMINATED, handles_signals
 from support.pgcairn import INTERRUPTED, OK
+
+# PGCAIRN_TEST_SHORT=1: fewer points, where another version of the server is tested beside one that
+# has them all (tests/matrix).
+SHORT = os.environ.get("PGCAIRN_TEST_SHORT", "0") not in ("", "0")
 
 # What backup says when it is told to end after its commit.
 NOT_WAITED_FOR = "is copied but not restorable yet"

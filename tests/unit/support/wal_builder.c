@@ -161,6 +161,14 @@ wal_builder_filler(WalBuilder *builder, uint32_t total_size)
     CAIRN_ASSERT(body != NULL);
     for (size_t i = 0; i < size; i++)
         body[i] = (uint8_t)(i * 31 + total_size);
+    /* All of it is main data. */
+    if (size >= 2 && size - 2 <= UINT8_MAX) {
+        body[0] = 255;
+        body[1] = (uint8_t)(size - 2);
+    } else if (size > 2) {
+        body[0] = 254;
+        put_u32(body + 1, (uint32_t)(size - 5));
+    }
     const uint64_t lsn = wal_builder_raw(builder, RMGR_HEAP, 0, 700, body, size);
     free(body);
     return lsn;

@@ -1,0 +1,458 @@
+"""`pgcairn wal receive`: WAL byte by byte, alone and beside archive_command, through every trouble."""
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+
+import psycopg2
+import pytest
+
+from support.cluster import lsn_number, make_directory
+from support.compare import digest
+from support.pgcairn import NOT_FOUND, OK, REFUSED
+from support.process import wait_until
+
+LOAD_TABLE = "CREATE TABLE load (n bigint PRIMARY KEY, filler text)"
+
+
+class Receiver:
+    """A receiver process, started again and again with the same options."""
+
+    def __init__(self, pgcairn, directory, *options, slot="receive"):
+        self.pgcairn = pgcairn
+        self.spool = make_directory(directory)
+        self.log = self.spool.parent / f"{self.spool.name}.log"
+        self.options = ["--spool-path", self.spool, "--tail-interval=1",
+                        *(["--slot", slot, "--create-slot"] if slot else []), *options]
+        self.process = None
+
+    def start(self, *more):
+        with open(self.log, "a", encoding="utf-8") as log:
+            self.process = self.pgcairn.start("wal", "receive", *self.options, *more, stderr=log)
+        return self
+
+    def output(self):
+        return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+
+    def says(self, text, seconds=60):
+        wait_until(f"the receiver says '{text}'", lambda: text in self.output(), seconds)
+        return self
+
+    def ends(self, seconds=60):
+        """Its exit code."""
+        return self.process.wait(timeout=seconds)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        code = self.ends()
+        assert code == OK, self.output()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def close(self):
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
+
+@pytest.fixture
+def receivers(workshop):
+    made = []
+
+    def make(pgcairn, *options, name="spool", **more):
+        receiver = Receiver(pgcairn, workshop.directory / name, *options, **more)
+        made.append(receiver)
+        return receiver
+
+    yield make
+    for receiver in made:
+        receiver.close()
+
+
+def server_with_receiver(workshop, receivers, *options, name=None, settings=None, **more):
+    """A running server, an initialised repository, and a receiver that streams."""
+    cluster = workshop.server(name, wal_segsize=1, settings=settings)
+    pgcairn = workshop.pgcairn(cluster, name=f"{cluster.directory.name}-repo")
+    pgcairn.init()
+    receiver = receivers(pgcairn, *options, **more).start().says("receiving from")
+    return cluster, pgcairn, receiver
+
+
+def segments(pgcairn, timeline=1):
+    return [path.name for path in pgcairn.objects(f"c/main/w/*/{timeline:08X}/*/*")
+            if len(path.name) == 24]
+
+
+def pieces(pgcairn):
+    return [path.name for path in pgcairn.objects("c/main/w/*/*/*/*.tail.*")]
+
+
+def fill(cluster, rows=3000):
+    cluster.sql("INSERT INTO load SELECT (SELECT coalesce(max(n), 0) FROM load) + s, "
+                "repeat('x', 300) FROM generate_series(1, %s) AS s", rows)
+
+
+def is_gapless(names):
+    numbers = [int(name[8:16], 16) * 4096 + int(name[16:], 16) for name in sorted(names)]
+    return numbers == list(range(numbers[0], numbers[-1] + 1))
+
+
+def flush_lsn(cluster):
+    """What the server was told is safe."""
+    rows = cluster.sql("SELECT flush_lsn FROM pg_stat_replication "
+                       "WHERE application_name LIKE 'pgcairn%%'")
+    return lsn_number(rows[0][0]) if rows and rows[0][0] else 0
+
+
+def wait_flushed(cluster):
+    lsn = lsn_number(cluster.value("SELECT pg_current_wal_flush_lsn()"))
+    wait_until("all WAL is acknowledged", lambda: flush_lsn(cluster) >= lsn)
+    return lsn
+
+
+def wait_stored(pgcairn, name):
+    wait_until(f"{name} is stored", lambda: name in segments(pgcairn))
+
+
+# -- alone and beside push
+
+
+def test_receive_alone_feeds_backup_and_restore(workshop, receivers):
+    cluster, pgcairn, receiver = server_with_receiver(workshop, receivers)
+    cluster.sql(LOAD_TABLE)
+    made = pgcairn.backup("--wal-timeout=60")
+    assert made["state"] == "wal-complete"
+    fill(cluster)
+    wait_stored(pgcairn, cluster.switch_wal())
+    expected = digest(cluster)
+    receiver.stop()
+
+    assert is_gapless(segments(pgcairn))
+    assert digest(workshop.restore(pgcairn).start_restored()) == expected
+
+
+def test_receive_and_archive_command_make_one_coherent_set(workshop, receivers):
+    cluster, pgcairn = workshop.archiving_server(wal_segsize=1)
+    receiver = receivers(pgcairn).start().says("receiving from")
+    cluster.sql(LOAD_TABLE)
+    pgcairn.backup("--wal-timeout=60")
+    for _ in range(6):
+        fill(cluster, 2000)
+        cluster.switch_wal()
+    cluster.archive_all()
+    wait_flushed(cluster)
+    expected = digest(cluster)
+    last = cluster.switch_wal()
+    wait_stored(pgcairn, last)
+    wait_until("the spool is empty", lambda: not [
+        path for path in receiver.spool.glob("receive/*/*/*") if len(path.name) == 24])
+    receiver.stop()
+
+    assert cluster.value("SELECT failed_count FROM pg_stat_archiver") == 0
+    assert is_gapless(segments(pgcairn))
+    pgcairn.run("verify")
+    assert digest(workshop.restore(pgcairn).start_restored()) == expected
+
+
+# -- the tail
+
+
+def test_without_synchronous_the_last_seconds_are_restored(workshop, receivers):
+    cluster, pgcairn, receiver = server_with_receiver(workshop, receivers)
+    cluster.sql(LOAD_TABLE)
+    pgcairn.backup("--wal-timeout=60")
+    fill(cluster, 500)
+    expected = digest(cluster)
+    lsn = wait_flushed(cluster)
+    wait_until("the tail is stored", pieces_reach(pgcairn, receiver, lsn))
+    cluster.kill()
+    receiver.kill()
+
+    text = pgcairn.run("info").stdout
+    assert "no gaps" in text
+    pgcairn.run("verify")
+    restored = workshop.restore(pgcairn)
+    assert digest(restored.start_restored()) == expected
+
+
+def pieces_reach(pgcairn, receiver, lsn):
+    """A condition: info says that recovery reaches this position."""
+    def reaches():
+        recoverable = pgcairn.info()["recoverable"]
+        return recoverable and lsn_number(recoverable["to_lsn"]) >= lsn
+    assert receiver
+    return reaches
+
+
+def test_a_target_in_the_tail_is_reached(workshop, receivers):
+    cluster, pgcairn, receiver = server_with_receiver(workshop, receivers)
+    cluster.sql(LOAD_TABLE)
+    pgcairn.backup("--wal-timeout=60")
+    fill(cluster, 50)
+    cluster.sql("SELECT pg_create_restore_point('here')")
+    fill(cluster, 50)
+    lsn = wait_flushed(cluster)
+    wait_until("the tail is stored", pieces_reach(pgcairn, receiver, lsn))
+    receiver.kill()
+
+    restored = workshop.restore(pgcairn, "--type=name", "--target=here").start_restored()
+    assert restored.value("SELECT count(*) FROM load") == 50
+
+
+def test_pieces_go_when_their_segment_is_whole(workshop, receivers):
+    cluster, pgcairn, receiver = server_with_receiver(workshop, receivers)
+    cluster.sql(LOAD_TABLE)
+    wait_until("a piece is stored", lambda: pieces(pgcairn))
+    name = cluster.switch_wal()
+    wait_stored(pgcairn, name)
+    wait_until("its pieces are gone",
+               lambda: not [piece for piece in pieces(pgcairn) if piece.startswith(name)])
+    receiver.stop()
+
+
+# -- trouble
+
+
+def test_kill_9_of_the_receiver_loses_nothing_acknowledged(workshop, receivers):
+    cluster, pgcairn, receiver = server_with_receiver(workshop, receivers)
+    cluster.sql(LOAD_TABLE)
+    pgcairn.backup("--wal-timeout=60")
+    chance = random.Random(4)
+    for _ in range(10):
+        writer = threading.Thread(target=fill, args=(cluster, 4000))
+        writer.start()
+        time.sleep(chance.random() / 2)
+        receiver.kill()
+        writer.join()
+        receiver.start()
+    wait_flushed(cluster)
+    expected = digest(cluster)
+    wait_stored(pgcairn, cluster.switch_wal())
+    receiver.stop()
+
+    assert is_gapless(segments(pgcairn))
+    pgcairn.run("verify")
+    assert digest(workshop.restore(pgcairn).start_restored()) == expected
+
+
+@pytest.mark.parametrize("round_number", range(3))
+def test_kill_9_of_both_loses_no_acknowledged_byte(workshop, receivers, round_number):
+    cluster, pgcairn, receiver = server_with_receiver(workshop, receivers)
+    cluster.sql(LOAD_TABLE)
+    pgcairn.backup("--wal-timeout=60")
+    ends = []
+
+    def write():
+        with contextlib.suppress(psycopg2.Error):
+            while True:
+                fill(cluster, 20)
+                ends.append(lsn_number(cluster.value("SELECT pg_current_wal_flush_lsn()")))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    wait_until("some of it is acknowledged",
+               lambda: len(ends) > 50 * round_number + 5 and flush_lsn(cluster) > ends[4])
+    acknowledged = flush_lsn(cluster)
+    receiver.kill()
+    cluster.kill()
+    writer.join()
+    kept = sum(end <= acknowledged for end in ends) * 20
+
+    # The server is gone for good: what waits in the spool must not wait for it.
+    receiver.start().says("is stored meanwhile")
+    wait_until("the spool is empty", lambda: not [
+        path for path in receiver.spool.glob("receive/*/*/0*")])
+    receiver.stop()
+    assert lsn_number(pgcairn.info()["recoverable"]["to_lsn"]) + 8192 >= acknowledged
+    restored = workshop.restore(pgcairn).start_restored()
+    assert restored.value("SELECT count(*) FROM load WHERE n <= %s", kept) == kept
+
+
+def test_the_repository_away_and_back(workshop, receivers):
+    cluster, pgcairn, receiver = server_with_receiver(workshop, receivers, "--spool-limit=4MiB")
+    cluster.sql(LOAD_TABLE)
+    pgcairn.backup("--wal-timeout=60")
+    os.chmod(pgcairn.repository, 0)
+    cluster.switch_wal()
+    receiver.says("the repository is out of reach")
+    for _ in range(6):
+        fill(cluster, 3000)
+    receiver.says("is full")
+    assert flush_lsn(cluster) < lsn_number(cluster.value("SELECT pg_current_wal_flush_lsn()"))
+    os.chmod(pgcairn.repository, 0o750)
+    receiver.says("the repository is back").says("room again")
+    wait_flushed(cluster)
+    expected = digest(cluster)
+    wait_stored(pgcairn, cluster.switch_wal())
+    receiver.stop()
+
+    assert is_gapless(segments(pgcairn))
+    assert digest(workshop.restore(pgcairn).start_restored()) == expected
+
+
+def test_it_connects_again_after_the_server_went(workshop, receivers):
+    cluster, pgcairn, receiver = server_with_receiver(workshop, receivers)
+    cluster.sql(LOAD_TABLE)
+    cluster.kill()
+    receiver.says("trying again")
+    cluster.start()
+    fill(cluster)
+    wait_flushed(cluster)
+    wait_stored(pgcairn, cluster.switch_wal())
+    receiver.stop()
+    assert is_gapless(segments(pgcairn))
+
+
+def test_a_promotion_is_followed(workshop, receivers):
+    primary = workshop.server("primary", wal_segsize=1)
+    standby = workshop.standby(primary, "standby")
+    pgcairn = workshop.pgcairn(standby)
+    pgcairn.init()
+    receiver = receivers(pgcairn).start().says("receiving from")
+    primary.sql(LOAD_TABLE)
+    fill(primary)
+    standby.wait_replayed(primary.value("SELECT pg_current_wal_flush_lsn()"))
+    primary.stop()
+    standby.promote()
+    receiver.says("following timeline 2")
+    pgcairn.backup("--wal-timeout=60")
+    fill(standby)
+    wait_flushed(standby)
+    expected = digest(standby)
+    wait_stored_on(pgcairn, standby.switch_wal(), 2)
+    receiver.stop()
+
+    assert pgcairn.objects("**/00000002/history")
+    pgcairn.run("verify")
+    assert digest(workshop.restore(pgcairn).start_restored()) == expected
+
+
+def wait_stored_on(pgcairn, name, timeline):
+    wait_until(f"{name} is stored", lambda: name in segments(pgcairn, timeline))
+
+
+def test_removed_wal_is_a_gap_that_must_be_accepted(workshop, receivers):
+    cluster, pgcairn, receiver = server_with_receiver(
+        workshop, receivers, settings={"max_wal_size": "'2MB'", "min_wal_size": "'2MB'"})
+    cluster.sql(LOAD_TABLE)
+    wait_flushed(cluster)
+    wait_stored(pgcairn, cluster.switch_wal())
+    receiver.stop()
+    pgcairn.run("wal", "receive", "--slot=receive", "--drop-slot")
+    for _ in range(8):
+        fill(cluster, 3000)
+        cluster.switch_wal()
+        cluster.sql("CHECKPOINT")
+
+    receiver.start()
+    assert receiver.ends() == REFUSED
+    assert "is missing" in receiver.output() and "--accept-gap" in receiver.output()
+
+    receiver.start("--accept-gap").says("is lost (--accept-gap)")
+    wait_stored(pgcairn, cluster.switch_wal())
+    receiver.stop()
+    assert not is_gapless(segments(pgcairn))
+
+
+def test_a_lost_slot_is_named(workshop, receivers):
+    cluster, pgcairn, receiver = server_with_receiver(workshop, receivers)
+    wait_flushed(cluster)
+    receiver.stop()
+    pgcairn.run("wal", "receive", "--slot=receive", "--drop-slot")
+    result = pgcairn.run("wal", "receive", "--slot=receive", "--spool-path", receiver.spool,
+                         expect=NOT_FOUND)
+    assert "no replication slot 'receive'" in result.stderr and "HINT" in result.stderr
+
+
+def test_another_system_is_refused(workshop, receivers):
+    _, pgcairn, receiver = server_with_receiver(workshop, receivers)
+    receiver.stop()
+    other = workshop.server("other", wal_segsize=1)
+    pgcairn.conninfo = other.conninfo(user="pgcairn")
+    pgcairn.write_config()
+    result = pgcairn.run("wal", "receive", "--slot=receive", "--create-slot", "--spool-path",
+                         receiver.spool, expect=None)
+    assert result.returncode not in (OK, None)
+    assert "the repository does not know" in result.stderr
+
+
+# -- synchronous
+
+
+def test_a_spool_on_the_servers_host_is_no_synchronous_one(workshop, receivers):
+    cluster = workshop.server(wal_segsize=1)
+    pgcairn = workshop.pgcairn(cluster).init()
+    receiver = receivers(pgcairn, "--synchronous-spool").start()
+    assert receiver.ends() == REFUSED
+    assert "own host" in receiver.output()
+
+
+def test_what_only_waits_in_the_spool_is_not_acknowledged(workshop, receivers):
+    cluster, pgcairn, receiver = server_with_receiver(
+        workshop, receivers, "--synchronous", "--application-name=pgcairn_sync")
+    cluster.sql(LOAD_TABLE)
+    wait_flushed(cluster)
+    os.chmod(pgcairn.repository, 0)
+    before = lsn_number(cluster.value("SELECT pg_current_wal_flush_lsn()"))
+    fill(cluster, 10000)  # more than a segment
+    receiver.says("the repository is out of reach")
+    wait_until("whole segments wait", lambda: [
+        path for path in receiver.spool.glob("receive/*/*/*") if len(path.name) == 24])
+    written = lsn_number(cluster.value("SELECT pg_current_wal_flush_lsn()"))
+
+    # Neither at once, nor after a new connection.
+    for again in range(3):
+        wait_until("all is written", lambda: any(
+            lsn_number(lsn) >= written for (lsn,) in cluster.sql(
+                "SELECT write_lsn FROM pg_stat_replication WHERE write_lsn IS NOT NULL")))
+        assert flush_lsn(cluster) <= before
+        if again < 2:
+            cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+            wait_until("the connection ends and comes back",
+                       lambda count=again + 2: receiver.output().count("receiving from") == count)
+    os.chmod(pgcairn.repository, 0o750)
+    wait_flushed(cluster)
+    receiver.stop()
+    assert is_gapless(segments(pgcairn))
+
+
+@pytest.mark.parametrize("round_number", range(3))
+def test_kill_9_of_the_primary_loses_no_acknowledged_commit(workshop, receivers, round_number):
+    cluster, pgcairn, receiver = server_with_receiver(
+        workshop, receivers, "--synchronous", "--application-name=pgcairn_sync")
+    cluster.sql("CREATE TABLE acknowledged (writer int, n int)")
+    pgcairn.backup("--wal-timeout=60")
+    cluster.configure(synchronous_standby_names="'pgcairn_sync'")
+    cluster.reload()
+    wait_until("commits wait", lambda: cluster.value(
+        "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == 1)
+
+    done = [0, 0, 0, 0]
+
+    def write(writer):
+        with contextlib.suppress(psycopg2.Error):
+            connection = cluster.connect()
+            while True:
+                with connection.cursor() as cursor:
+                    cursor.execute("INSERT INTO acknowledged VALUES (%s, %s)",
+                                   (writer, done[writer] + 1))
+                done[writer] += 1
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    wait_until("commits come back", lambda: min(done) >= 5 + 20 * round_number)
+    cluster.kill()
+    receiver.kill()
+    for writer in writers:
+        writer.join()
+
+    restored = workshop.restore(pgcairn).start_restored()
+    for writer, count in enumerate(done):
+        kept = restored.value("SELECT count(*) FROM acknowledged WHERE writer = %s AND n <= %s",
+                              writer, count)
+        assert kept == count, f"writer {writer}: {kept} of {count} acknowledged commits"

@@ -1,0 +1,116 @@
+/*
+ * What the receiver's files share: receive.c (connections, one after another), receive_session.c
+ * (one stream), receive_start.c (where to begin), receive_archiver.c and receive_ship.c (the thread
+ * that archives). Nobody else includes this.
+ */
+#ifndef PGCAIRN_WALARCHIVE_RECEIVE_INTERN_H
+#define PGCAIRN_WALARCHIVE_RECEIVE_INTERN_H
+
+#include "postgres/connection.h"
+#include "postgres/timeline.h"
+#include "repository/wal_piece.h"
+#include "walarchive/receive.h"
+#include "walarchive/receive_spool.h"
+
+#include <pthread.h>
+
+/* A byte of a timeline. */
+typedef struct {
+    uint32_t timeline; /* 0: none */
+    uint64_t lsn;
+} Position;
+
+/* What the archiving thread is told and what it tells; everything below its lock. */
+typedef struct {
+    pthread_mutex_t lock;
+    pthread_cond_t wake; /* to the archiving thread */
+    int notify_fd;       /* eventfd, to the thread of control */
+    pthread_t thread;
+    bool running;
+
+    bool stopping;
+    bool has_files;       /* a file was finished in the spool */
+    Position part;        /* what was written; its segment is the part's */
+    Position archived;    /* everything of this timeline before it is durable in the repository */
+    uint64_t spool_bytes; /* whole segments that wait */
+    bool down;            /* the repository is out of reach */
+    bool failed;          /* for good: error says why */
+    CairnError error;
+} Archiver;
+
+typedef struct {
+    const World *world;
+    const ReceiveOptions *options;
+    Incarnation incarnation;
+    Repository *repository; /* the thread of control's, to look at what is stored */
+    WalStore *store;
+    ReceiveSpool spool;
+    Archiver archiver;
+
+    Connection *connection;
+    char *conninfo; /* with the application name */
+    Position at;    /* the next byte; timeline 0: not known yet */
+    bool announced; /* streaming was logged since the last trouble */
+} Receive;
+
+enum {
+    OWN_PIECES_LIMIT = 4096
+}; /* half of it for those of former runs; more are the collector's */
+
+typedef struct {
+    WalPieceName name;
+    uint32_t level;
+} OwnPiece;
+
+/* What only the archiving thread touches. */
+typedef struct {
+    Receive *receive;
+    Repository *repository;
+    WalStore *store;
+    /* Of the segment that pieces are shipped of: how far they go, and which they are, by offset. */
+    uint32_t timeline; /* 0: none yet */
+    uint64_t segment;
+    uint32_t shipped;
+    OwnPiece pieces[OWN_PIECES_LIMIT];
+    size_t piece_count;
+} Worker;
+
+/* Milliseconds of the monotonic clock. */
+int64_t receive_now_ms(const Receive *receive);
+
+/* -- receive_session.c -- */
+/* Streams from receive->at until the timeline ends (*ended: the next one can begin), or an error.
+ */
+bool receive_stream(Receive *receive, bool *ended, CairnError *err) MUST_CHECK;
+
+/* -- receive_ship.c -- */
+/* Everything of the part up to `size` that is not in the repository yet. */
+bool receive_ship(Worker *worker, uint32_t timeline, uint64_t segment, uint32_t size,
+                  CairnError *err) MUST_CHECK;
+/* The segment is stored: its pieces are superseded. */
+bool receive_remove_pieces(Worker *worker, uint32_t timeline, uint64_t segment,
+                           CairnError *err) MUST_CHECK;
+
+/* -- receive_archiver.c -- */
+/* Everything of the timeline before lsn is durable in the repository. */
+void receive_set_archived(Worker *worker, uint32_t timeline, uint64_t lsn);
+bool archiver_start(Receive *receive, CairnError *err) MUST_CHECK;
+/* Ships what there is of the part, as far as the repository answers, and ends the thread. */
+void archiver_stop(Receive *receive);
+/* The part grew to `part`; finished: a file is whole. */
+void archiver_tell(Receive *receive, Position part, bool finished);
+/* A new timeline: what is archived of the old one says nothing of it. */
+void archiver_begin_timeline(Receive *receive, Position part);
+
+/* -- receive_start.c -- */
+/* Where to begin; sets receive->at and begins the part. Histories of the server's path are in the
+   spool afterwards. */
+bool receive_find_start(Receive *receive, CairnError *err) MUST_CHECK;
+/* Fetches <timeline>.history from the server into the spool; path_out may be NULL. */
+bool receive_fetch_history(Receive *receive, uint32_t timeline, TimelineHistory *path_out,
+                           CairnError *err) MUST_CHECK;
+/* The server has removed what we need: says so, or with --accept-gap moves receive->at behind it.
+ */
+bool receive_judge_removed(Receive *receive, CairnError *err) MUST_CHECK;
+
+#endif

@@ -1,0 +1,290 @@
+/* One stream of one timeline: what comes is written, what is durable is reported. */
+#include "walarchive/receive_intern.h"
+
+#include "common/cancel.h"
+#include "common/log.h"
+#include "postgres/wal_stream.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { STATUS_INTERVAL_MS = 10 * 1000, SYNC_AFTER_BYTES = 1 << 20 };
+
+/* Microseconds from 1970 to 2000, PostgreSQL's epoch. */
+static const int64_t POSTGRES_EPOCH_US = INT64_C(946684800) * 1000000;
+
+/* What one stream of one timeline keeps in mind. */
+typedef struct {
+    Receive *receive;
+    WalStream *stream;
+    int64_t report_at_ms;
+    int64_t sync_at_ms; /* plain: when the spool is synced and that reported */
+    WalStatus reported;
+    bool paused;
+} Session;
+
+/* -- reporting -- */
+
+/* What the server may forget, and what a commit may count on. */
+static uint64_t
+flushed_lsn(Receive *receive)
+{
+    const ReceiveSpool *spool = &receive->spool;
+    Archiver *archiver = &receive->archiver;
+    const uint64_t start = receive->at.lsn - spool->size;
+    uint64_t lsn = start + spool->synced;
+
+    if (receive->options->synchronous) {
+        pthread_mutex_lock(&archiver->lock);
+        lsn = archiver->archived.timeline == receive->at.timeline ? archiver->archived.lsn : 0;
+        pthread_mutex_unlock(&archiver->lock);
+    }
+    return lsn < receive->at.lsn ? lsn : receive->at.lsn;
+}
+
+/* Of WAL that nobody can see a commit, "apply" says nothing. */
+static bool
+report(Session *session, bool always, CairnError *err)
+{
+    Receive *receive = session->receive;
+    const Clock *clock = receive->world->clock;
+    WalStatus status = {.write_lsn = receive->at.lsn, .flush_lsn = flushed_lsn(receive)};
+
+    if (!always && status.flush_lsn == session->reported.flush_lsn)
+        return true;
+    status.sent_us = clock->wall_us(clock) - POSTGRES_EPOCH_US;
+    if (!wal_stream_report(session->stream, &status, err))
+        return false;
+    session->reported = status;
+    session->report_at_ms = receive_now_ms(receive) + STATUS_INTERVAL_MS;
+    return true;
+}
+
+static bool
+sync_and_report(Session *session, CairnError *err)
+{
+    session->sync_at_ms =
+        receive_now_ms(session->receive) + session->receive->options->tail_interval_ms;
+    return receive_spool_sync(&session->receive->spool, err) && report(session, true, err);
+}
+
+/* -- data -- */
+
+/* The segment is whole: synced and named, it is the archiver's; the next part begins. */
+static bool
+finish_segment(Session *session, CairnError *err)
+{
+    Receive *receive = session->receive;
+    ReceiveSpool *spool = &receive->spool;
+    const uint32_t timeline = spool->timeline;
+    const uint64_t next = spool->segment + 1;
+
+    if (!receive_spool_finish(spool, err) || !receive_spool_begin(spool, timeline, next, err))
+        return false;
+    archiver_tell(receive, receive->at, true);
+    return report(session, false, err);
+}
+
+static bool
+take_data(Session *session, const WalMessage *message, CairnError *err)
+{
+    Receive *receive = session->receive;
+    const uint32_t segment_size = receive->incarnation.wal_segment_size;
+    const uint8_t *data = message->data;
+
+    CAIRN_ASSERT(message->start_lsn == receive->at.lsn);
+    for (size_t left = message->size; left > 0;) {
+        const size_t room = segment_size - receive->spool.size;
+        const size_t size = left < room ? left : room;
+        if (!receive_spool_write(&receive->spool, data, size, err))
+            return false;
+        receive->at.lsn += size;
+        data += size;
+        left -= size;
+        if (size == room && !finish_segment(session, err))
+            return false;
+    }
+    if (receive->spool.size > 0)
+        archiver_tell(receive, receive->at, false);
+    return true;
+}
+
+/* -- waiting -- */
+
+static void
+clear_notices(const Archiver *archiver)
+{
+    uint64_t ignored;
+
+    if (read(archiver->notify_fd, &ignored, sizeof ignored) < 0 && errno != EAGAIN)
+        log_debug("unable to read an eventfd: %s", strerror(errno));
+}
+
+/* False once archiving failed for good. *full_out: the spool has reached its limit. */
+static bool
+ask_archiver(Receive *receive, bool *full_out, CairnError *err)
+{
+    Archiver *archiver = &receive->archiver;
+
+    pthread_mutex_lock(&archiver->lock);
+    const bool failed = archiver->failed;
+    if (failed)
+        *err = archiver->error;
+    *full_out = archiver->spool_bytes + 2 * (uint64_t)receive->incarnation.wal_segment_size >
+                receive->options->spool_limit_bytes;
+    pthread_mutex_unlock(&archiver->lock);
+    return !failed;
+}
+
+static void
+note_pause(Session *session, bool full)
+{
+    if (full && !session->paused)
+        log_warn(
+            "the spool '%s' is full (--spool-limit): nothing more is received or acknowledged; "
+            "from here on WAL piles up on the server",
+            session->receive->spool.path);
+    else if (!full && session->paused)
+        log_info("the spool has room again: receiving goes on");
+    session->paused = full;
+}
+
+static int
+wait_time_ms(const Session *session)
+{
+    const Receive *receive = session->receive;
+    int64_t until = session->report_at_ms;
+
+    if (receive->spool.synced < receive->spool.size) {
+        if (receive->options->synchronous_spool)
+            return 0; /* as soon as nothing more is there at once */
+        if (session->sync_at_ms < until)
+            until = session->sync_at_ms;
+    }
+    const int64_t left = until - receive_now_ms(receive);
+    return left < 0 ? 0 : (int)left;
+}
+
+/* What time, or the archiver, asks for. */
+static bool
+do_what_is_due(Session *session, bool idle, CairnError *err)
+{
+    const Receive *receive = session->receive;
+    const int64_t now = receive_now_ms(receive);
+    const uint32_t unsynced = receive->spool.size - receive->spool.synced;
+    /* Commits of a moment share a sync; a stream without a pause must not keep them waiting. */
+    const bool wanted =
+        receive->options->synchronous_spool && (idle || unsynced >= SYNC_AFTER_BYTES);
+
+    if (unsynced > 0 && (wanted || now >= session->sync_at_ms))
+        return sync_and_report(session, err);
+    return report(session, now >= session->report_at_ms, err);
+}
+
+/* -- one timeline -- */
+
+static bool
+follow(Session *session, const WalStreamEvent *event, CairnError *err)
+{
+    Receive *receive = session->receive;
+    const uint32_t segment_size = receive->incarnation.wal_segment_size;
+    char lsn[LSN_TEXT_SIZE];
+
+    lsn_format(lsn, event->next_lsn);
+    log_info("timeline %" PRIu32 " ended at %s: following timeline %" PRIu32, receive->at.timeline,
+             lsn, event->next_timeline);
+    /* The history is in the spool before anything of its timeline, and archived first. */
+    if (!receive_fetch_history(receive, event->next_timeline, NULL, err) ||
+        !receive_spool_leave(&receive->spool, err) ||
+        !receive_spool_begin(&receive->spool, event->next_timeline, event->next_lsn / segment_size,
+                             err))
+        return false;
+    receive->at = (Position){event->next_timeline,
+                             event->next_lsn / segment_size * segment_size + receive->spool.size};
+    archiver_begin_timeline(receive, receive->at);
+    return true;
+}
+
+/* Until the timeline ends (*ended_out), or an error. */
+static bool
+receive_timeline(Session *session, bool *ended_out, CairnError *err)
+{
+    Receive *receive = session->receive;
+    WalStreamEvent event;
+    bool full;
+
+    *ended_out = false;
+    for (;;) {
+        if (!cancel_check(err) || !ask_archiver(receive, &full, err))
+            return false;
+        note_pause(session, full);
+        if (!wal_stream_next(session->stream, wait_time_ms(session), receive->archiver.notify_fd,
+                             !full, &event, err))
+            return false;
+        switch (event.kind) {
+        case WAL_STREAM_DATA:
+            if (!take_data(session, &event.message, err))
+                return false;
+            break;
+        case WAL_STREAM_KEEPALIVE:
+            if (event.message.reply_requested && !sync_and_report(session, err))
+                return false;
+            break;
+        case WAL_STREAM_END_OF_TIMELINE:
+            *ended_out = true;
+            return follow(session, &event, err);
+        case WAL_STREAM_SERVER_STOPPED:
+            return cairn_error(err, CAIRN_UNAVAILABLE, "the server shut down");
+        case WAL_STREAM_NOTHING:
+            clear_notices(&receive->archiver);
+            break;
+        }
+        if (!do_what_is_due(session, event.kind == WAL_STREAM_NOTHING, err))
+            return false;
+    }
+}
+
+static WalStream *
+start_stream(Receive *receive, CairnError *err)
+{
+    char lsn[LSN_TEXT_SIZE];
+    const WalStreamStart start = {.slot = receive->options->slot,
+                                  .start_lsn = receive->at.lsn,
+                                  .timeline = receive->at.timeline};
+
+    WalStream *stream = wal_stream_start(receive->connection, &start, err);
+    lsn_format(lsn, receive->at.lsn);
+    if (stream != NULL && !receive->announced)
+        log_info("receiving from %s on timeline %" PRIu32 "%s%s", lsn, receive->at.timeline,
+                 start.slot != NULL ? ", slot " : "", start.slot != NULL ? start.slot : "");
+    receive->announced = stream != NULL;
+    return stream;
+}
+
+/* The server hears at once that we go, and what is certain by now. */
+static void
+say_goodbye(Session *session)
+{
+    CairnError ignored = {0}; /* the slot is freed by the connection's end as well */
+
+    if (!receive_spool_sync(&session->receive->spool, &ignored) ||
+        !report(session, true, &ignored) || !wal_stream_end(session->stream, &ignored))
+        log_debug("%s", ignored.message);
+}
+
+bool
+receive_stream(Receive *receive, bool *ended, CairnError *err)
+{
+    SCOPED(WalStream) stream = start_stream(receive, err);
+
+    if (stream == NULL)
+        return false;
+    Session session = {.receive = receive, .stream = stream};
+    session.report_at_ms = session.sync_at_ms = receive_now_ms(receive);
+    const bool done = receive_timeline(&session, ended, err);
+    if (!done && err->kind == CAIRN_CANCELLED)
+        say_goodbye(&session);
+    return done;
+}
