@@ -16,7 +16,7 @@ from support.cluster import make_directory, pg_major, quoted
 from support.pgcairn import FAILED, OK
 from support.process import wait_until
 
-KILL_ROUNDS = int(os.environ.get("PGCAIRN_KILL_ROUNDS", "4"))
+KILL_ROUNDS = int(os.environ.get("PGCAIRN_KILL_ROUNDS", "12"))
 
 
 @pytest.fixture(scope="module")
