@@ -81,7 +81,9 @@ finish_segment(Session *session, CairnError *err)
     const uint32_t timeline = spool->timeline;
     const uint64_t next = spool->segment + 1;
 
-    if (!receive_spool_finish(spool, err) || !receive_spool_begin(spool, timeline, next, err))
+    /* The stream goes on at the next segment's first byte, so a part of it from a former run that
+       began elsewhere must not be gone on with. */
+    if (!receive_spool_finish(spool, err) || !receive_spool_begin_empty(spool, timeline, next, err))
         return false;
     archiver_tell(receive, receive->at, true);
     return report(session, false, err);
@@ -96,6 +98,8 @@ take_data(Session *session, const WalMessage *message, CairnError *err)
 
     CAIRN_ASSERT(message->start_lsn == receive->at.lsn);
     for (size_t left = message->size; left > 0;) {
+        CAIRN_ASSERT(receive->at.lsn ==
+                     receive->spool.segment * segment_size + receive->spool.size);
         const size_t room = segment_size - receive->spool.size;
         const size_t size = left < room ? left : room;
         if (!receive_spool_write(&receive->spool, data, size, err))

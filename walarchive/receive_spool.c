@@ -1,5 +1,6 @@
 #include "walarchive/receive_spool.h"
 
+#include "common/bytes.h"
 #include "common/file.h"
 #include "common/log.h"
 #include "postgres/wal_page.h"
@@ -306,26 +307,54 @@ resume(ReceiveSpool *spool, const char *name, CairnError *err)
     return true;
 }
 
-bool
-receive_spool_begin(ReceiveSpool *spool, uint32_t timeline, uint64_t segment, CairnError *err)
+static bool
+open_part(ReceiveSpool *spool, uint32_t timeline, uint64_t segment, char name[WAL_FILE_NAME_LIMIT],
+          int flags, CairnError *err)
 {
     const Disk *disk = spool->world->disk;
-    char name[WAL_FILE_NAME_LIMIT];
 
     CAIRN_ASSERT(spool->part_fd < 0);
-    receive_spool_part_name(spool, timeline, segment, name);
     spool->timeline = timeline;
     spool->segment = segment;
     spool->size = spool->synced = 0;
     spool->part_fd =
         disk->openat(disk, spool->directory_fd, name,
-                     O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, S_IRUSR | S_IWUSR);
-    if (spool->part_fd < 0)
-        return cairn_error_errno(err, "unable to open '%s/%s'", spool->path, name);
-    /* The entry must be durable before anything in it is reported as flushed. */
-    return resume(spool, name, err) && file_sync(spool->world, spool->part_fd, spool->path, err) &&
-           file_sync_directory(spool->world, spool->directory_fd, ".", err) &&
-           (spool->synced = spool->size, true);
+                     O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags,
+                     S_IRUSR | S_IWUSR);
+    return spool->part_fd >= 0 ||
+           cairn_error_errno(err, "unable to open '%s/%s'", spool->path, name);
+}
+
+/* The entry must be durable before anything in it is reported as flushed. */
+static bool
+sync_begun_part(ReceiveSpool *spool, CairnError *err)
+{
+    if (!file_sync(spool->world, spool->part_fd, spool->path, err) ||
+        !file_sync_directory(spool->world, spool->directory_fd, ".", err))
+        return false;
+    spool->synced = spool->size;
+    return true;
+}
+
+bool
+receive_spool_begin(ReceiveSpool *spool, uint32_t timeline, uint64_t segment, CairnError *err)
+{
+    char name[WAL_FILE_NAME_LIMIT];
+
+    receive_spool_part_name(spool, timeline, segment, name);
+    return open_part(spool, timeline, segment, name, 0, err) && resume(spool, name, err) &&
+           sync_begun_part(spool, err);
+}
+
+/* A new file, not a cut one: whoever still reads the old one reads WAL. */
+bool
+receive_spool_begin_empty(ReceiveSpool *spool, uint32_t timeline, uint64_t segment, CairnError *err)
+{
+    char name[WAL_FILE_NAME_LIMIT];
+
+    receive_spool_part_name(spool, timeline, segment, name);
+    return receive_spool_remove(spool, name, err) &&
+           open_part(spool, timeline, segment, name, O_EXCL, err) && sync_begun_part(spool, err);
 }
 
 bool
@@ -349,6 +378,32 @@ receive_spool_sync(ReceiveSpool *spool, CairnError *err)
     return true;
 }
 
+/* The last look before a segment counts as received: a stream that went to another offset would be
+   stored for ever. Pages behind a switch are zeros, header and all. */
+static bool
+check_pages(const ReceiveSpool *spool, const char *part, CairnError *err)
+{
+    static const uint8_t zeros[16];
+    const uint64_t start = spool->segment * spool->incarnation->wal_segment_size;
+    uint8_t header[sizeof zeros];
+
+    for (uint32_t offset = 0; offset < spool->size; offset += WAL_PAGE_SIZE) {
+        if (!file_pread(spool->world, spool->part_fd, header, sizeof header, offset, part, err))
+            return false;
+        if (memcmp(header, zeros, sizeof zeros) == 0 ||
+            (wal_major_of_magic(get_u16(header)) == spool->incarnation->major &&
+             get_u64(header + 8) == start + offset))
+            continue;
+        cairn_error(err, CAIRN_CORRUPT,
+                    "'%s/%s': what the server sent has no WAL page of its address at byte %" PRIu32
+                    " (magic %04X, address %" PRIX64 ")",
+                    spool->path, part, offset, get_u16(header), get_u64(header + 8));
+        return cairn_error_hint(err, "nothing of it is stored as a segment; a new start cuts it "
+                                     "behind its last whole record and streams the rest again");
+    }
+    return true;
+}
+
 bool
 receive_spool_finish(ReceiveSpool *spool, CairnError *err)
 {
@@ -359,6 +414,8 @@ receive_spool_finish(ReceiveSpool *spool, CairnError *err)
     CAIRN_ASSERT(spool->size == spool->incarnation->wal_segment_size);
     receive_spool_part_name(spool, spool->timeline, spool->segment, part);
     wal_segment_name(name, spool->timeline, spool->segment, spool->incarnation->wal_segment_size);
+    if (!check_pages(spool, part, err))
+        return false;
     if (!file_sync_close(spool->world, take_fd(&spool->part_fd), part, err))
         return cairn_error_wrap(err, "spool");
     if (disk->renameat(disk, spool->directory_fd, part, spool->directory_fd, name) != 0)

@@ -69,11 +69,16 @@ void receive_spool_part_name(const ReceiveSpool *spool, uint32_t timeline, uint6
    last whole record: a crash may have left anything there. */
 bool receive_spool_begin(ReceiveSpool *spool, uint32_t timeline, uint64_t segment,
                          CairnError *err) MUST_CHECK;
+/* Begins a part at the segment's first byte: what a former run left of it goes. For a stream that
+   is there already. */
+bool receive_spool_begin_empty(ReceiveSpool *spool, uint32_t timeline, uint64_t segment,
+                               CairnError *err) MUST_CHECK;
 /* Bytes behind what is there, inside the segment. */
 bool receive_spool_write(ReceiveSpool *spool, const void *data, size_t size,
                          CairnError *err) MUST_CHECK;
 bool receive_spool_sync(ReceiveSpool *spool, CairnError *err) MUST_CHECK;
-/* The part has all of its segment: synced, it gets its name. */
+/* The part has all of its segment: synced, it gets its name. CORRUPT, and it stays a part, when a
+   page of it belongs elsewhere. */
 bool receive_spool_finish(ReceiveSpool *spool, CairnError *err) MUST_CHECK;
 /* Leaves the part as it is, synced; nothing is written until the next spool_begin. */
 bool receive_spool_leave(ReceiveSpool *spool, CairnError *err) MUST_CHECK;

@@ -109,6 +109,61 @@ test_what_is_whole_of_a_part_is_kept(void **state)
 }
 
 static void
+test_an_empty_part_keeps_nothing_of_a_former_run(void **state)
+{
+    Lab *lab = *state;
+    CairnError err = {0};
+    struct stat status;
+
+    leave_part(lab, 500000, 0);
+    fault_disk_reset(&lab->wal.disk);
+    assert_true(receive_spool_begin_empty(&lab->spool, 1, SEGMENT, &err));
+    assert_int_equal(lab->spool.size, 0);
+    assert_int_equal(fstat(lab->spool.part_fd, &status), 0);
+    assert_int_equal(status.st_size, 0);
+    assert_true(fault_disk_order(&lab->wal.disk, FAULT_FSYNC, FAULT_FSYNC_DIRECTORY));
+}
+
+static void
+test_a_segment_with_pages_of_elsewhere_gets_no_name(void **state)
+{
+    Lab *lab = *state;
+    CairnError err = {0};
+    SCOPED_MEMORY ReceiveFile *files = NULL;
+    size_t count = 0;
+
+    /* As a stream does that goes on at another offset. */
+    assert_int_equal(resumed_size(lab), 0);
+    assert_true(receive_spool_write(&lab->spool, lab->segment, 65536, &err));
+    assert_true(receive_spool_write(&lab->spool, lab->segment, MIB - 65536, &err));
+    assert_false(receive_spool_finish(&lab->spool, &err));
+    assert_int_equal(err.kind, CAIRN_CORRUPT);
+    cairn_error_clear(&err);
+    assert_true(receive_spool_list(&lab->spool, &files, &count, &err));
+    assert_int_equal(count, 1);
+    assert_int_equal(files[0].kind, RECEIVE_PART);
+
+    /* The next run goes on from what is good. */
+    assert_true(receive_spool_leave(&lab->spool, &err));
+    const uint32_t size = resumed_size(lab);
+    assert_true(size <= 65536 && size > 50000);
+}
+
+static void
+test_zeros_behind_a_switch_are_pages(void **state)
+{
+    Lab *lab = *state;
+    CairnError err = {0};
+    size_t used;
+    SCOPED_MEMORY uint8_t *segment =
+        wal_fixture_short_segment(&lab->wal, 1, SEGMENT, true, &used);
+
+    assert_int_equal(resumed_size(lab), 0);
+    assert_true(receive_spool_write(&lab->spool, segment, MIB, &err));
+    assert_true(receive_spool_finish(&lab->spool, &err));
+}
+
+static void
 test_a_torn_tail_is_cut(void **state)
 {
     Lab *lab = *state;
@@ -185,6 +240,11 @@ main(void)
         cmocka_unit_test_setup_teardown(
             test_a_segment_is_written_in_pieces_and_gets_its_name_when_whole, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_whole_of_a_part_is_kept, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_empty_part_keeps_nothing_of_a_former_run, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_segment_with_pages_of_elsewhere_gets_no_name, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_zeros_behind_a_switch_are_pages, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_torn_tail_is_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_flipped_bit_ends_what_is_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_failed_sync_is_an_error_and_nothing_counts_as_synced,
