@@ -6,6 +6,8 @@
  *   2. Pieces are removed only after the segment, or a bigger piece of the same bytes, is durable.
  *   3. `archived` rises over what lies without a hole: the part is looked at before the finished
  *      files are listed, so that every segment before it is among those.
+ *   4. The part that is open is never removed: it is announced below the lock before it is opened,
+ *      and looked at below the lock when one is removed.
  */
 #include "walarchive/receive_intern.h"
 
@@ -98,22 +100,61 @@ archive_file(Worker *worker, const ReceiveFile *file, CairnError *err)
     return true;
 }
 
+static bool
+is_open_locked(const Receive *receive, const ReceiveFile *file)
+{
+    const Position *open = &receive->archiver.open;
+
+    return open->timeline == file->timeline &&
+           open->lsn == file->segment * receive->incarnation.wal_segment_size;
+}
+
+static bool
+is_open(Receive *receive, const ReceiveFile *file)
+{
+    pthread_mutex_lock(&receive->archiver.lock);
+    const bool open = is_open_locked(receive, file);
+    pthread_mutex_unlock(&receive->archiver.lock);
+    return open;
+}
+
+/* What we listed and were told may be old by now: the thread of control may have begun this very
+   part. Then it stays (invariant 4). */
+static bool
+remove_left_part(Receive *receive, const ReceiveFile *file, CairnError *err)
+{
+    Archiver *archiver = &receive->archiver;
+
+    pthread_mutex_lock(&archiver->lock);
+    const bool done =
+        is_open_locked(receive, file) || receive_spool_remove(&receive->spool, file->name, err);
+    pthread_mutex_unlock(&archiver->lock);
+    return done;
+}
+
 /* A part that nobody writes any more, of a timeline that ended or of a former run: all of it
    becomes pieces, unless the whole segment is there. */
 static bool
 archive_left_part(Worker *worker, const ReceiveFile *file, CairnError *err)
 {
-    const Receive *receive = worker->receive;
+    Receive *receive = worker->receive;
     char name[WAL_NAME_SIZE];
     bool present = false;
+
+    if (is_open(receive, file))
+        return true;
 
     wal_segment_name(name, file->timeline, file->segment, receive->incarnation.wal_segment_size);
     if (!wal_store_has(worker->store, name, &present, err))
         return false;
     if (!present && file->size > 0 && file->size <= receive->incarnation.wal_segment_size &&
-        !receive_ship(worker, file->timeline, file->segment, (uint32_t)file->size, err))
-        return false;
-    return receive_spool_remove(&receive->spool, file->name, err);
+        !receive_ship(worker, file->timeline, file->segment, (uint32_t)file->size, err)) {
+        if (!is_open(receive, file))
+            return false;
+        cairn_error_clear(err); /* begun anew while we read it: the stream brings it once more */
+        return true;
+    }
+    return remove_left_part(receive, file, err);
 }
 
 static bool
@@ -332,6 +373,16 @@ archiver_tell(Receive *receive, Position part, bool finished)
     }
     if (finished || receive->options->synchronous)
         pthread_cond_signal(&archiver->wake);
+    pthread_mutex_unlock(&archiver->lock);
+}
+
+void
+archiver_open_part(Receive *receive, uint32_t timeline, uint64_t segment)
+{
+    Archiver *archiver = &receive->archiver;
+
+    pthread_mutex_lock(&archiver->lock);
+    archiver->open = (Position){timeline, segment * receive->incarnation.wal_segment_size};
     pthread_mutex_unlock(&archiver->lock);
 }
 

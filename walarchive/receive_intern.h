@@ -31,6 +31,7 @@ typedef struct {
     bool stopping;
     bool has_files;       /* a file was finished in the spool */
     Position part;        /* what was written; its segment is the part's */
+    Position open;        /* the first byte of the part that is open; it is nobody else's */
     Position archived;    /* everything of this timeline before it is durable in the repository */
     uint64_t spool_bytes; /* whole segments that wait */
     bool down;            /* the repository is out of reach */
@@ -99,6 +100,9 @@ bool archiver_start(Receive *receive, CairnError *err) MUST_CHECK;
 void archiver_stop(Receive *receive);
 /* The part grew to `part`; finished: a file is whole. */
 void archiver_tell(Receive *receive, Position part, bool finished);
+/* The part at this byte is about to be opened: from here on the archiving thread leaves it alone.
+ */
+void archiver_open_part(Receive *receive, uint32_t timeline, uint64_t segment);
 /* A new timeline: what is archived of the old one says nothing of it. */
 void archiver_begin_timeline(Receive *receive, Position part);
 
@@ -106,6 +110,8 @@ void archiver_begin_timeline(Receive *receive, Position part);
 /* Where to begin; sets receive->at and begins the part. Histories of the server's path are in the
    spool afterwards. */
 bool receive_find_start(Receive *receive, CairnError *err) MUST_CHECK;
+/* Begins the part that holds `start`, or goes on with it; sets receive->at to its end. */
+bool receive_open_part(Receive *receive, Position start, CairnError *err) MUST_CHECK;
 /* Fetches <timeline>.history from the server into the spool; path_out may be NULL. */
 bool receive_fetch_history(Receive *receive, uint32_t timeline, TimelineHistory *path_out,
                            CairnError *err) MUST_CHECK;

@@ -81,9 +81,12 @@ finish_segment(Session *session, CairnError *err)
     const uint32_t timeline = spool->timeline;
     const uint64_t next = spool->segment + 1;
 
+    if (!receive_spool_finish(spool, err))
+        return false;
+    archiver_open_part(receive, timeline, next);
     /* The stream goes on at the next segment's first byte, so a part of it from a former run that
        began elsewhere must not be gone on with. */
-    if (!receive_spool_finish(spool, err) || !receive_spool_begin_empty(spool, timeline, next, err))
+    if (!receive_spool_begin_empty(spool, timeline, next, err))
         return false;
     archiver_tell(receive, receive->at, true);
     return report(session, false, err);
@@ -193,22 +196,14 @@ static bool
 follow(Session *session, const WalStreamEvent *event, CairnError *err)
 {
     Receive *receive = session->receive;
-    const uint32_t segment_size = receive->incarnation.wal_segment_size;
     char lsn[LSN_TEXT_SIZE];
 
     lsn_format(lsn, event->next_lsn);
     log_info("timeline %" PRIu32 " ended at %s: following timeline %" PRIu32, receive->at.timeline,
              lsn, event->next_timeline);
     /* The history is in the spool before anything of its timeline, and archived first. */
-    if (!receive_fetch_history(receive, event->next_timeline, NULL, err) ||
-        !receive_spool_leave(&receive->spool, err) ||
-        !receive_spool_begin(&receive->spool, event->next_timeline, event->next_lsn / segment_size,
-                             err))
-        return false;
-    receive->at = (Position){event->next_timeline,
-                             event->next_lsn / segment_size * segment_size + receive->spool.size};
-    archiver_begin_timeline(receive, receive->at);
-    return true;
+    return receive_fetch_history(receive, event->next_timeline, NULL, err) &&
+           receive_open_part(receive, (Position){event->next_timeline, event->next_lsn}, err);
 }
 
 /* Until the timeline ends (*ended_out), or an error. */

@@ -314,15 +314,17 @@ check_not_ahead(const Position *start, const Position *server, CairnError *err)
                        theirs, ours);
 }
 
-static bool
-begin_part(Receive *receive, Position start, CairnError *err)
+bool
+receive_open_part(Receive *receive, Position start, CairnError *err)
 {
     const uint32_t segment_size = receive->incarnation.wal_segment_size;
     ReceiveSpool *spool = &receive->spool;
     const uint64_t segment = wal_segment_of(start.lsn, segment_size);
 
-    if (!receive_spool_leave(spool, err) ||
-        !receive_spool_begin(spool, start.timeline, segment, err))
+    if (!receive_spool_leave(spool, err))
+        return false;
+    archiver_open_part(receive, start.timeline, segment);
+    if (!receive_spool_begin(spool, start.timeline, segment, err))
         return false;
     receive->at = (Position){start.timeline, segment * segment_size + spool->size};
     archiver_begin_timeline(receive, receive->at);
@@ -348,7 +350,7 @@ receive_find_start(Receive *receive, CairnError *err)
     if (receive->spool.part_fd >= 0 && start.timeline == wanted.timeline &&
         start.lsn == receive->at.lsn && start.timeline == receive->at.timeline)
         return true; /* the same part goes on */
-    return begin_part(receive, start, err);
+    return receive_open_part(receive, start, err);
 }
 
 bool
@@ -373,5 +375,5 @@ receive_judge_removed(Receive *receive, CairnError *err)
     if (!receive->options->accept_gap || to_lsn <= start.lsn)
         return refuse_gap(why, start.lsn, to_lsn, err);
     accept_gap(receive, &start, to_lsn, timeline);
-    return begin_part(receive, start, err);
+    return receive_open_part(receive, start, err);
 }

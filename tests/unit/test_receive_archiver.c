@@ -1,0 +1,153 @@
+/* The archiving thread on a real spool and repository; what the thread of control does meanwhile is
+   put into the state that both share. */
+#include "walarchive/receive_intern.h"
+
+#include "tests/unit/support/wal_fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MIB = 1 << 20, SEGMENT = 5, PART_SIZE = 100000 };
+
+typedef struct {
+    WalFixture wal;
+    ClusterConfig cluster;
+    RepositoryConfig repository;
+    ReceiveOptions options;
+    Receive receive;
+    uint8_t *segment;
+} Lab;
+
+static int
+setup(void **state)
+{
+    static Lab lab;
+    CairnError err = {0};
+
+    memset(&lab, 0, sizeof lab);
+    wal_fixture_open(&lab.wal, MIB);
+    lab.segment = wal_fixture_segment(&lab.wal, 1, SEGMENT);
+    lab.cluster.name = "main";
+    lab.repository =
+        (RepositoryConfig){.name = "main", .path = lab.wal.root, .encryption = "none"};
+    lab.options = (ReceiveOptions){.cluster = &lab.cluster,
+                                   .repository = &lab.repository,
+                                   .tail_interval_ms = 3600 * 1000,
+                                   .spool_limit_bytes = 64 * MIB};
+    Receive *receive = &lab.receive;
+    receive->world = &lab.wal.disk.world;
+    receive->options = &lab.options;
+    receive->incarnation = lab.wal.incarnation;
+    assert_true(receive_spool_open(receive->world, lab.wal.root, "main", &receive->incarnation,
+                                   &receive->spool, &err));
+    receive->archiver.notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    assert_true(receive->archiver.notify_fd >= 0);
+    assert_int_equal(pthread_mutex_init(&receive->archiver.lock, NULL), 0);
+    assert_int_equal(pthread_cond_init(&receive->archiver.wake, NULL), 0);
+    *state = &lab;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    Lab *lab = *state;
+
+    close(lab->receive.archiver.notify_fd);
+    pthread_cond_destroy(&lab->receive.archiver.wake);
+    pthread_mutex_destroy(&lab->receive.archiver.lock);
+    receive_spool_close(&lab->receive.spool);
+    free(lab->segment);
+    wal_fixture_close(&lab->wal);
+    return 0;
+}
+
+static void
+put_part(Lab *lab)
+{
+    CairnError err = {0};
+    ReceiveSpool *spool = &lab->receive.spool;
+
+    assert_true(receive_spool_begin(spool, 1, SEGMENT, &err));
+    assert_true(receive_spool_write(spool, lab->segment, PART_SIZE, &err));
+    assert_true(receive_spool_leave(spool, &err));
+}
+
+/* The thread's last round looks at all that is there. */
+static void
+archive_everything(Lab *lab)
+{
+    CairnError err = {0};
+
+    assert_true(archiver_start(&lab->receive, &err));
+    archiver_stop(&lab->receive);
+    assert_false(lab->receive.archiver.failed);
+}
+
+static size_t
+spool_files(Lab *lab)
+{
+    CairnError err = {0};
+    SCOPED_MEMORY ReceiveFile *files = NULL;
+    size_t count = 0;
+
+    assert_true(receive_spool_list(&lab->receive.spool, &files, &count, &err));
+    return count;
+}
+
+static size_t
+stored_pieces(Lab *lab)
+{
+    CairnError err = {0};
+    SCOPED_MEMORY WalPieceName *names = NULL;
+    size_t count = 0;
+
+    assert_true(wal_piece_list(lab->wal.store, 1, SEGMENT, &names, &count, &err));
+    return count;
+}
+
+static void
+test_a_left_part_becomes_pieces_and_goes(void **state)
+{
+    Lab *lab = *state;
+
+    put_part(lab);
+    lab->receive.archiver.part = (Position){.timeline = UINT32_MAX};
+    archive_everything(lab);
+    assert_int_equal(spool_files(lab), 0);
+    assert_int_equal(stored_pieces(lab), 1);
+}
+
+/* What the thread was told is from before the connection, the part was begun since. */
+static void
+test_the_part_that_is_open_stays(void **state)
+{
+    Lab *lab = *state;
+
+    put_part(lab);
+    lab->receive.archiver.part = (Position){.timeline = UINT32_MAX};
+    archiver_open_part(&lab->receive, 1, SEGMENT);
+    archive_everything(lab);
+    assert_int_equal(spool_files(lab), 1);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_left_part_becomes_pieces_and_goes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_part_that_is_open_stays, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
