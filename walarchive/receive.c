@@ -93,6 +93,21 @@ check_synchronous(Receive *receive, CairnError *err)
     return true;
 }
 
+/* A crash may have torn any of them; from here on what is in a part is WAL. One that is full gets
+   the name that it was not given any more. */
+static bool
+look_at_part(Receive *receive, const ReceiveFile *file, CairnError *err)
+{
+    ReceiveSpool *spool = &receive->spool;
+
+    if (!receive_spool_begin(spool, file->timeline, file->segment, err))
+        return false;
+    if (spool->size < receive->incarnation.wal_segment_size)
+        return receive_spool_leave(spool, err);
+    receive->archiver.spool_bytes += spool->size;
+    return receive_spool_finish(spool, err);
+}
+
 /* Once, when the first server said who it is. */
 static bool
 open_spool(Receive *receive, CairnError *err)
@@ -116,10 +131,7 @@ open_spool(Receive *receive, CairnError *err)
     bool good = true;
     for (size_t i = 0; i < count && good; i++) {
         receive->archiver.spool_bytes += files[i].kind == RECEIVE_SEGMENT ? files[i].size : 0;
-        /* A crash may have torn any of them; from here on what is in a part is WAL. */
-        good = files[i].kind != RECEIVE_PART ||
-               (receive_spool_begin(&receive->spool, files[i].timeline, files[i].segment, err) &&
-                receive_spool_leave(&receive->spool, err));
+        good = files[i].kind != RECEIVE_PART || look_at_part(receive, &files[i], err);
     }
     free(files);
     if (!good)

@@ -319,13 +319,22 @@ receive_open_part(Receive *receive, Position start, CairnError *err)
 {
     const uint32_t segment_size = receive->incarnation.wal_segment_size;
     ReceiveSpool *spool = &receive->spool;
-    const uint64_t segment = wal_segment_of(start.lsn, segment_size);
+    uint64_t segment = wal_segment_of(start.lsn, segment_size);
 
     if (!receive_spool_leave(spool, err))
         return false;
     archiver_open_part(receive, start.timeline, segment);
     if (!receive_spool_begin(spool, start.timeline, segment, err))
         return false;
+    /* Full, only its name was not given any more: nobody may take it for one that is left. */
+    while (spool->size == segment_size) {
+        if (!receive_spool_finish(spool, err))
+            return false;
+        archiver_tell(receive, (Position){start.timeline, ++segment * segment_size}, true);
+        archiver_open_part(receive, start.timeline, segment);
+        if (!receive_spool_begin(spool, start.timeline, segment, err))
+            return false;
+    }
     receive->at = (Position){start.timeline, segment * segment_size + spool->size};
     archiver_begin_timeline(receive, receive->at);
     return true;
@@ -344,13 +353,21 @@ receive_find_start(Receive *receive, CairnError *err)
         (start.timeline == 0 && !choose(receive, &server, &start, err)) ||
         !read_path(receive, server.timeline, path, err))
         return false;
-    const Position wanted = start;
-    if (!place_on_path(receive, path, &start, err) || !check_not_ahead(&start, &server, err))
-        return false;
-    if (receive->spool.part_fd >= 0 && start.timeline == wanted.timeline &&
-        start.lsn == receive->at.lsn && start.timeline == receive->at.timeline)
-        return true; /* the same part goes on */
-    return receive_open_part(receive, start, err);
+    /*
+     * Where a part ends is known when it is begun, and that end too must lie on the server's path:
+     * it may lie beyond the switch point of a failover. Such a part is left, the next timeline's
+     * begins; each round goes to a later timeline, so it ends.
+     */
+    for (;;) {
+        if (!place_on_path(receive, path, &start, err) || !check_not_ahead(&start, &server, err))
+            return false;
+        if (receive->spool.part_fd >= 0 && start.timeline == receive->at.timeline &&
+            start.lsn == receive->at.lsn)
+            return true; /* the part that is begun goes on */
+        if (!receive_open_part(receive, start, err))
+            return false;
+        start = receive->at;
+    }
 }
 
 bool

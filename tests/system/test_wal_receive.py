@@ -380,6 +380,63 @@ def test_another_system_is_refused(workshop, receivers):
     assert "the repository does not know" in result.stderr
 
 
+def test_a_part_of_a_run_without_slot_is_not_gone_on_with(workshop, receivers):
+    cluster = workshop.server(wal_segsize=1, settings={"wal_keep_size": "'256MB'"})
+    pgcairn = workshop.pgcairn(cluster)
+    pgcairn.init()
+    cluster.sql(LOAD_TABLE)
+    cluster.sql("CHECKPOINT")
+    fill(cluster, 9000)
+    receiver = receivers(pgcairn, slot=None).start().says("receiving from")
+    fill(cluster, 50)
+    wait_flushed(cluster)
+    receiver.stop()
+    (part,) = receiver.spool.glob("receive/*/*/*.part")
+    assert part.stat().st_size > 0
+    assert not segments(pgcairn)
+
+    # The slot holds WAL from the checkpoint on, segments before the part.
+    receiver.start("--slot=receive", "--create-slot")
+    wait_stored(pgcairn, cluster.switch_wal())
+    receiver.stop()
+    names = sorted(segments(pgcairn))
+    assert is_gapless(names) and names[0] < part.stem <= names[-1]
+    for name in names:
+        copy = workshop.directory / f"copy-{name}"
+        pgcairn.get(name, copy, "--pgdata", cluster.data)
+        assert copy.read_bytes() == (cluster.data / "pg_wal" / name).read_bytes(), name
+
+
+def test_a_part_that_goes_beyond_a_failover_is_left(workshop, receivers):
+    primary = workshop.server("primary", wal_segsize=1)
+    standby = workshop.standby(primary, "standby")
+    pgcairn = workshop.pgcairn(primary)
+    pgcairn.init()
+    primary.sql(LOAD_TABLE)
+    standby.wait_replayed(primary.value("SELECT pg_current_wal_flush_lsn()"))
+    receiver = receivers(pgcairn).start().says("receiving from")
+    standby.stop()
+    fill(primary, 200)  # the standby never gets this
+    wait_flushed(primary)
+    receiver.kill()
+    primary.kill()
+    pgcairn.conninfo = standby.conninfo(user="pgcairn")
+    pgcairn.write_config()
+    standby.start()
+
+    # Behind what was received it is waited for, promoted it is followed.
+    receiver.start().says("behind what was received")
+    standby.promote()
+    receiver.says("on timeline 2")
+    pgcairn.backup("--wal-timeout=60")
+    fill(standby)
+    wait_flushed(standby)
+    expected = digest(standby)
+    wait_stored_on(pgcairn, standby.switch_wal(), 2)
+    receiver.stop()
+    assert digest(workshop.restore(pgcairn).start_restored()) == expected
+
+
 # -- synchronous
 
 
