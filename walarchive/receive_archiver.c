@@ -39,6 +39,8 @@ receive_set_archived(Worker *worker, uint32_t timeline, uint64_t lsn)
 {
     Archiver *archiver = &worker->receive->archiver;
 
+    if (timeline != worker->part.timeline || lsn > worker->part.lsn)
+        return;
     pthread_mutex_lock(&archiver->lock);
     if (archiver->archived.timeline == timeline && archiver->archived.lsn < lsn)
         archiver->archived.lsn = lsn;
@@ -204,19 +206,43 @@ is_passing(const CairnError *err)
 }
 
 static bool
+ship_part(Worker *worker, const Position *part, CairnError *err)
+{
+    const uint32_t segment_size = worker->receive->incarnation.wal_segment_size;
+
+    return part->timeline == 0 || part->lsn % segment_size == 0 ||
+           receive_ship(worker, part->timeline, part->lsn / segment_size,
+                        (uint32_t)(part->lsn % segment_size), err);
+}
+
+/* A signal leaves whole segments in the spool, for the next run; the newest bytes still go. They
+   do not count as archived: what is before them waits. */
+static void
+ship_part_at_end(Worker *worker, const Position *part)
+{
+    CairnError trouble = {0}; /* the spool has it */
+
+    worker->part = (Position){0};
+    if (!ship_part(worker, part, &trouble))
+        log_debug("%s", trouble.message);
+}
+
+static bool
 work(Worker *worker, const Position *part, CairnError *err)
 {
     const uint32_t segment_size = worker->receive->incarnation.wal_segment_size;
 
-    if (!open_repository(worker, err) || !archive_files(worker, part, err))
+    worker->part = *part;
+    if (!open_repository(worker, err))
         return false;
-    if (part->timeline == 0)
-        return true;
-    receive_set_archived(worker, part->timeline, part->lsn - part->lsn % segment_size);
-    if (part->lsn % segment_size == 0)
-        return true;
-    return receive_ship(worker, part->timeline, part->lsn / segment_size,
-                        (uint32_t)(part->lsn % segment_size), err);
+    if (!archive_files(worker, part, err)) {
+        if (err->kind == CAIRN_CANCELLED)
+            ship_part_at_end(worker, part);
+        return false;
+    }
+    if (part->timeline != 0)
+        receive_set_archived(worker, part->timeline, part->lsn - part->lsn % segment_size);
+    return ship_part(worker, part, err);
 }
 
 static void
@@ -299,6 +325,7 @@ run(Worker *worker)
             pause_ms = retry_at_ms = 0;
         } else if (err.kind == CAIRN_CANCELLED) {
             archiver->has_files = true; /* what is left waits in the spool for the next run */
+            retry_at_ms = receive_now_ms(receive) + RETRY_FIRST_MS;
         } else if (is_passing(&err)) {
             report_trouble(worker, &err, &pause_ms);
             retry_at_ms = receive_now_ms(receive) + pause_ms;

@@ -68,6 +68,7 @@ typedef struct {
     Receive *receive;
     Repository *repository;
     WalStore *store;
+    Position part; /* what this round was told; timeline 0: nothing it stores counts as archived */
     /* Of the segment that pieces are shipped of: how far they go, and which they are, by offset. */
     uint32_t timeline; /* 0: none yet */
     uint64_t segment;
@@ -93,7 +94,8 @@ bool receive_remove_pieces(Worker *worker, uint32_t timeline, uint64_t segment,
                            CairnError *err) MUST_CHECK;
 
 /* -- receive_archiver.c -- */
-/* Everything of the timeline before lsn is durable in the repository. */
+/* Everything of the timeline before lsn is durable in the repository. No news when lsn lies behind
+   the part: what is stored ahead of the stream says nothing of what is before it. */
 void receive_set_archived(Worker *worker, uint32_t timeline, uint64_t lsn);
 bool archiver_start(Receive *receive, CairnError *err) MUST_CHECK;
 /* Ships what there is of the part, as far as the repository answers, and ends the thread. */

@@ -2,6 +2,7 @@
    put into the state that both share. */
 #include "walarchive/receive_intern.h"
 
+#include "common/cancel.h"
 #include "tests/unit/support/wal_fixture.h"
 
 #include <setjmp.h>
@@ -11,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -83,6 +85,27 @@ put_part(Lab *lab)
     assert_true(receive_spool_leave(spool, &err));
 }
 
+static void
+put_segment(Lab *lab, uint64_t segment)
+{
+    CairnError err = {0};
+    ReceiveSpool *spool = &lab->receive.spool;
+    SCOPED_MEMORY uint8_t *data = wal_fixture_segment(&lab->wal, 1, segment);
+
+    assert_true(receive_spool_begin(spool, 1, segment, &err));
+    assert_true(receive_spool_write(spool, data, MIB, &err));
+    assert_true(receive_spool_finish(spool, &err));
+}
+
+/* The part of SEGMENT is what the stream is at. */
+static void
+begin_part(Lab *lab)
+{
+    put_part(lab);
+    archiver_open_part(&lab->receive, 1, SEGMENT);
+    archiver_begin_timeline(&lab->receive, (Position){1, (uint64_t)SEGMENT * MIB + PART_SIZE});
+}
+
 /* The thread's last round looks at all that is there. */
 static void
 archive_everything(Lab *lab)
@@ -141,12 +164,70 @@ test_the_part_that_is_open_stays(void **state)
     assert_int_equal(spool_files(lab), 1);
 }
 
+static void
+test_what_is_stored_ahead_of_the_part_is_not_all_before_it(void **state)
+{
+    Lab *lab = *state;
+
+    begin_part(lab);
+    put_segment(lab, SEGMENT + 3);
+    archive_everything(lab);
+    assert_int_equal(spool_files(lab), 1);
+    assert_int_equal(lab->receive.archiver.archived.lsn, (uint64_t)SEGMENT * MIB + PART_SIZE);
+}
+
+/* A crash came between the last byte and the name. */
+static void
+test_a_part_that_is_full_becomes_a_segment(void **state)
+{
+    Lab *lab = *state;
+    CairnError err = {0};
+    SCOPED_MEMORY ReceiveFile *files = NULL;
+    size_t count = 0, used;
+    ReceiveSpool *spool = &lab->receive.spool;
+    SCOPED_MEMORY uint8_t *data = wal_fixture_short_segment(&lab->wal, 1, SEGMENT, true, &used);
+
+    assert_true(receive_spool_begin(spool, 1, SEGMENT, &err));
+    assert_true(receive_spool_write(spool, data, MIB, &err));
+    assert_true(receive_spool_leave(spool, &err));
+    assert_true(receive_open_part(&lab->receive, (Position){1, (uint64_t)SEGMENT * MIB}, &err));
+    assert_int_equal(lab->receive.at.lsn, (uint64_t)(SEGMENT + 1) * MIB);
+    assert_int_equal(lab->receive.archiver.open.lsn, (uint64_t)(SEGMENT + 1) * MIB);
+    assert_int_equal(lab->receive.archiver.spool_bytes, MIB);
+    assert_true(receive_spool_list(spool, &files, &count, &err));
+    assert_int_equal(count, 2);
+    assert_int_equal(files[0].kind, RECEIVE_SEGMENT);
+    assert_int_equal(files[0].segment, SEGMENT);
+}
+
+/* The last test: a signal that has come is never forgotten. */
+static void
+test_after_a_signal_the_part_is_shipped_but_not_all_before_it(void **state)
+{
+    Lab *lab = *state;
+
+    begin_part(lab);
+    put_segment(lab, SEGMENT - 1);
+    cancel_install();
+    assert_int_equal(raise(SIGTERM), 0);
+    archive_everything(lab);
+    assert_int_equal(spool_files(lab), 2);
+    assert_int_equal(stored_pieces(lab), 1);
+    assert_int_equal(lab->receive.archiver.archived.lsn, 0);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_left_part_becomes_pieces_and_goes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_part_that_is_open_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_stored_ahead_of_the_part_is_not_all_before_it,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_part_that_is_full_becomes_a_segment, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(
+            test_after_a_signal_the_part_is_shipped_but_not_all_before_it, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
