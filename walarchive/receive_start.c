@@ -135,10 +135,47 @@ first_missing(const WalRun *runs, size_t run_count, const ReceiveFile *files, si
     return segment;
 }
 
+/* Where something before `newest` is missing that the slot still holds, its beginning: on the
+   newest timeline, or on one that it comes from. */
+static bool
+find_hole(Receive *receive, const WalSlot *slot, const TimelineHistory *path,
+          const ReceiveFile *files, size_t file_count, Position *newest, CairnError *err)
+{
+    const uint32_t segment_size = receive->incarnation.wal_segment_size;
+    uint64_t segment = wal_segment_of(slot->restart_lsn, segment_size);
+    bool held = false;
+
+    for (size_t i = 0; i < path->stretch_count; i++) {
+        const TimelineStretch *stretch = &path->stretches[i];
+        held = held || stretch->timeline == slot->restart_timeline;
+        if (!held)
+            continue;
+        if (stretch->timeline > newest->timeline)
+            return true;
+        const bool last = stretch->timeline == newest->timeline;
+        /* The segment of a switch point is whole on the timeline that follows only. */
+        const uint64_t end = wal_segment_of(last ? newest->lsn : stretch->end_lsn, segment_size);
+        const uint64_t first = wal_segment_of(stretch->start_lsn, segment_size);
+        SCOPED_MEMORY WalRun *runs = NULL;
+        size_t run_count = 0;
+        if (!wal_store_coverage(receive->store, stretch->timeline, &runs, &run_count, err))
+            return false;
+        segment = first_missing(runs, run_count, files, file_count, stretch->timeline,
+                                segment > first ? segment : first);
+        if (segment < end) {
+            *newest = (Position){stretch->timeline, segment * segment_size};
+            return true;
+        }
+        segment = end;
+    }
+    return true;
+}
+
 /* The end of the newest thing that is stored or in the spool; timeline 0: nothing is. Where
    something before it is missing that the slot still holds, its beginning. */
 static bool
-find_newest(Receive *receive, const WalSlot *slot, Position *newest_out, CairnError *err)
+find_newest(Receive *receive, const WalSlot *slot, const TimelineHistory *path,
+            Position *newest_out, CairnError *err)
 {
     const uint32_t segment_size = receive->incarnation.wal_segment_size;
     SCOPED_MEMORY ReceiveFile *files = NULL;
@@ -165,13 +202,9 @@ find_newest(Receive *receive, const WalSlot *slot, Position *newest_out, CairnEr
         else
             break;
     }
-    if (newest.timeline != 0 && slot->reserved && slot->restart_timeline == newest.timeline &&
-        segment_start(receive, slot->restart_lsn) < newest.lsn) {
-        const uint64_t missing = first_missing(runs, run_count, files, file_count, newest.timeline,
-                                               wal_segment_of(slot->restart_lsn, segment_size));
-        if (missing * segment_size < newest.lsn)
-            newest.lsn = missing * segment_size;
-    }
+    if (newest.timeline != 0 && slot->reserved &&
+        !find_hole(receive, slot, path, files, file_count, &newest, err))
+        return false;
     *newest_out = newest;
     return true;
 }
@@ -251,11 +284,12 @@ accept_gap(const Receive *receive, Position *position, uint64_t to_lsn, uint32_t
 /* -- the decision -- */
 
 static bool
-choose(Receive *receive, const Position *server, Position *start, CairnError *err)
+choose(Receive *receive, const Position *server, const TimelineHistory *path, Position *start,
+       CairnError *err)
 {
     WalSlot slot;
 
-    if (!read_slot(receive, &slot, err) || !find_newest(receive, &slot, start, err))
+    if (!read_slot(receive, &slot, err) || !find_newest(receive, &slot, path, start, err))
         return false;
     /*
      * A slot that begins behind what we have was made anew. We ask for what follows ours all the
@@ -350,8 +384,8 @@ receive_find_start(Receive *receive, CairnError *err)
     if (path == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
     if (!server_position(receive, &server, err) ||
-        (start.timeline == 0 && !choose(receive, &server, &start, err)) ||
-        !read_path(receive, server.timeline, path, err))
+        !read_path(receive, server.timeline, path, err) ||
+        (start.timeline == 0 && !choose(receive, &server, path, &start, err)))
         return false;
     /*
      * Where a part ends is known when it is begun, and that end too must lie on the server's path:

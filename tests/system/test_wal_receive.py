@@ -437,6 +437,31 @@ def test_a_part_that_goes_beyond_a_failover_is_left(workshop, receivers):
     assert digest(workshop.restore(pgcairn).start_restored()) == expected
 
 
+def test_a_hole_before_a_promotion_is_filled_from_the_slot(workshop, receivers):
+    primary = workshop.server("primary", wal_segsize=1)
+    standby = workshop.standby(primary, "standby")
+    pgcairn = workshop.pgcairn(standby)
+    pgcairn.init()
+    receiver = receivers(pgcairn).start().says("receiving from")
+    primary.sql(LOAD_TABLE)
+    wait_stored(pgcairn, primary.switch_wal())
+    receiver.stop()
+    fill(primary, 9000)
+    standby.wait_replayed(primary.value("SELECT pg_current_wal_flush_lsn()"))
+    primary.stop()
+    standby.promote()
+    # Another way brings what is new, nobody what was before.
+    pgcairn.push(standby.data / "pg_wal" / standby.switch_wal())
+    assert segments(pgcairn, 2)
+
+    receiver.start().says("on timeline 1").says("following timeline 2")
+    fill(standby, 50)
+    wait_stored_on(pgcairn, standby.switch_wal(), 2)
+    receiver.stop()
+    assert is_gapless(segments(pgcairn, 1) + segments(pgcairn, 2))
+    assert len(segments(pgcairn, 1)) > 3
+
+
 # -- synchronous
 
 
