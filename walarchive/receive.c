@@ -108,16 +108,13 @@ look_at_part(Receive *receive, const ReceiveFile *file, CairnError *err)
     return receive_spool_finish(spool, err);
 }
 
-/* Once, when the first server said who it is. */
 static bool
-open_spool(Receive *receive, CairnError *err)
+try_open_spool(Receive *receive, CairnError *err)
 {
     const ReceiveOptions *options = receive->options;
     ReceiveFile *files = NULL;
     size_t count = 0;
 
-    if (receive->store != NULL)
-        return true;
     if (options->spool_limit_bytes < 4 * (uint64_t)receive->incarnation.wal_segment_size) {
         return cairn_error(err, CAIRN_USAGE,
                            "--spool-limit must leave room for 4 segments (%" PRIu64 " MiB)",
@@ -139,6 +136,23 @@ open_spool(Receive *receive, CairnError *err)
     receive->store =
         wal_store_open(receive->repository, options->cluster->name, &receive->incarnation, err);
     return receive->store != NULL && archiver_start(receive, err);
+}
+
+/* Once, when the first server said who it is. What fails is tried again from the beginning, but for
+   a sync, which is final. */
+static bool
+open_spool(Receive *receive, CairnError *err)
+{
+    if (receive->store != NULL)
+        return true;
+    if (receive->spool.failed)
+        return receive_spool_sync(&receive->spool, err);
+    if (try_open_spool(receive, err))
+        return true;
+    wal_store_close(take(&receive->store));
+    receive_spool_close(&receive->spool);
+    receive->archiver.spool_bytes = 0;
+    return false;
 }
 
 /*
@@ -314,7 +328,7 @@ receive_run(const World *world, const ReceiveOptions *options, CairnError *err)
 {
     Receive receive = {.world = world,
                        .options = options,
-                       .spool = {.directory_fd = -1, .part_fd = -1},
+                       .spool = {.directory_fd = -1, .lock_fd = -1, .part_fd = -1},
                        .conninfo = conninfo_with_name(options, err)};
 
     if (receive.conninfo == NULL)
@@ -330,8 +344,12 @@ receive_run(const World *world, const ReceiveOptions *options, CairnError *err)
     bool done = loop(&receive, err);
     /* Whatever ended us: what has come is kept, and goes into the repository if it answers. */
     CairnError last = {0};
-    if (!receive_spool_sync(&receive.spool, &last))
+    if (receive.spool.failed)
+        archiver_forget_part(&receive);
+    else if (!receive_spool_sync(&receive.spool, &last)) {
         log_error(&last);
+        archiver_forget_part(&receive);
+    }
     release(&receive);
     if (!done && err->kind == CAIRN_CANCELLED) {
         log_info("%s", err->message);

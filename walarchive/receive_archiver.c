@@ -414,6 +414,16 @@ archiver_open_part(Receive *receive, uint32_t timeline, uint64_t segment)
 }
 
 void
+archiver_forget_part(Receive *receive)
+{
+    Archiver *archiver = &receive->archiver;
+
+    pthread_mutex_lock(&archiver->lock);
+    archiver->part = archiver->archived = (Position){0};
+    pthread_mutex_unlock(&archiver->lock);
+}
+
+void
 archiver_begin_timeline(Receive *receive, Position part)
 {
     Archiver *archiver = &receive->archiver;

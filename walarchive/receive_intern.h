@@ -100,6 +100,8 @@ void receive_set_archived(Worker *worker, uint32_t timeline, uint64_t lsn);
 bool archiver_start(Receive *receive, CairnError *err) MUST_CHECK;
 /* Ships what there is of the part, as far as the repository answers, and ends the thread. */
 void archiver_stop(Receive *receive);
+/* A sync of the part failed: nothing more of it is shipped, nor of any that is left. */
+void archiver_forget_part(Receive *receive);
 /* The part grew to `part`; finished: a file is whole. */
 void archiver_tell(Receive *receive, Position part, bool finished);
 /* The part at this byte is about to be opened: from here on the archiving thread leaves it alone.

@@ -37,8 +37,6 @@ enter_segment(Worker *worker, uint32_t timeline, uint64_t segment, CairnError *e
     worker->segment = segment;
     worker->shipped = 0;
     worker->piece_count = 0;
-    for (size_t i = 0; i < count && i < OWN_PIECES_LIMIT / 2; i++)
-        worker->pieces[worker->piece_count++] = (OwnPiece){.name = names[i]};
     if (count == 0)
         return true;
     SCOPED(WalPieces) pieces = wal_pieces_open(worker->store, timeline, segment, err);
@@ -47,6 +45,12 @@ enter_segment(Worker *worker, uint32_t timeline, uint64_t segment, CairnError *e
     else if (err->kind != CAIRN_NOT_FOUND)
         return false;
     cairn_error_clear(err);
+    /* Ours are in the order of their offsets and without a hole, which merging counts on: one that
+       lies behind a hole is superseded by the segment like all the others. */
+    for (size_t i = 0; i < count && i < OWN_PIECES_LIMIT / 2; i++) {
+        if (names[i].offset < worker->shipped)
+            worker->pieces[worker->piece_count++] = (OwnPiece){.name = names[i]};
+    }
     return true;
 }
 
@@ -101,6 +105,8 @@ receive_ship(Worker *worker, uint32_t timeline, uint64_t segment, uint32_t size,
         if (fd < 0 || !wal_piece_put(worker->store, timeline, segment, fd, worker->shipped,
                                      size - worker->shipped, &piece.name, err))
             return false;
+        CAIRN_ASSERT(worker->piece_count == 0 ||
+                     worker->pieces[worker->piece_count - 1].name.offset < worker->shipped);
         worker->pieces[worker->piece_count++] = piece;
         worker->shipped = size;
         receive_set_archived(worker, timeline, start_lsn + worker->shipped);

@@ -66,8 +66,11 @@ receive_spool_open(const World *world, const char *path, const char *cluster,
                    const Incarnation *incarnation, ReceiveSpool *spool_out, CairnError *err)
 {
     const Disk *disk = world->disk;
-    ReceiveSpool spool = {
-        .world = world, .incarnation = incarnation, .directory_fd = -1, .part_fd = -1};
+    ReceiveSpool spool = {.world = world,
+                          .incarnation = incarnation,
+                          .directory_fd = -1,
+                          .lock_fd = -1,
+                          .part_fd = -1};
 
     if (!format_path(path, cluster, incarnation, spool.path, err))
         return false;
@@ -77,8 +80,8 @@ receive_spool_open(const World *world, const char *path, const char *cluster,
         disk->openat(disk, AT_FDCWD, spool.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (spool.directory_fd < 0)
         return cairn_error_errno(err, "unable to open '%s'", spool.path);
-    /* Held until the process ends, whatever way it does. */
-    if (open_lock(&spool, err) < 0) {
+    spool.lock_fd = open_lock(&spool, err);
+    if (spool.lock_fd < 0) {
         disk->close(disk, spool.directory_fd);
         return false;
     }
@@ -95,6 +98,8 @@ receive_spool_close(ReceiveSpool *spool)
         disk->close(disk, take_fd(&spool->part_fd));
     if (disk != NULL && spool->directory_fd >= 0)
         disk->close(disk, take_fd(&spool->directory_fd));
+    if (disk != NULL && spool->lock_fd >= 0)
+        disk->close(disk, take_fd(&spool->lock_fd));
 }
 
 static bool
@@ -317,10 +322,9 @@ open_part(ReceiveSpool *spool, uint32_t timeline, uint64_t segment, char name[WA
     spool->timeline = timeline;
     spool->segment = segment;
     spool->size = spool->synced = 0;
-    spool->part_fd =
-        disk->openat(disk, spool->directory_fd, name,
-                     O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags,
-                     S_IRUSR | S_IWUSR);
+    spool->part_fd = disk->openat(disk, spool->directory_fd, name,
+                                  O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags,
+                                  S_IRUSR | S_IWUSR);
     return spool->part_fd >= 0 ||
            cairn_error_errno(err, "unable to open '%s/%s'", spool->path, name);
 }
@@ -330,8 +334,10 @@ static bool
 sync_begun_part(ReceiveSpool *spool, CairnError *err)
 {
     if (!file_sync(spool->world, spool->part_fd, spool->path, err) ||
-        !file_sync_directory(spool->world, spool->directory_fd, ".", err))
+        !file_sync_directory(spool->world, spool->directory_fd, ".", err)) {
+        spool->failed = true;
         return false;
+    }
     spool->synced = spool->size;
     return true;
 }
@@ -367,13 +373,29 @@ receive_spool_write(ReceiveSpool *spool, const void *data, size_t size, CairnErr
     return true;
 }
 
+/* What the kernel keeps of it may never reach the disk, and a second sync would call it durable, in
+   the next process too. So it goes, and is streamed again. */
+static void
+cut_unsynced(ReceiveSpool *spool)
+{
+    const Disk *disk = spool->world->disk;
+
+    spool->failed = true;
+    if (disk->ftruncate(disk, spool->part_fd, (off_t)spool->synced) != 0)
+        log_debug("unable to cut a part in '%s': %s", spool->path, strerror(errno));
+}
+
 bool
 receive_spool_sync(ReceiveSpool *spool, CairnError *err)
 {
+    if (spool->failed)
+        return cairn_error(err, CAIRN_IO, "'%s' was not synced before", spool->path);
     if (spool->part_fd < 0 || spool->synced == spool->size)
         return true;
-    if (!file_sync(spool->world, spool->part_fd, spool->path, err))
+    if (!file_sync(spool->world, spool->part_fd, spool->path, err)) {
+        cut_unsynced(spool);
         return cairn_error_wrap(err, "spool");
+    }
     spool->synced = spool->size;
     return true;
 }
@@ -404,6 +426,17 @@ check_pages(const ReceiveSpool *spool, const char *part, CairnError *err)
     return true;
 }
 
+static bool
+sync_and_close(ReceiveSpool *spool, CairnError *err)
+{
+    const Disk *disk = spool->world->disk;
+
+    if (!receive_spool_sync(spool, err))
+        return false;
+    return disk->close(disk, take_fd(&spool->part_fd)) == 0 ||
+           cairn_error_errno(err, "unable to close a part in '%s'", spool->path);
+}
+
 bool
 receive_spool_finish(ReceiveSpool *spool, CairnError *err)
 {
@@ -414,10 +447,8 @@ receive_spool_finish(ReceiveSpool *spool, CairnError *err)
     CAIRN_ASSERT(spool->size == spool->incarnation->wal_segment_size);
     receive_spool_part_name(spool, spool->timeline, spool->segment, part);
     wal_segment_name(name, spool->timeline, spool->segment, spool->incarnation->wal_segment_size);
-    if (!check_pages(spool, part, err))
+    if (!check_pages(spool, part, err) || !sync_and_close(spool, err))
         return false;
-    if (!file_sync_close(spool->world, take_fd(&spool->part_fd), part, err))
-        return cairn_error_wrap(err, "spool");
     if (disk->renameat(disk, spool->directory_fd, part, spool->directory_fd, name) != 0)
         return cairn_error_errno(err, "unable to rename '%s/%s'", spool->path, part);
     if (!file_sync_directory(spool->world, spool->directory_fd, ".", err))
@@ -429,8 +460,5 @@ receive_spool_finish(ReceiveSpool *spool, CairnError *err)
 bool
 receive_spool_leave(ReceiveSpool *spool, CairnError *err)
 {
-    if (spool->part_fd < 0)
-        return true;
-    return file_sync_close(spool->world, take_fd(&spool->part_fd), spool->path, err) ||
-           cairn_error_wrap(err, "spool");
+    return spool->part_fd < 0 || sync_and_close(spool, err);
 }

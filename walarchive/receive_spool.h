@@ -24,6 +24,8 @@ typedef struct {
     const World *world;
     const Incarnation *incarnation;
     int directory_fd; /* -1: closed */
+    int lock_fd;
+    bool failed; /* a sync: nothing that was not synced before counts, none is tried again */
     char path[PATH_MAX];
 
     /* The part that is being written; part_fd -1: none. */

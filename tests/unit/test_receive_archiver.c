@@ -40,8 +40,7 @@ setup(void **state)
     wal_fixture_open(&lab.wal, MIB);
     lab.segment = wal_fixture_segment(&lab.wal, 1, SEGMENT);
     lab.cluster.name = "main";
-    lab.repository =
-        (RepositoryConfig){.name = "main", .path = lab.wal.root, .encryption = "none"};
+    lab.repository = (RepositoryConfig){.name = "main", .path = lab.wal.root, .encryption = "none"};
     lab.options = (ReceiveOptions){.cluster = &lab.cluster,
                                    .repository = &lab.repository,
                                    .tail_interval_ms = 3600 * 1000,
@@ -200,6 +199,42 @@ test_a_part_that_is_full_becomes_a_segment(void **state)
     assert_int_equal(files[0].segment, SEGMENT);
 }
 
+static void
+test_a_part_whose_sync_failed_is_not_shipped(void **state)
+{
+    Lab *lab = *state;
+
+    begin_part(lab);
+    archiver_forget_part(&lab->receive);
+    archive_everything(lab);
+    assert_int_equal(spool_files(lab), 1);
+    assert_int_equal(stored_pieces(lab), 0);
+}
+
+/* A former run left one that nothing leads to. */
+static void
+test_a_piece_behind_a_hole_is_not_merged(void **state)
+{
+    enum { SHIPS = 40, STEP = 1000 };
+    static Worker worker;
+    Lab *lab = *state;
+    CairnError err = {0};
+    WalPieceName orphan;
+
+    put_part(lab);
+    char name[WAL_FILE_NAME_LIMIT];
+    receive_spool_part_name(&lab->receive.spool, 1, SEGMENT, name);
+    SCOPED_FD fd = receive_spool_open_file(&lab->receive.spool, name, &err);
+    assert_true(wal_piece_put(lab->wal.store, 1, SEGMENT, fd, 90000, STEP, &orphan, &err));
+    worker = (Worker){.receive = &lab->receive, .store = lab->wal.store};
+    for (uint32_t i = 1; i <= SHIPS; i++)
+        assert_true(receive_ship(&worker, 1, SEGMENT, i * STEP, &err));
+    assert_int_equal(stored_pieces(lab), 1 + 1 + SHIPS - 32);
+    SCOPED(WalPieces) pieces = wal_pieces_open(lab->wal.store, 1, SEGMENT, &err);
+    assert_non_null(pieces);
+    assert_int_equal(wal_pieces_size(pieces), SHIPS * STEP);
+}
+
 /* The last test: a signal that has come is never forgotten. */
 static void
 test_after_a_signal_the_part_is_shipped_but_not_all_before_it(void **state)
@@ -226,6 +261,9 @@ main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_part_that_is_full_becomes_a_segment, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_a_part_whose_sync_failed_is_not_shipped, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_piece_behind_a_hole_is_not_merged, setup, teardown),
         cmocka_unit_test_setup_teardown(
             test_after_a_signal_the_part_is_shipped_but_not_all_before_it, setup, teardown),
     };

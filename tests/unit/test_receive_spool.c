@@ -155,8 +155,7 @@ test_zeros_behind_a_switch_are_pages(void **state)
     Lab *lab = *state;
     CairnError err = {0};
     size_t used;
-    SCOPED_MEMORY uint8_t *segment =
-        wal_fixture_short_segment(&lab->wal, 1, SEGMENT, true, &used);
+    SCOPED_MEMORY uint8_t *segment = wal_fixture_short_segment(&lab->wal, 1, SEGMENT, true, &used);
 
     assert_int_equal(resumed_size(lab), 0);
     assert_true(receive_spool_write(&lab->spool, segment, MIB, &err));
@@ -202,6 +201,14 @@ test_a_failed_sync_is_an_error_and_nothing_counts_as_synced(void **state)
     assert_false(receive_spool_sync(&lab->spool, &err));
     assert_int_equal(err.kind, CAIRN_IO);
     assert_int_equal(lab->spool.synced, 0);
+
+    /* Nothing calls it durable later, neither this process nor the next. */
+    struct stat status;
+    cairn_error_clear(&err);
+    assert_false(receive_spool_sync(&lab->spool, &err));
+    assert_int_equal(lab->wal.disk.calls[FAULT_FSYNC], 1);
+    assert_int_equal(fstat(lab->spool.part_fd, &status), 0);
+    assert_int_equal(status.st_size, 0);
 }
 
 static void
@@ -233,6 +240,17 @@ test_a_second_receiver_is_refused(void **state)
     assert_int_equal(err.kind, CAIRN_REFUSED);
 }
 
+static void
+test_a_closed_spool_can_be_opened_again(void **state)
+{
+    Lab *lab = *state;
+    CairnError err = {0};
+
+    receive_spool_close(&lab->spool);
+    assert_true(receive_spool_open(&lab->wal.disk.world, lab->wal.root, "main",
+                                   &lab->wal.incarnation, &lab->spool, &err));
+}
+
 int
 main(void)
 {
@@ -252,6 +270,7 @@ main(void)
         cmocka_unit_test_setup_teardown(test_histories_come_before_segments_and_parts, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_second_receiver_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_closed_spool_can_be_opened_again, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
