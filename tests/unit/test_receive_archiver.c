@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MIB = 1 << 20, SEGMENT = 5, PART_SIZE = 100000 };
@@ -44,7 +45,7 @@ setup(void **state)
     lab.options = (ReceiveOptions){.cluster = &lab.cluster,
                                    .repository = &lab.repository,
                                    .tail_interval_ms = 3600 * 1000,
-                                   .spool_limit_bytes = 64 * MIB};
+                                   .spool_limit_bytes = (uint64_t)64 * MIB};
     Receive *receive = &lab.receive;
     receive->world = &lab.wal.disk.world;
     receive->options = &lab.options;
@@ -54,7 +55,11 @@ setup(void **state)
     receive->archiver.notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     assert_true(receive->archiver.notify_fd >= 0);
     assert_int_equal(pthread_mutex_init(&receive->archiver.lock, NULL), 0);
-    assert_int_equal(pthread_cond_init(&receive->archiver.wake, NULL), 0);
+    pthread_condattr_t attributes;
+    assert_int_equal(pthread_condattr_init(&attributes), 0);
+    assert_int_equal(pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC), 0);
+    assert_int_equal(pthread_cond_init(&receive->archiver.wake, &attributes), 0);
+    pthread_condattr_destroy(&attributes);
     *state = &lab;
     return 0;
 }
