@@ -85,17 +85,32 @@ has_wal_from(const WalTimeline *timeline, uint64_t lsn, uint32_t segment_size)
                                           wal_segment_of(lsn, segment_size);
 }
 
-/* Pieces that lie behind a hole tell of it elsewhere (wal_store_successor); here they are no use.
- */
 static bool
 find_unfinished(WalStore *store, WalTimeline *timeline, CairnError *err)
 {
+    WalUnfinished unfinished;
     const uint64_t next = timeline->run_count > 0
                               ? timeline->runs[timeline->run_count - 1].last_segment + 1
                               : UINT64_MAX;
 
-    return wal_store_unfinished(store, timeline->timeline, next, &timeline->unfinished_segment,
-                                &timeline->unfinished_size, err);
+    if (!wal_store_unfinished(store, timeline->timeline, next, &unfinished, err))
+        return false;
+    timeline->has_unfinished = unfinished.found;
+    timeline->unfinished_segment = unfinished.segment;
+    timeline->unfinished_size = unfinished.size;
+    timeline->unfinished_broken = unfinished.broken;
+    return true;
+}
+
+uint64_t
+wal_timeline_stored_end(const WalTimeline *timeline)
+{
+    const uint64_t end =
+        timeline->run_count > 0 ? timeline->runs[timeline->run_count - 1].last_segment + 1 : 0;
+
+    return timeline->has_unfinished && timeline->unfinished_segment > end
+               ? timeline->unfinished_segment
+               : end;
 }
 
 WalArchive *

@@ -137,8 +137,12 @@ test_without_the_first_byte_there_is_nothing(void **state)
     CairnError err = {0};
 
     put(lab, 8192, 8192);
-    assert_null(wal_pieces_open(lab->wal.store, 1, SEGMENT, &err));
-    assert_int_equal(err.kind, CAIRN_NOT_FOUND);
+    SCOPED(WalPieces) pieces = wal_pieces_open(lab->wal.store, 1, SEGMENT, &err);
+    assert_non_null(pieces);
+    assert_int_equal(wal_pieces_size(pieces), 0);
+    assert_true(wal_pieces_broken(pieces));
+    assert_false(wal_pieces_fetch(pieces, lab->wal.file, &err));
+    assert_int_equal(err.kind, CAIRN_CORRUPT);
 }
 
 static void
@@ -219,10 +223,96 @@ unfinished_serves(Lab *lab)
 {
     CairnError err = {0};
 
-    if (wal_store_fetch_unfinished(lab->wal.store, SEGMENT_5, lab->wal.file, &err))
+    if (wal_store_fetch_unfinished(lab->wal.store, SEGMENT_5, false, lab->wal.file, &err))
         return true;
     assert_int_equal(err.kind, CAIRN_NOT_FOUND);
     return false;
+}
+
+/* More was received, and acknowledged: to end recovery here silently would lose it. */
+static void
+expect_damage(Lab *lab, uint32_t good_size)
+{
+    CairnError err = {0};
+    WalUnfinished unfinished;
+
+    assert_false(wal_store_fetch_unfinished(lab->wal.store, SEGMENT_5, false, lab->wal.file, &err));
+    assert_int_equal(err.kind, CAIRN_CORRUPT);
+    cairn_error_clear(&err);
+    assert_true(wal_store_unfinished(lab->wal.store, 1, SEGMENT, &unfinished, &err));
+    assert_true(unfinished.found);
+    assert_true(unfinished.broken);
+    assert_int_equal(unfinished.segment, SEGMENT);
+    assert_int_equal(unfinished.size, good_size);
+}
+
+static void
+test_a_damaged_piece_in_the_middle_is_no_end(void **state)
+{
+    Lab *lab = *state;
+    CairnError err = {0};
+
+    put(lab, 0, 50000);
+    const WalPieceName second = put(lab, 50000, 1000);
+    put(lab, 51000, 1000);
+    damage(lab, &second, 9);
+    expect_damage(lab, 50000);
+    /* Whoever knows that no more is needed gets the good beginning. */
+    assert_true(wal_store_fetch_unfinished(lab->wal.store, SEGMENT_5, true, lab->wal.file, &err));
+    memset(lab->segment + 50000, 0, MIB - 50000);
+    assert_true(wal_fixture_fetched_equals(&lab->wal, lab->segment, MIB));
+}
+
+static void
+test_a_missing_piece_in_the_middle_is_no_end(void **state)
+{
+    put(*state, 0, 50000);
+    put(*state, 51000, 1000);
+    expect_damage(*state, 50000);
+}
+
+static void
+test_damage_of_all_pieces_is_not_absence(void **state)
+{
+    Lab *lab = *state;
+    const WalPieceName only = put(lab, 0, 50000);
+
+    damage(lab, &only, 9);
+    expect_damage(lab, 0);
+}
+
+static void
+test_pieces_of_a_segment_that_is_whole_are_absent(void **state)
+{
+    Lab *lab = *state;
+
+    put(lab, 8192, 50000); /* being removed */
+    wal_fixture_store(&lab->wal, SEGMENT_5, lab->segment, MIB);
+    assert_false(unfinished_serves(lab));
+}
+
+/* A receiver merges what a reader has listed already. */
+static void
+test_pieces_merged_while_they_are_read(void **state)
+{
+    Lab *lab = *state;
+    CairnError err = {0};
+    const WalPieceName first = put(lab, 0, 9000);
+    const WalPieceName second = put(lab, 9000, 1000);
+    SCOPED(WalPieces) pieces = wal_pieces_open(lab->wal.store, 1, SEGMENT, &err);
+    SCOPED(WalPieces) read = wal_pieces_open(lab->wal.store, 1, SEGMENT, &err);
+    uint8_t page[2000];
+
+    assert_non_null(pieces);
+    assert_non_null(read);
+    put(lab, 0, 10000);
+    assert_true(wal_piece_remove(lab->wal.store, &first, &err));
+    assert_true(wal_piece_remove(lab->wal.store, &second, &err));
+    assert_true(wal_pieces_pread(read, page, sizeof page, 8000, &err));
+    assert_memory_equal(page, lab->segment + 8000, sizeof page);
+    assert_true(wal_pieces_fetch(pieces, lab->wal.file, &err));
+    memset(lab->segment + 10000, 0, MIB - 10000);
+    assert_true(wal_fixture_fetched_equals(&lab->wal, lab->segment, MIB));
 }
 
 static void
@@ -310,6 +400,14 @@ main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_behind_a_piece_with_a_damaged_header_nothing_is_used,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_damaged_piece_in_the_middle_is_no_end, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_missing_piece_in_the_middle_is_no_end, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_damage_of_all_pieces_is_not_absence, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pieces_of_a_segment_that_is_whole_are_absent, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_pieces_merged_while_they_are_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_only_the_newest_segment_is_served_unfinished, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_pieces_of_a_later_segment_show_a_hole, setup,
