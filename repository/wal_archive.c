@@ -102,6 +102,29 @@ find_unfinished(WalStore *store, WalTimeline *timeline, CairnError *err)
     return true;
 }
 
+/* Runs and what lies behind them, told again where they show a hole: segments may have been stored
+   between the two looks. */
+static bool
+load_wal(WalStore *store, WalTimeline *timeline, CairnError *err)
+{
+    enum { LOOKS = 2 };
+    bool hole = true;
+
+    for (int looks = 0; looks < LOOKS && hole; looks++) {
+        free(timeline->runs);
+        timeline->runs = NULL;
+        timeline->run_count = 0;
+        if (!wal_store_coverage(store, timeline->timeline, &timeline->runs, &timeline->run_count,
+                                err) ||
+            !find_unfinished(store, timeline, err))
+            return false;
+        hole =
+            timeline->has_unfinished && timeline->run_count > 0 &&
+            timeline->unfinished_segment > timeline->runs[timeline->run_count - 1].last_segment + 1;
+    }
+    return true;
+}
+
 uint64_t
 wal_timeline_stored_end(const WalTimeline *timeline)
 {
@@ -137,9 +160,7 @@ wal_archive_load(Repository *repository, const char *cluster, const Incarnation 
         WalTimeline *timeline = &archive->timelines[archive->count++];
         timeline->timeline = numbers[i];
         if (!load_history(archive->store, numbers[i], i == 0, &timeline->history, err) ||
-            !wal_store_coverage(archive->store, numbers[i], &timeline->runs, &timeline->run_count,
-                                err) ||
-            !find_unfinished(archive->store, timeline, err))
+            !load_wal(archive->store, timeline, err))
             return NULL;
     }
     for (size_t i = 0; i < count; i++) {

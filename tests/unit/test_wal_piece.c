@@ -1,6 +1,7 @@
 #include "repository/wal_piece.h"
 
 #include "repository/wal_archive.h"
+#include "repository/wal_missing.h"
 #include "repository/wal_object.h"
 #include "tests/unit/support/wal_fixture.h"
 
@@ -382,6 +383,33 @@ test_the_archive_goes_on_into_the_unfinished_segment(void **state)
     assert_true(last.end_lsn <= (uint64_t)SEGMENT * MIB + 400000);
 }
 
+/* Segment 4 is missing: what lies behind it must not make it look like the end. */
+static void
+test_pieces_behind_a_hole_are_a_stored_end(void **state)
+{
+    Lab *lab = *state;
+    CairnError err = {0};
+    const uint64_t start = (uint64_t)(SEGMENT - 2) * MIB;
+    char names[2][WAL_NAME_SIZE];
+
+    wal_fixture_store_segment(&lab->wal, 1, SEGMENT - 2);
+    put(lab, 0, 300000);
+    SCOPED(WalArchive)
+    archive = wal_archive_load(lab->wal.repository, "main", &lab->wal.incarnation, &err);
+    assert_non_null(archive);
+    const WalTimeline *timeline = wal_archive_find(archive, 1);
+    assert_true(timeline->has_unfinished);
+    assert_int_equal(timeline->unfinished_segment, SEGMENT);
+    assert_int_equal(timeline->unfinished_size, 0);
+    assert_int_equal(wal_timeline_stored_end(timeline), SEGMENT);
+    assert_int_equal(wal_archive_unbroken_end(archive, timeline->history, start),
+                     (uint64_t)(SEGMENT - 1) * MIB);
+    const uint64_t end = wal_missing_stored_end(archive, timeline->history);
+    assert_int_equal(end, (uint64_t)SEGMENT * MIB);
+    assert_int_equal(wal_archive_missing(archive, timeline->history, start, end, names, 2), 1);
+    assert_string_equal(names[0], "000000010000000000000004");
+}
+
 int
 main(void)
 {
@@ -408,6 +436,8 @@ main(void)
         cmocka_unit_test_setup_teardown(test_pieces_of_a_segment_that_is_whole_are_absent, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_pieces_merged_while_they_are_read, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pieces_behind_a_hole_are_a_stored_end, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_only_the_newest_segment_is_served_unfinished, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_pieces_of_a_later_segment_show_a_hole, setup,
