@@ -47,6 +47,10 @@ bool wal_piece_last(WalStore *store, uint32_t timeline, uint64_t *segment_out, b
 typedef struct WalPieces WalPieces;
 WalPieces *wal_pieces_open(WalStore *store, uint32_t timeline, uint64_t segment,
                            CairnError *err) MUST_CHECK;
+/* The same; but where pieces are stored, and a .partial of the segment reaches further than they
+   do, that instead. Not where there are several. */
+WalPieces *wal_pieces_open_with_partial(WalStore *store, uint32_t timeline, uint64_t segment,
+                                        CairnError *err) MUST_CHECK;
 void wal_pieces_free(WalPieces *pieces);
 SCOPED_TYPE(WalPieces, wal_pieces_free);
 /* Bytes from the segment's start on that are there; may be 0. */

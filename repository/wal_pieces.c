@@ -15,6 +15,7 @@ typedef struct {
     WalPieceName name;
     uint32_t from;
     uint32_t end;
+    bool is_partial; /* it is the segment's .partial: all of it */
 } Part;
 
 enum { OPEN_TRIES = 10 };
@@ -26,6 +27,7 @@ struct WalPieces {
     Part *parts; /* ascending, each beginning where the one before it ends */
     size_t count;
     bool broken;
+    bool with_partial;
     WalObject *object; /* of part number open_part */
     size_t open_part;
     uint8_t *raw;        /* its frame number frame_number */
@@ -40,6 +42,13 @@ open_piece(WalStore *store, const WalPieceName *name, CairnError *err)
     wal_piece_object_name(store, name, text);
     return wal_object_open_piece(store, text, name->timeline, wal_piece_start_lsn(store, name),
                                  err);
+}
+
+static WalObject *
+open_object(const WalPieces *pieces, const Part *part, CairnError *err)
+{
+    return part->is_partial ? wal_object_open_file(pieces->store, part->name.name, err)
+                            : open_piece(pieces->store, &part->name, err);
 }
 
 /* What is known of a listed piece. */
@@ -145,6 +154,39 @@ load_parts_once(WalPieces *pieces, bool *gone_out, bool *changed_out, CairnError
 }
 
 /*
+ * What a dead server left in pg_wal, and a rescue stored, often has more than the pieces; of its
+ * own it serves nobody (PostgreSQL leaves such files where timelines fork). Never a mixture of the
+ * two. Where there are several, nobody knows which is right.
+ */
+static bool
+prefer_partial(WalPieces *pieces, CairnError *err)
+{
+    const uint32_t segment_size = pieces->store->incarnation->wal_segment_size;
+    Part part = {.is_partial = true,
+                 .name = {.timeline = pieces->timeline, .segment = pieces->segment}};
+    char name[WAL_NAME_SIZE];
+
+    wal_segment_name(name, pieces->timeline, pieces->segment, segment_size);
+    snprintf(part.name.name, sizeof part.name.name, "%s.partial", name);
+    SCOPED(WalObject) object = open_object(pieces, &part, err);
+    if (object == NULL) {
+        if (err->kind == CAIRN_CORRUPT || err->kind == CAIRN_MISMATCH)
+            log_warn("not used: %s", err->message);
+        else if (err->kind != CAIRN_NOT_FOUND && err->kind != CAIRN_CONFLICT)
+            return false;
+        cairn_error_clear(err);
+        return true;
+    }
+    if (object->index.data_size <= wal_pieces_size(pieces))
+        return true;
+    snprintf(part.name.name, sizeof part.name.name, "%.55s", strrchr(object->name, '/') + 1);
+    part.end = (uint32_t)object->index.data_size;
+    pieces->parts[0] = part; /* there is room for one even where no piece is good */
+    pieces->count = 1;
+    return true;
+}
+
+/*
  * A listed piece that is gone was merged into a bigger one, which was there before it went, but
  * perhaps not in this list; and a list that is made meanwhile may lack both. To take that for the
  * end of what is there would lose what lies behind it. A list that merely grows will do at last.
@@ -159,23 +201,27 @@ load_parts(WalPieces *pieces, CairnError *err)
             return false;
     }
     if (!gone && pieces->parts != NULL)
-        return true;
+        return !pieces->with_partial || prefer_partial(pieces, err);
     return cairn_error(err, CAIRN_UNAVAILABLE,
                        "pieces of segment %" PRIX64 " on timeline %" PRIu32
                        " go while they are read",
                        pieces->segment, pieces->timeline);
 }
 
-WalPieces *
-wal_pieces_open(WalStore *store, uint32_t timeline, uint64_t segment, CairnError *err)
+static WalPieces *
+open_pieces(WalStore *store, uint32_t timeline, uint64_t segment, bool with_partial,
+            CairnError *err)
 {
     SCOPED(WalPieces) pieces = calloc(1, sizeof *pieces);
 
     if (!wal_store_prepare(store, err))
         return NULL;
     if (pieces != NULL) {
-        *pieces = (WalPieces){
-            .store = store, .timeline = timeline, .segment = segment, .frame_number = SIZE_MAX};
+        *pieces = (WalPieces){.store = store,
+                              .timeline = timeline,
+                              .segment = segment,
+                              .with_partial = with_partial,
+                              .frame_number = SIZE_MAX};
         pieces->raw = malloc(WAL_FRAME_SIZE);
     }
     if (pieces == NULL || pieces->raw == NULL) {
@@ -183,6 +229,18 @@ wal_pieces_open(WalStore *store, uint32_t timeline, uint64_t segment, CairnError
         return NULL;
     }
     return load_parts(pieces, err) ? take(&pieces) : NULL;
+}
+
+WalPieces *
+wal_pieces_open(WalStore *store, uint32_t timeline, uint64_t segment, CairnError *err)
+{
+    return open_pieces(store, timeline, segment, false, err);
+}
+
+WalPieces *
+wal_pieces_open_with_partial(WalStore *store, uint32_t timeline, uint64_t segment, CairnError *err)
+{
+    return open_pieces(store, timeline, segment, true, err);
 }
 
 void
@@ -239,7 +297,7 @@ enter_part(WalPieces *pieces, uint64_t offset, CairnError *err)
     if (pieces->object == NULL || pieces->open_part != low) {
         wal_object_free(take(&pieces->object));
         pieces->frame_number = SIZE_MAX;
-        pieces->object = open_piece(pieces->store, &pieces->parts[low].name, err);
+        pieces->object = open_object(pieces, &pieces->parts[low], err);
         pieces->open_part = low;
     }
 }
@@ -347,7 +405,7 @@ fetch_parts(WalPieces *pieces, int fd, CairnError *err)
 {
     for (size_t i = 0; i < pieces->count; i++) {
         FetchSink sink = {.pieces = pieces, .part = &pieces->parts[i], .fd = fd};
-        SCOPED(WalObject) object = open_piece(pieces->store, &sink.part->name, err);
+        SCOPED(WalObject) object = open_object(pieces, sink.part, err);
         if (object == NULL || !wal_object_stream(object, write_part, &sink, err))
             return false;
     }

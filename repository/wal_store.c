@@ -215,6 +215,14 @@ open_file(WalStore *store, const char *file_name, WalFileName *file_out, CairnEr
     return wal_object_open(store, name, file_out, err);
 }
 
+WalObject *
+wal_object_open_file(WalStore *store, const char *file_name, CairnError *err)
+{
+    WalFileName file;
+
+    return open_file(store, file_name, &file, err);
+}
+
 typedef struct {
     const WalStore *store;
     const WalObject *object;
@@ -332,25 +340,13 @@ wal_store_history(WalStore *store, uint32_t timeline, size_t *size_out, CairnErr
     return take(&text);
 }
 
-/* What PostgreSQL itself left of a segment that it did not finish has all of it. */
-static bool
-has_partial(WalStore *store, uint32_t timeline, uint64_t segment, bool *found_out, CairnError *err)
-{
-    char partial[WAL_FILE_NAME_LIMIT];
-    char name[WAL_NAME_SIZE];
-
-    wal_segment_name(name, timeline, segment, store->incarnation->wal_segment_size);
-    snprintf(partial, sizeof partial, "%s.partial", name);
-    return wal_store_has(store, partial, found_out, err);
-}
-
 bool
 wal_store_unfinished(WalStore *store, uint32_t timeline, uint64_t first_segment,
                      WalUnfinished *unfinished_out, CairnError *err)
 {
     WalUnfinished unfinished = {0};
     uint64_t segment;
-    bool found, partial;
+    bool found, forked;
 
     *unfinished_out = unfinished;
     if (!wal_piece_last(store, timeline, &segment, &found, err))
@@ -360,11 +356,12 @@ wal_store_unfinished(WalStore *store, uint32_t timeline, uint64_t first_segment,
     unfinished.found = true;
     unfinished.segment = segment;
     if (first_segment == UINT64_MAX || segment == first_segment) {
-        if (!has_partial(store, timeline, segment, &partial, err))
+        if (!wal_store_forked(store, timeline, segment, &forked, err))
             return false;
-        if (partial)
+        *unfinished_out = unfinished;
+        if (forked)
             return true;
-        SCOPED(WalPieces) pieces = wal_pieces_open(store, timeline, segment, err);
+        SCOPED(WalPieces) pieces = wal_pieces_open_with_partial(store, timeline, segment, err);
         if (pieces == NULL && err->kind != CAIRN_NOT_FOUND)
             return false;
         cairn_error_clear(err); /* it was finished meanwhile */
@@ -403,15 +400,15 @@ wal_store_fetch_unfinished(WalStore *store, const char *file_name, bool shortene
     WalSuccessor later;
     uint32_t timeline;
     uint64_t number;
-    bool partial;
+    bool forked;
 
     if (!wal_segment_parse(file_name, segment_size, &timeline, &number))
         return cairn_error(err, CAIRN_NOT_FOUND, "'%s' is no segment", file_name);
-    SCOPED(WalPieces) pieces = wal_pieces_open(store, timeline, number, err);
-    if (pieces == NULL || !has_partial(store, timeline, number, &partial, err) ||
+    SCOPED(WalPieces) pieces = wal_pieces_open_with_partial(store, timeline, number, err);
+    if (pieces == NULL || !wal_store_forked(store, timeline, number, &forked, err) ||
         !wal_store_successor(store, file_name, &later, err))
         return false;
-    if (partial || later.found)
+    if (forked || later.found)
         return cairn_error(err, CAIRN_NOT_FOUND, "'%s' is not stored", file_name);
     if (wal_pieces_broken(pieces) && !shortened) {
         cairn_error(err, CAIRN_CORRUPT,
@@ -461,7 +458,7 @@ wal_store_read_pieces(WalStore *store, uint32_t timeline, uint64_t segment_numbe
         cairn_error(err, CAIRN_INTERNAL, "out of memory");
         return NULL;
     }
-    reader->pieces = wal_pieces_open(store, timeline, segment_number, err);
+    reader->pieces = wal_pieces_open_with_partial(store, timeline, segment_number, err);
     if (reader->pieces == NULL)
         return NULL;
     *size_out = wal_pieces_size(reader->pieces);

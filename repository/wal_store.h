@@ -86,10 +86,11 @@ WalFacts *wal_store_facts(WalStore *store, uint32_t timeline, uint64_t segment_n
                           bool *stored_out, CairnError *err) MUST_CHECK;
 
 /*
- * What there is of a segment that is not stored whole, as a whole segment: its pieces, with zeros
- * behind them. Only where it is the newest of its timeline and no .partial of it is stored:
- * NOT_FOUND otherwise. CORRUPT when more was stored of it than can be read, unless `shortened`
- * says that the good beginning will do. Verified as in wal_store_fetch.
+ * What there is of a segment that is not stored whole, as a whole segment: its pieces, or its
+ * .partial beside them where that reaches further, with zeros behind. Only where it is the newest
+ * of its timeline and no stored history leaves the timeline in it: NOT_FOUND otherwise. CORRUPT
+ * when more was stored of it than can be read, unless `shortened` says that the good beginning will
+ * do. Verified as in wal_store_fetch.
  */
 bool wal_store_fetch_unfinished(WalStore *store, const char *file_name, bool shortened, int fd,
                                 CairnError *err) MUST_CHECK;
@@ -98,7 +99,7 @@ bool wal_store_fetch_unfinished(WalStore *store, const char *file_name, bool sho
 typedef struct {
     bool found; /* pieces of it are stored */
     uint64_t segment;
-    uint32_t size; /* bytes that may serve; 0 too where a hole lies before it */
+    uint32_t size; /* bytes that may serve; 0 too where a hole lies before it, or a fork in it */
     bool broken;   /* more was stored than that, and cannot be read */
 } WalUnfinished;
 bool wal_store_unfinished(WalStore *store, uint32_t timeline, uint64_t first_segment,

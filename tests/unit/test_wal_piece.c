@@ -344,14 +344,84 @@ test_pieces_of_a_later_segment_show_a_hole(void **state)
     assert_false(successor.found);
 }
 
+/* The segment's first `size` bytes, as rescue stores what a dead server left. */
 static void
-test_a_partial_goes_before_pieces(void **state)
+store_partial(Lab *lab, uint32_t size)
+{
+    uint8_t *partial = calloc(1, MIB);
+
+    memcpy(partial, lab->segment, size);
+    wal_fixture_store(&lab->wal, SEGMENT_5 ".partial", partial, MIB);
+    free(partial);
+}
+
+/* As what is served, and what the archive reads. */
+static void
+expect_unfinished(Lab *lab, uint32_t size)
+{
+    CairnError err = {0};
+    uint8_t *expected = calloc(1, MIB);
+    uint8_t *data = malloc(MIB);
+    uint32_t read_size;
+
+    memcpy(expected, lab->segment, size);
+    assert_true(unfinished_serves(lab));
+    assert_true(wal_fixture_fetched_equals(&lab->wal, expected, MIB));
+    SCOPED(WalSegmentReader)
+    reader = wal_store_read_pieces(lab->wal.store, 1, SEGMENT, &read_size, &err);
+    assert_non_null(reader);
+    assert_true(wal_segment_reader_pread(reader, data, MIB, 0, &err));
+    assert_memory_equal(data, expected, MIB);
+    free(expected);
+    free(data);
+}
+
+static void
+test_a_partial_or_the_pieces_whichever_reaches_further(void **state)
 {
     Lab *lab = *state;
 
+    store_partial(lab, 50000);
+    assert_false(unfinished_serves(lab)); /* alone it serves nobody */
+    put(lab, 0, 30000);
+    expect_unfinished(lab, 50000);
+    put(lab, 30000, 40000);
+    expect_unfinished(lab, 70000);
+    store_partial(lab, 90000); /* two of them: nobody knows which is right */
+    expect_unfinished(lab, 70000);
+}
+
+static void
+store_history(Lab *lab, uint32_t low)
+{
+    char text[64];
+
+    snprintf(text, sizeof text, "1\t0/%X\tx\n", low);
+    wal_fixture_store(&lab->wal, "00000002.history", text, strlen(text));
+}
+
+/* Behind the fork lies what never happened on the way to the newer timeline. */
+static void
+test_a_segment_with_a_fork_is_not_served_unfinished(void **state)
+{
+    Lab *lab = *state;
+    CairnError err = {0};
+    WalUnfinished unfinished;
+
     put(lab, 0, 50000);
-    wal_fixture_store(&lab->wal, SEGMENT_5 ".partial", lab->segment, MIB);
+    store_history(lab, SEGMENT * MIB + 20000);
     assert_false(unfinished_serves(lab));
+    assert_true(wal_store_unfinished(lab->wal.store, 1, SEGMENT, &unfinished, &err));
+    assert_true(unfinished.found);
+    assert_int_equal(unfinished.size, 0);
+}
+
+static void
+test_a_fork_before_the_segment_does_not_matter(void **state)
+{
+    put(*state, 0, 50000);
+    store_history(*state, SEGMENT * MIB - 20000);
+    expect_unfinished(*state, 50000);
 }
 
 static void
@@ -442,7 +512,12 @@ main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_pieces_of_a_later_segment_show_a_hole, setup,
                                         teardown),
-        cmocka_unit_test_setup_teardown(test_a_partial_goes_before_pieces, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_partial_or_the_pieces_whichever_reaches_further,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_segment_with_a_fork_is_not_served_unfinished, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_fork_before_the_segment_does_not_matter, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_the_archive_goes_on_into_the_unfinished_segment, setup,
                                         teardown),
     };
