@@ -347,6 +347,19 @@ stretch_of_segment(const TimelineHistory *path, uint64_t number, uint32_t segmen
     return NULL;
 }
 
+const WalTimeline *
+wal_archive_unfinished(const WalArchive *archive, const TimelineHistory *path)
+{
+    for (size_t i = path->stretch_count; i-- > 0;) {
+        const WalTimeline *timeline = wal_archive_find(archive, path->stretches[i].timeline);
+        if (timeline != NULL && timeline->has_unfinished &&
+            stretch_of_segment(path, timeline->unfinished_segment, segment_size_of(archive)) ==
+                &path->stretches[i])
+            return timeline;
+    }
+    return NULL;
+}
+
 /* The end of what is there of a segment that is not whole, if that is more than end_lsn. */
 static uint64_t
 unfinished_end(const WalArchive *archive, uint32_t number, uint64_t segment, uint64_t end_lsn)

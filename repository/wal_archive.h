@@ -58,6 +58,10 @@ size_t wal_archive_missing(const WalArchive *archive, const TimelineHistory *pat
 bool wal_archive_next_segment(const WalArchive *archive, const TimelineHistory *path, uint64_t from,
                               uint64_t *number_out, uint32_t *timeline_out);
 
+/* The timeline of a path whose unfinished segment the path goes on into; NULL when there is none.
+ */
+const WalTimeline *wal_archive_unfinished(const WalArchive *archive, const TimelineHistory *path);
+
 /* End of the unbroken WAL of a path from start_lsn on: the end of the last segment before the first
    hole (start_lsn's own segment missing: start_lsn), or of the pieces of the unfinished one. */
 uint64_t wal_archive_unbroken_end(const WalArchive *archive, const TimelineHistory *path,

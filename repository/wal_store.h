@@ -85,6 +85,10 @@ SCOPED_TYPE(WalSegmentReader, wal_segment_reader_free);
 WalFacts *wal_store_facts(WalStore *store, uint32_t timeline, uint64_t segment_number,
                           bool *stored_out, CairnError *err) MUST_CHECK;
 
+/* Of a segment's pieces: as far as they go. NOT_FOUND when there is none. */
+WalFacts *wal_store_facts_unfinished(WalStore *store, uint32_t timeline, uint64_t segment_number,
+                                     CairnError *err) MUST_CHECK;
+
 /*
  * What there is of a segment that is not stored whole, as a whole segment: its pieces, or its
  * .partial beside them where that reaches further, with zeros behind. Only where it is the newest
