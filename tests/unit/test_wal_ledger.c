@@ -245,6 +245,56 @@ test_the_index_tells_the_same_for_logs_that_do_not_grow(void **state)
     assert_true(after.all_complete);
 }
 
+/* Segments 10 and 11 of log 0, a commit crossing from one into the other. */
+static void
+store_crossing(WalFixture *fixture)
+{
+    enum { FROM = 10, SEGMENTS = 2 };
+    WalBuilder builder;
+    uint8_t *segments = calloc(SEGMENTS, MIB);
+
+    wal_builder_init(&builder, fixture->incarnation.major, MIB, (uint64_t)FROM * MIB);
+    builder.system_id = fixture->incarnation.system_id;
+    builder.timeline = 1;
+    while (builder.size < MIB + 1000)
+        wal_builder_commit(&builder, 1000, INT64_C(1795435200000000));
+    wal_builder_switch(&builder);
+    memcpy(segments, builder.data,
+           builder.size < SEGMENTS * (size_t)MIB ? builder.size : SEGMENTS * (size_t)MIB);
+    for (size_t i = 0; i < SEGMENTS; i++) {
+        char name[WAL_NAME_SIZE];
+        wal_segment_name(name, 1, FROM + i, MIB);
+        wal_fixture_store(fixture, name, segments + i * MIB, MIB);
+    }
+    wal_builder_free(&builder);
+    free(segments);
+}
+
+/* On the other side of the fork that commit may never have happened. */
+static void
+test_a_record_that_crosses_into_a_fork_is_in_no_index(void **state)
+{
+    static const char history[] = "1\t0/B00000\tx\n"; /* where segment 11 begins */
+    WalFixture *fixture = *state;
+    WalLedgerCounts counts;
+    Seen before = {0}, after = {0};
+
+    store_crossing(fixture);
+    {
+        SCOPED(WalArchive) archive = load(fixture);
+        reindex(archive, 1, 1);
+        walk(archive, 0, UINT64_MAX, &before, &counts);
+        assert_true(before.all_complete);
+        assert_int_equal(counts.indexed, 2 + LOG_1 - FIRST);
+    }
+    wal_fixture_store(fixture, "00000002.history", history, strlen(history));
+    SCOPED(WalArchive) archive = load(fixture);
+    reindex(archive, 1, 1);
+    walk(archive, 0, UINT64_MAX, &after, &counts);
+    assert_int_equal(counts.indexed, 1 + LOG_1 - FIRST);
+    assert_memory_equal(after.records, before.records, sizeof before.records);
+}
+
 /* An index of log 0 as an enemy would write it, under the next number. */
 static void
 put_index(WalFixture *fixture, uint32_t generation, const void *content, size_t size)
@@ -334,6 +384,8 @@ main(void)
         cmocka_unit_test_setup_teardown(test_an_unfinished_segment_behind_a_hole_was_not_searched,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_index_tells_the_same_for_logs_that_do_not_grow,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_record_that_crosses_into_a_fork_is_in_no_index,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_index_that_lies_is_as_none, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_empty_index_is_one, setup, teardown),
