@@ -13,6 +13,8 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -25,6 +27,8 @@ enum { MIB = 1 << 20, SEGMENT = 5 };
 typedef struct {
     WalFixture wal;
     uint8_t *segment;
+    WalPieceName first;
+    atomic_bool merged;
     int source; /* holds the segment, as the receiver's spool would */
 } Lab;
 
@@ -316,6 +320,56 @@ test_pieces_merged_while_they_are_read(void **state)
     assert_true(wal_fixture_fetched_equals(&lab->wal, lab->segment, MIB));
 }
 
+enum { MERGED_SIZE = 10000, MERGES = 100 };
+
+/* Small pieces become a bigger one and the other way round: all bytes are there at any time. */
+static void *
+merge_again_and_again(void *context)
+{
+    Lab *lab = context;
+    CairnError err = {0};
+    SCOPED(WalStore)
+    store = wal_store_open(lab->wal.repository, "main", &lab->wal.incarnation, &err);
+    WalPieceName merged = lab->first, first, second;
+    bool good = store != NULL;
+
+    for (int i = 0; good && i < MERGES; i++) {
+        good = wal_piece_put(store, 1, SEGMENT, lab->source, 0, 5000, &first, &err) &&
+               wal_piece_put(store, 1, SEGMENT, lab->source, 5000, MERGED_SIZE - 5000, &second,
+                             &err) &&
+               wal_piece_remove(store, &merged, &err) &&
+               wal_piece_put(store, 1, SEGMENT, lab->source, 0, MERGED_SIZE, &merged, &err) &&
+               wal_piece_remove(store, &first, &err) && wal_piece_remove(store, &second, &err);
+    }
+    atomic_store(&lab->merged, true);
+    return good ? lab : NULL;
+}
+
+/* At worst they cannot be had now; never less than what is there. */
+static void
+test_a_reader_never_takes_a_merge_for_the_end(void **state)
+{
+    Lab *lab = *state;
+    pthread_t thread;
+    void *result;
+
+    CairnError err = {0};
+    lab->first = put(lab, 0, MERGED_SIZE);
+    atomic_store(&lab->merged, false);
+    assert_int_equal(pthread_create(&thread, NULL, merge_again_and_again, lab), 0);
+    while (!atomic_load(&lab->merged)) {
+        SCOPED(WalPieces) pieces = wal_pieces_open(lab->wal.store, 1, SEGMENT, &err);
+        if (pieces == NULL)
+            assert_int_equal(err.kind, CAIRN_UNAVAILABLE);
+        else
+            assert_int_equal(wal_pieces_size(pieces), MERGED_SIZE);
+        assert_true(pieces == NULL || !wal_pieces_broken(pieces));
+        cairn_error_clear(&err);
+    }
+    assert_int_equal(pthread_join(thread, &result), 0);
+    assert_ptr_equal(result, lab);
+}
+
 static void
 test_only_the_newest_segment_is_served_unfinished(void **state)
 {
@@ -507,6 +561,8 @@ main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_pieces_merged_while_they_are_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pieces_behind_a_hole_are_a_stored_end, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_reader_never_takes_a_merge_for_the_end, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_only_the_newest_segment_is_served_unfinished, setup,
                                         teardown),
