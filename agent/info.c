@@ -66,6 +66,16 @@ fill_timeline(Arena *arena, const WalTimeline *stored, uint32_t segment_size,
         if (run->newest_us > timeline->newest_us)
             timeline->newest_us = run->newest_us;
     }
+    /* Behind the last run an unfinished segment may lie. */
+    const uint64_t behind =
+        stored->run_count > 0 ? stored->runs[stored->run_count - 1].last_segment + 1 : UINT64_MAX;
+    if (wal_timeline_stored_end(stored) > behind) {
+        InfoWindow *hole = &timeline->windows[timeline->window_count++];
+        hole->is_hole = true;
+        fill_window(hole, stored->timeline, segment_size, behind,
+                    wal_timeline_stored_end(stored) - 1);
+        timeline->hole_count++;
+    }
 }
 
 static void
@@ -257,9 +267,9 @@ last_stored_end(const WalArchive *archive, const TimelineHistory *path)
     const uint32_t segment_size = wal_archive_incarnation(archive)->wal_segment_size;
     for (size_t i = 0; i < path->stretch_count; i++) {
         const WalTimeline *timeline = wal_archive_find(archive, path->stretches[i].timeline);
-        if (timeline == NULL || timeline->run_count == 0)
+        if (timeline == NULL)
             continue;
-        uint64_t end = (timeline->runs[timeline->run_count - 1].last_segment + 1) * segment_size;
+        uint64_t end = wal_timeline_stored_end(timeline) * segment_size;
         if (end > path->stretches[i].end_lsn)
             end = path->stretches[i].end_lsn;
         if (end > end_lsn)

@@ -85,17 +85,55 @@ has_wal_from(const WalTimeline *timeline, uint64_t lsn, uint32_t segment_size)
                                           wal_segment_of(lsn, segment_size);
 }
 
-/* Pieces that lie behind a hole tell of it elsewhere (wal_store_successor); here they are no use.
- */
 static bool
 find_unfinished(WalStore *store, WalTimeline *timeline, CairnError *err)
 {
+    WalUnfinished unfinished;
     const uint64_t next = timeline->run_count > 0
                               ? timeline->runs[timeline->run_count - 1].last_segment + 1
                               : UINT64_MAX;
 
-    return wal_store_unfinished(store, timeline->timeline, next, &timeline->unfinished_segment,
-                                &timeline->unfinished_size, err);
+    if (!wal_store_unfinished(store, timeline->timeline, next, &unfinished, err))
+        return false;
+    timeline->has_unfinished = unfinished.found;
+    timeline->unfinished_segment = unfinished.segment;
+    timeline->unfinished_size = unfinished.size;
+    timeline->unfinished_broken = unfinished.broken;
+    return true;
+}
+
+/* Runs and what lies behind them, told again where they show a hole: segments may have been stored
+   between the two looks. */
+static bool
+load_wal(WalStore *store, WalTimeline *timeline, CairnError *err)
+{
+    enum { LOOKS = 2 };
+    bool hole = true;
+
+    for (int looks = 0; looks < LOOKS && hole; looks++) {
+        free(timeline->runs);
+        timeline->runs = NULL;
+        timeline->run_count = 0;
+        if (!wal_store_coverage(store, timeline->timeline, &timeline->runs, &timeline->run_count,
+                                err) ||
+            !find_unfinished(store, timeline, err))
+            return false;
+        hole =
+            timeline->has_unfinished && timeline->run_count > 0 &&
+            timeline->unfinished_segment > timeline->runs[timeline->run_count - 1].last_segment + 1;
+    }
+    return true;
+}
+
+uint64_t
+wal_timeline_stored_end(const WalTimeline *timeline)
+{
+    const uint64_t end =
+        timeline->run_count > 0 ? timeline->runs[timeline->run_count - 1].last_segment + 1 : 0;
+
+    return timeline->has_unfinished && timeline->unfinished_segment > end
+               ? timeline->unfinished_segment
+               : end;
 }
 
 WalArchive *
@@ -122,9 +160,7 @@ wal_archive_load(Repository *repository, const char *cluster, const Incarnation 
         WalTimeline *timeline = &archive->timelines[archive->count++];
         timeline->timeline = numbers[i];
         if (!load_history(archive->store, numbers[i], i == 0, &timeline->history, err) ||
-            !wal_store_coverage(archive->store, numbers[i], &timeline->runs, &timeline->run_count,
-                                err) ||
-            !find_unfinished(archive->store, timeline, err))
+            !load_wal(archive->store, timeline, err))
             return NULL;
     }
     for (size_t i = 0; i < count; i++) {
@@ -307,6 +343,19 @@ stretch_of_segment(const TimelineHistory *path, uint64_t number, uint32_t segmen
     for (size_t i = path->stretch_count; i-- > 0;) {
         if (path->stretches[i].start_lsn <= last_byte && last_byte < path->stretches[i].end_lsn)
             return &path->stretches[i];
+    }
+    return NULL;
+}
+
+const WalTimeline *
+wal_archive_unfinished(const WalArchive *archive, const TimelineHistory *path)
+{
+    for (size_t i = path->stretch_count; i-- > 0;) {
+        const WalTimeline *timeline = wal_archive_find(archive, path->stretches[i].timeline);
+        if (timeline != NULL && timeline->has_unfinished &&
+            stretch_of_segment(path, timeline->unfinished_segment, segment_size_of(archive)) ==
+                &path->stretches[i])
+            return timeline;
     }
     return NULL;
 }

@@ -24,8 +24,10 @@ typedef struct {
                                  though the timeline is not the oldest one */
     WalRun *runs;
     size_t run_count;
-    uint64_t unfinished_segment; /* behind the last run: pieces of it are stored, */
-    uint32_t unfinished_size;    /* so many bytes from its start on; 0: there is none */
+    bool has_unfinished;         /* pieces of a segment behind the last run are stored, */
+    uint64_t unfinished_segment; /* of this one, */
+    uint32_t unfinished_size;    /* so many bytes from its start on; 0 behind a hole */
+    bool unfinished_broken;      /* and more that cannot be read */
     bool is_leaf; /* no other timeline forked from it, or it has WAL beyond every fork */
 } WalTimeline;
 
@@ -56,10 +58,18 @@ size_t wal_archive_missing(const WalArchive *archive, const TimelineHistory *pat
 bool wal_archive_next_segment(const WalArchive *archive, const TimelineHistory *path, uint64_t from,
                               uint64_t *number_out, uint32_t *timeline_out);
 
+/* The timeline of a path whose unfinished segment the path goes on into; NULL when there is none.
+ */
+const WalTimeline *wal_archive_unfinished(const WalArchive *archive, const TimelineHistory *path);
+
 /* End of the unbroken WAL of a path from start_lsn on: the end of the last segment before the first
    hole (start_lsn's own segment missing: start_lsn), or of the pieces of the unfinished one. */
 uint64_t wal_archive_unbroken_end(const WalArchive *archive, const TimelineHistory *path,
                                   uint64_t start_lsn);
+
+/* Segments of a timeline before this one are stored, or later WAL says that they were: the one
+   after the last whole segment, or the unfinished one if that lies further. 0: nothing is. */
+uint64_t wal_timeline_stored_end(const WalTimeline *timeline);
 
 /* Records along a path. start_lsn as in wal_reader_new. The archive and path outlive the reader. */
 typedef struct WalArchiveReader WalArchiveReader;

@@ -75,3 +75,18 @@ wal_store_facts(WalStore *store, uint32_t timeline, uint64_t segment_number, boo
     *stored_out = false;
     return facts;
 }
+
+WalFacts *
+wal_store_facts_unfinished(WalStore *store, uint32_t timeline, uint64_t segment_number,
+                           CairnError *err)
+{
+    const WalIdentity segment = segment_identity(store, timeline, segment_number);
+    uint32_t size;
+    SCOPED(WalSegmentReader)
+    reader = wal_store_read_pieces(store, timeline, segment_number, &size, err);
+
+    if (reader == NULL)
+        return NULL;
+    StoredPages pages = {.reader = reader, .start_lsn = segment.lsn};
+    return wal_facts_collect(stored_page, &pages, &segment, err);
+}

@@ -75,16 +75,25 @@ indexed_facts(WalLedger *ledger, uint32_t timeline, uint64_t number, CairnError 
     return ledger->index != NULL ? wal_log_index_facts(ledger->index, number, err) : NULL;
 }
 
+/* True where what cannot be read is only worth a warning. */
+static bool
+pass_over(CairnError *err)
+{
+    if (err->kind != CAIRN_CORRUPT && err->kind != CAIRN_NOT_FOUND)
+        return false;
+    log_warn("a WAL segment is passed over: %s", err->message);
+    cairn_error_clear(err);
+    return true;
+}
+
 /* NULL without an error: it cannot be read, or went meanwhile. */
 static WalFacts *
 read_facts(WalLedger *ledger, uint32_t timeline, uint64_t number, bool *stored_out, CairnError *err)
 {
     WalFacts *facts =
         wal_store_facts(wal_archive_store(ledger->archive), timeline, number, stored_out, err);
-    if (facts == NULL && (err->kind == CAIRN_CORRUPT || err->kind == CAIRN_NOT_FOUND)) {
-        log_warn("a WAL segment is passed over: %s", err->message);
-        cairn_error_clear(err);
-    }
+    if (facts == NULL)
+        (void)pass_over(err);
     return facts;
 }
 
@@ -148,6 +157,46 @@ fetch(WalLedger *ledger, uint32_t timeline, uint64_t number, bool wanted, bool e
     return true;
 }
 
+static void
+count_seen(WalLedger *ledger, const WalLedgerRange *range, uint64_t missing, uint64_t end_lsn)
+{
+    /* Where everything is asked for, WAL begins somewhere. */
+    if (range->from_lsn > 0)
+        ledger->counts.missing += missing;
+    if (end_lsn > ledger->counts.end_lsn)
+        ledger->counts.end_lsn = end_lsn;
+}
+
+/* Behind the last whole segment: `expected` would be the next one. */
+static bool
+pass_unfinished(WalLedger *ledger, const WalLedgerRange *range, uint64_t expected, Waiting *waiting,
+                WalLedgerVisit *visit, void *context, bool *stop_io, CairnError *err)
+{
+    const uint32_t segment_size = wal_archive_incarnation(ledger->archive)->wal_segment_size;
+    const WalTimeline *timeline = wal_archive_unfinished(ledger->archive, range->path);
+    WalFacts *facts = NULL;
+
+    if (timeline == NULL || timeline->unfinished_segment < expected ||
+        timeline->unfinished_segment * segment_size >= range->to_lsn)
+        return true;
+    const uint64_t number = timeline->unfinished_segment;
+    count_seen(ledger, range, number - expected, number * segment_size + timeline->unfinished_size);
+    if (timeline->unfinished_size > 0) {
+        facts = wal_store_facts_unfinished(wal_archive_store(ledger->archive), timeline->timeline,
+                                           number, err);
+        if (facts == NULL && !pass_over(err))
+            return false;
+        ledger->counts.decoded += facts != NULL ? 1 : 0;
+    }
+    ledger->counts.unreadable += facts == NULL ? 1 : 0;
+    ledger->counts.incomplete += facts != NULL && timeline->unfinished_broken ? 1 : 0;
+    const bool good =
+        hand_over(ledger, waiting, number == expected ? facts : NULL, visit, context, stop_io, err);
+    *waiting =
+        (Waiting){.segment = {.timeline = timeline->timeline, .number = number}, .facts = facts};
+    return good;
+}
+
 bool
 wal_ledger_walk(WalLedger *ledger, const WalLedgerRange *range, WalLedgerVisit *visit,
                 void *context, CairnError *err)
@@ -160,12 +209,15 @@ wal_ledger_walk(WalLedger *ledger, const WalLedgerRange *range, WalLedgerVisit *
     bool stop = false;
 
     /* One segment more than wanted: it may hold the end of the last one's last record. */
-    for (bool wanted = true; good && !stop && wanted; number++) {
+    bool wanted = true;
+    for (; good && !stop && wanted; number++) {
         const uint64_t expected = number;
         Fetched fetched;
         if (!wal_archive_next_segment(ledger->archive, range->path, number, &number, &timeline))
             break;
         wanted = number * segment_size < range->to_lsn;
+        if (wanted)
+            count_seen(ledger, range, number - expected, (number + 1) * segment_size);
         const bool completes = waiting.facts != NULL && !waiting.from_index && number == expected;
         good =
             cancel_check(err) && fetch(ledger, timeline, number, wanted, completes, &fetched, err);
@@ -179,6 +231,8 @@ wal_ledger_walk(WalLedger *ledger, const WalLedgerRange *range, WalLedgerVisit *
                             .facts = wanted ? fetched.facts : NULL,
                             .from_index = fetched.from_index};
     }
+    if (good && !stop && wanted && range->with_unfinished)
+        good = pass_unfinished(ledger, range, number, &waiting, visit, context, &stop, err);
     if (good && !stop)
         good = hand_over(ledger, &waiting, NULL, visit, context, &stop, err);
     wal_facts_free(waiting.facts);

@@ -24,8 +24,9 @@ SCOPED_TYPE(WalLedger, wal_ledger_free);
 
 typedef struct {
     const TimelineHistory *path;
-    uint64_t from_lsn; /* the segment with it is the first one */
-    uint64_t to_lsn;   /* segments that begin here or later are not looked at */
+    uint64_t from_lsn;    /* the segment with it is the first one */
+    uint64_t to_lsn;      /* segments that begin here or later are not looked at */
+    bool with_unfinished; /* what there is of a segment that is not whole yet, too */
 } WalLedgerRange;
 
 typedef struct {
@@ -48,6 +49,8 @@ typedef struct {
     uint64_t decoded;    /* by reading the segment */
     uint64_t unreadable; /* not told */
     uint64_t incomplete; /* told, but an event may be missing */
+    uint64_t missing;    /* not stored, though later ones are */
+    uint64_t end_lsn;    /* behind the last that was looked at; 0: none was */
 } WalLedgerCounts;
 const WalLedgerCounts *wal_ledger_counts(const WalLedger *ledger);
 

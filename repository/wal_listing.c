@@ -333,6 +333,23 @@ find_descendant(WalStore *store, uint32_t timeline, uint64_t after, const uint32
     return true;
 }
 
+bool
+wal_store_forked(WalStore *store, uint32_t timeline, uint64_t segment, bool *forked_out,
+                 CairnError *err)
+{
+    SCOPED_MEMORY uint32_t *timelines = NULL;
+    size_t count = 0;
+    WalSuccessor successor = {0};
+    /* At all, then, for segment 0. */
+    const uint64_t after = segment - 1;
+
+    if (!wal_store_timelines(store, &timelines, &count, err) ||
+        !find_descendant(store, timeline, after, timelines, count, &successor, err))
+        return false;
+    *forked_out = successor.found;
+    return true;
+}
+
 /*
  * A timeline that is the oldest here may have begun before this repository did, and then its
  * history was never stored: PostgreSQL does without. Any other one left its history behind when it

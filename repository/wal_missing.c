@@ -12,9 +12,10 @@ wal_missing_stored_end(const WalArchive *archive, const TimelineHistory *path)
     for (size_t i = 0; i < path->stretch_count; i++) {
         const TimelineStretch *stretch = &path->stretches[i];
         const WalTimeline *timeline = wal_archive_find(archive, stretch->timeline);
-        if (timeline == NULL || timeline->run_count == 0)
+        const uint64_t end = timeline != NULL ? wal_timeline_stored_end(timeline) : 0;
+        if (end == 0)
             continue;
-        const uint64_t last = timeline->runs[timeline->run_count - 1].last_segment;
+        const uint64_t last = end - 1;
         /* The segment that holds the fork is the next timeline's. */
         if (stretch->end_lsn != UINT64_MAX && last >= stretch->end_lsn / segment_size)
             continue;

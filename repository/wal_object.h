@@ -50,6 +50,10 @@ bool wal_store_groups(const WalStore *store, const char *below, uint32_t **value
 
 bool wal_store_prepare(WalStore *store, CairnError *err) MUST_CHECK;
 
+/* Does a stored history say that a timeline left this one in `segment` or later? */
+bool wal_store_forked(WalStore *store, uint32_t timeline, uint64_t segment, bool *forked_out,
+                      CairnError *err) MUST_CHECK;
+
 /* Name of an object. partial_digest: the whole keyed digest, only looked at for a .partial. USAGE
    for a segment number that the segment size does not allow. */
 bool wal_object_name(const WalStore *store, const WalFileName *file, const char *file_name,
@@ -108,6 +112,8 @@ uint64_t wal_piece_start_lsn(const WalStore *store, const WalPieceName *name);
 /* A piece of an unfinished segment, which begins at start_lsn (wal_piece.h). */
 WalObject *wal_object_open_piece(WalStore *store, const char *name, uint32_t timeline,
                                  uint64_t start_lsn, CairnError *err) MUST_CHECK;
+/* By its archive name: a .partial may have its digits behind it. */
+WalObject *wal_object_open_file(WalStore *store, const char *file_name, CairnError *err) MUST_CHECK;
 void wal_object_free(WalObject *object);
 SCOPED_TYPE(WalObject, wal_object_free);
 

@@ -6,9 +6,10 @@
  * own; small ones are replaced by a bigger one that is stored before they go. Whoever reads puts
  * them together again: the segment from its first byte on, as far as pieces lie without a hole.
  * They never stand in for a stored segment, and are superseded by it. Units: offsets and sizes in
- * bytes of the segment. Errors: NOT_FOUND when there is nothing from the segment's start on, or a
- * piece went while it was read (the segment is complete then: look for that); CORRUPT and MISMATCH
- * name the object. Memory: one frame, and a table of the pieces. Threads: as the store: one.
+ * bytes of the segment. Errors: NOT_FOUND when there is no piece, or all went while they were read
+ * (the segment is complete then: look for that); UNAVAILABLE when others took their place time and
+ * again; CORRUPT and MISMATCH name the object. Memory: one frame, and a table of the pieces.
+ * Threads: as the store: one.
  */
 #ifndef PGCAIRN_REPOSITORY_WAL_PIECE_H
 #define PGCAIRN_REPOSITORY_WAL_PIECE_H
@@ -46,10 +47,16 @@ bool wal_piece_last(WalStore *store, uint32_t timeline, uint64_t *segment_out, b
 typedef struct WalPieces WalPieces;
 WalPieces *wal_pieces_open(WalStore *store, uint32_t timeline, uint64_t segment,
                            CairnError *err) MUST_CHECK;
+/* The same; but where pieces are stored, and a .partial of the segment reaches further than they
+   do, that instead. Not where there are several. */
+WalPieces *wal_pieces_open_with_partial(WalStore *store, uint32_t timeline, uint64_t segment,
+                                        CairnError *err) MUST_CHECK;
 void wal_pieces_free(WalPieces *pieces);
 SCOPED_TYPE(WalPieces, wal_pieces_free);
-/* Bytes from the segment's start on that are there. */
+/* Bytes from the segment's start on that are there; may be 0. */
 uint32_t wal_pieces_size(const WalPieces *pieces);
+/* More was stored than that: a piece is damaged, or one in the middle is missing. */
+bool wal_pieces_broken(const WalPieces *pieces);
 /* Any bytes of the segment; zeros from wal_pieces_size on. */
 bool wal_pieces_pread(WalPieces *pieces, void *data, size_t size, uint64_t offset,
                       CairnError *err) MUST_CHECK;

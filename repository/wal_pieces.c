@@ -15,12 +15,19 @@ typedef struct {
     WalPieceName name;
     uint32_t from;
     uint32_t end;
+    bool is_partial; /* it is the segment's .partial: all of it */
 } Part;
+
+enum { OPEN_TRIES = 10 };
 
 struct WalPieces {
     WalStore *store;
+    uint32_t timeline;
+    uint64_t segment;
     Part *parts; /* ascending, each beginning where the one before it ends */
     size_t count;
+    bool broken;
+    bool with_partial;
     WalObject *object; /* of part number open_part */
     size_t open_part;
     uint8_t *raw;        /* its frame number frame_number */
@@ -37,78 +44,203 @@ open_piece(WalStore *store, const WalPieceName *name, CairnError *err)
                                  err);
 }
 
-/*
- * The end of a piece. One that went meanwhile, or is damaged, ends where it begins: another may
- * hold the same, and what lies before it is good. verify reports damage.
- */
+static WalObject *
+open_object(const WalPieces *pieces, const Part *part, CairnError *err)
+{
+    return part->is_partial ? wal_object_open_file(pieces->store, part->name.name, err)
+                            : open_piece(pieces->store, &part->name, err);
+}
+
+/* What is known of a listed piece. */
+typedef enum { PIECE_GOOD, PIECE_DAMAGED, PIECE_GONE } PieceState;
+
 static bool
-find_end(WalStore *store, const WalPieceName *name, uint32_t *end_out, CairnError *err)
+find_end(WalStore *store, const WalPieceName *name, uint32_t *end_out, PieceState *state_out,
+         CairnError *err)
 {
     SCOPED(WalObject) object = open_piece(store, name, err);
 
     *end_out = name->offset;
+    *state_out = PIECE_GOOD;
     if (object != NULL) {
         *end_out = name->offset + (uint32_t)object->index.size;
         return true;
     }
     if (err->kind != CAIRN_NOT_FOUND && err->kind != CAIRN_CORRUPT && err->kind != CAIRN_MISMATCH)
         return false;
-    if (err->kind != CAIRN_NOT_FOUND)
+    *state_out = err->kind == CAIRN_NOT_FOUND ? PIECE_GONE : PIECE_DAMAGED;
+    if (*state_out == PIECE_DAMAGED)
         log_warn("WAL from here on is not used: %s", err->message);
     cairn_error_clear(err);
     return true;
 }
 
-/* From the start on, each time the piece that reaches furthest. */
+/* From the start on, each time the piece that reaches furthest. One that is damaged ends where it
+   begins: another may hold the same, and what lies before it is good. */
 static bool
-choose_parts(WalPieces *pieces, const WalPieceName *names, size_t count, CairnError *err)
+choose_parts(WalPieces *pieces, const WalPieceName *names, size_t count, bool *gone_out,
+             CairnError *err)
 {
     uint32_t covered = 0;
+    size_t i = 0;
 
-    for (size_t i = 0; i < count;) {
+    *gone_out = false;
+    while (i < count) {
         Part best = {.from = covered, .end = covered};
         for (; i < count && names[i].offset <= covered; i++) {
+            PieceState state;
             uint32_t end;
-            if (!find_end(pieces->store, &names[i], &end, err))
+            if (!find_end(pieces->store, &names[i], &end, &state, err))
                 return false;
+            if (state == PIECE_GONE) {
+                *gone_out = true;
+                return true;
+            }
+            pieces->broken = pieces->broken || state == PIECE_DAMAGED;
             if (end > best.end)
                 best = (Part){.name = names[i], .from = covered, .end = end};
         }
         if (best.end == covered)
-            return true; /* a hole, or nothing more */
+            break;
         pieces->parts[pieces->count++] = best;
         covered = best.end;
     }
+    pieces->broken = pieces->broken || i < count; /* more lies behind a hole */
     return true;
+}
+
+/* Does a later list name what an earlier one did not, within what that one covered? Both ascend. */
+static bool
+tells_more(const WalPieceName *later, size_t later_count, const WalPieceName *earlier,
+           size_t earlier_count, uint32_t covered)
+{
+    size_t k = 0;
+
+    for (size_t i = 0; i < later_count && later[i].offset <= covered; i++) {
+        while (k < earlier_count && (earlier[k].offset < later[i].offset ||
+                                     (earlier[k].offset == later[i].offset &&
+                                      strcmp(earlier[k].name, later[i].name) < 0)))
+            k++;
+        if (k == earlier_count || strcmp(earlier[k].name, later[i].name) != 0)
+            return true;
+    }
+    return false;
+}
+
+/* *changed_out: the list was overtaken while it was read, and may lack what is there. */
+static bool
+load_parts_once(WalPieces *pieces, bool *gone_out, bool *changed_out, CairnError *err)
+{
+    SCOPED_MEMORY WalPieceName *names = NULL;
+    SCOPED_MEMORY WalPieceName *later = NULL;
+    size_t count = 0, later_count = 0;
+
+    if (!wal_piece_list(pieces->store, pieces->timeline, pieces->segment, &names, &count, err))
+        return false;
+    free(pieces->parts);
+    pieces->count = 0;
+    pieces->broken = false;
+    pieces->parts = calloc(count + 1, sizeof *pieces->parts);
+    if (pieces->parts == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    if (!choose_parts(pieces, names, count, gone_out, err) ||
+        !wal_piece_list(pieces->store, pieces->timeline, pieces->segment, &later, &later_count,
+                        err))
+        return false;
+    *changed_out = tells_more(later, later_count, names, count, wal_pieces_size(pieces));
+    return *gone_out || *changed_out || count > 0 ||
+           cairn_error(err, CAIRN_NOT_FOUND, "no piece of segment %" PRIX64 " on timeline %" PRIu32,
+                       pieces->segment, pieces->timeline);
+}
+
+/*
+ * What a dead server left in pg_wal, and a rescue stored, often has more than the pieces; of its
+ * own it serves nobody (PostgreSQL leaves such files where timelines fork). Never a mixture of the
+ * two. Where there are several, nobody knows which is right.
+ */
+static bool
+prefer_partial(WalPieces *pieces, CairnError *err)
+{
+    const uint32_t segment_size = pieces->store->incarnation->wal_segment_size;
+    Part part = {.is_partial = true,
+                 .name = {.timeline = pieces->timeline, .segment = pieces->segment}};
+    char name[WAL_NAME_SIZE];
+
+    wal_segment_name(name, pieces->timeline, pieces->segment, segment_size);
+    snprintf(part.name.name, sizeof part.name.name, "%s.partial", name);
+    SCOPED(WalObject) object = open_object(pieces, &part, err);
+    if (object == NULL) {
+        if (err->kind == CAIRN_CORRUPT || err->kind == CAIRN_MISMATCH)
+            log_warn("not used: %s", err->message);
+        else if (err->kind != CAIRN_NOT_FOUND && err->kind != CAIRN_CONFLICT)
+            return false;
+        cairn_error_clear(err);
+        return true;
+    }
+    if (object->index.data_size <= wal_pieces_size(pieces))
+        return true;
+    snprintf(part.name.name, sizeof part.name.name, "%.55s", strrchr(object->name, '/') + 1);
+    part.end = (uint32_t)object->index.data_size;
+    pieces->parts[0] = part; /* there is room for one even where no piece is good */
+    pieces->count = 1;
+    return true;
+}
+
+/*
+ * A listed piece that is gone was merged into a bigger one, which was there before it went, but
+ * perhaps not in this list; and a list that is made meanwhile may lack both. To take that for the
+ * end of what is there would lose what lies behind it. A list that merely grows will do at last.
+ */
+static bool
+load_parts(WalPieces *pieces, CairnError *err)
+{
+    bool gone = true, changed = true;
+
+    for (int tries = 0; tries < OPEN_TRIES && (gone || changed); tries++) {
+        if (!load_parts_once(pieces, &gone, &changed, err))
+            return false;
+    }
+    if (!gone && pieces->parts != NULL)
+        return !pieces->with_partial || prefer_partial(pieces, err);
+    return cairn_error(err, CAIRN_UNAVAILABLE,
+                       "pieces of segment %" PRIX64 " on timeline %" PRIu32
+                       " go while they are read",
+                       pieces->segment, pieces->timeline);
+}
+
+static WalPieces *
+open_pieces(WalStore *store, uint32_t timeline, uint64_t segment, bool with_partial,
+            CairnError *err)
+{
+    SCOPED(WalPieces) pieces = calloc(1, sizeof *pieces);
+
+    if (!wal_store_prepare(store, err))
+        return NULL;
+    if (pieces != NULL) {
+        *pieces = (WalPieces){.store = store,
+                              .timeline = timeline,
+                              .segment = segment,
+                              .with_partial = with_partial,
+                              .frame_number = SIZE_MAX};
+        pieces->raw = malloc(WAL_FRAME_SIZE);
+    }
+    if (pieces == NULL || pieces->raw == NULL) {
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    return load_parts(pieces, err) ? take(&pieces) : NULL;
 }
 
 WalPieces *
 wal_pieces_open(WalStore *store, uint32_t timeline, uint64_t segment, CairnError *err)
 {
-    SCOPED_MEMORY WalPieceName *names = NULL;
-    size_t count = 0;
-    SCOPED(WalPieces) pieces = calloc(1, sizeof *pieces);
+    return open_pieces(store, timeline, segment, false, err);
+}
 
-    if (!wal_store_prepare(store, err) ||
-        !wal_piece_list(store, timeline, segment, &names, &count, err))
-        return NULL;
-    if (pieces != NULL) {
-        *pieces = (WalPieces){.store = store, .frame_number = SIZE_MAX};
-        pieces->parts = calloc(count + 1, sizeof *pieces->parts);
-        pieces->raw = malloc(WAL_FRAME_SIZE);
-    }
-    if (pieces == NULL || pieces->parts == NULL || pieces->raw == NULL) {
-        cairn_error(err, CAIRN_INTERNAL, "out of memory");
-        return NULL;
-    }
-    if (!choose_parts(pieces, names, count, err))
-        return NULL;
-    if (pieces->count == 0) {
-        cairn_error(err, CAIRN_NOT_FOUND, "no piece of segment %" PRIX64 " on timeline %" PRIu32,
-                    segment, timeline);
-        return NULL;
-    }
-    return take(&pieces);
+WalPieces *
+wal_pieces_open_with_partial(WalStore *store, uint32_t timeline, uint64_t segment, CairnError *err)
+{
+    return open_pieces(store, timeline, segment, true, err);
 }
 
 void
@@ -125,11 +257,31 @@ wal_pieces_free(WalPieces *pieces)
 uint32_t
 wal_pieces_size(const WalPieces *pieces)
 {
-    return pieces->parts[pieces->count - 1].end;
+    return pieces->count > 0 ? pieces->parts[pieces->count - 1].end : 0;
 }
 
-/* The part that holds the byte at offset, opened. */
-static const Part *
+bool
+wal_pieces_broken(const WalPieces *pieces)
+{
+    return pieces->broken;
+}
+
+/* What was merged since is there in other pieces; less than there was: they are being removed. */
+static bool
+reload_parts(WalPieces *pieces, CairnError *err)
+{
+    const uint32_t size = wal_pieces_size(pieces);
+
+    cairn_error_clear(err);
+    return load_parts(pieces, err) &&
+           (wal_pieces_size(pieces) >= size ||
+            cairn_error(err, CAIRN_NOT_FOUND,
+                        "pieces of segment %" PRIX64 " on timeline %" PRIu32 " are not there "
+                        "any more",
+                        pieces->segment, pieces->timeline));
+}
+
+static void
 enter_part(WalPieces *pieces, uint64_t offset, CairnError *err)
 {
     size_t low = 0;
@@ -145,10 +297,22 @@ enter_part(WalPieces *pieces, uint64_t offset, CairnError *err)
     if (pieces->object == NULL || pieces->open_part != low) {
         wal_object_free(take(&pieces->object));
         pieces->frame_number = SIZE_MAX;
-        pieces->object = open_piece(pieces->store, &pieces->parts[low].name, err);
+        pieces->object = open_object(pieces, &pieces->parts[low], err);
         pieces->open_part = low;
     }
-    return pieces->object != NULL ? &pieces->parts[low] : NULL;
+}
+
+/* The part that holds the byte at offset, opened; NULL on failure. */
+static const Part *
+open_part(WalPieces *pieces, uint64_t offset, CairnError *err)
+{
+    enter_part(pieces, offset, err);
+    for (int tries = 0; tries < OPEN_TRIES && err->kind == CAIRN_NOT_FOUND; tries++) {
+        if (!reload_parts(pieces, err))
+            return NULL;
+        enter_part(pieces, offset, err);
+    }
+    return pieces->object != NULL ? &pieces->parts[pieces->open_part] : NULL;
 }
 
 bool
@@ -157,7 +321,7 @@ wal_pieces_pread(WalPieces *pieces, void *data, size_t size, uint64_t offset, Ca
     uint8_t *out = data;
 
     while (size > 0 && offset < wal_pieces_size(pieces)) {
-        const Part *part = enter_part(pieces, offset, err);
+        const Part *part = open_part(pieces, offset, err);
         if (part == NULL)
             return false;
         const uint64_t within = offset - part->name.offset;
@@ -236,18 +400,32 @@ write_zeros(const WalPieces *pieces, int fd, CairnError *err)
     return true;
 }
 
-bool
-wal_pieces_fetch(WalPieces *pieces, int fd, CairnError *err)
+static bool
+fetch_parts(WalPieces *pieces, int fd, CairnError *err)
 {
-    if (!check_first_page(pieces, err))
-        return false;
     for (size_t i = 0; i < pieces->count; i++) {
         FetchSink sink = {.pieces = pieces, .part = &pieces->parts[i], .fd = fd};
-        SCOPED(WalObject) object = open_piece(pieces->store, &sink.part->name, err);
+        SCOPED(WalObject) object = open_object(pieces, sink.part, err);
         if (object == NULL || !wal_object_stream(object, write_part, &sink, err))
             return false;
     }
-    return write_zeros(pieces, fd, err);
+    return true;
+}
+
+bool
+wal_pieces_fetch(WalPieces *pieces, int fd, CairnError *err)
+{
+    if (pieces->count == 0)
+        return cairn_error(err, CAIRN_CORRUPT,
+                           "no piece of segment %" PRIX64 " on timeline %" PRIu32
+                           " can be read from its start on",
+                           pieces->segment, pieces->timeline);
+    if (!check_first_page(pieces, err))
+        return false;
+    bool done = fetch_parts(pieces, fd, err);
+    for (int tries = 0; tries < OPEN_TRIES && err->kind == CAIRN_NOT_FOUND; tries++)
+        done = reload_parts(pieces, err) && fetch_parts(pieces, fd, err);
+    return done && write_zeros(pieces, fd, err);
 }
 
 static bool

@@ -35,6 +35,33 @@ store_log(Reindex *reindex, CairnError *err)
     return true;
 }
 
+/* Does any timeline leave this one in a segment? */
+static bool
+is_left_in(const Reindex *reindex, uint64_t number)
+{
+    const uint32_t segment_size = wal_archive_incarnation(reindex->archive)->wal_segment_size;
+
+    for (size_t i = 0; i < wal_archive_timeline_count(reindex->archive); i++) {
+        const TimelineHistory *history = wal_archive_timeline(reindex->archive, i)->history;
+        for (size_t k = 0; history != NULL && k + 1 < history->stretch_count; k++) {
+            if (history->stretches[k].timeline == reindex->timeline->timeline &&
+                wal_segment_of(history->stretches[k].end_lsn, segment_size) == number)
+                return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * A record that crosses into a segment in which a timeline forks may have ended on one side only:
+ * the other declares it void. An index has one entry for both, so that each looks for itself.
+ */
+static bool
+may_end_differently(const Reindex *reindex, const WalLedgerSegment *segment)
+{
+    return segment->facts->tail_lsn != 0 && is_left_in(reindex, segment->number + 1);
+}
+
 static bool
 add_segment(void *context, const WalLedgerSegment *segment, bool *stop_io, CairnError *err)
 {
@@ -52,7 +79,8 @@ add_segment(void *context, const WalLedgerSegment *segment, bool *stop_io, Cairn
         if (reindex->builder == NULL)
             return false;
     }
-    wal_log_index_add(reindex->builder, segment->number, segment->facts, segment->complete);
+    wal_log_index_add(reindex->builder, segment->number, segment->facts,
+                      segment->complete && !may_end_differently(reindex, segment));
     return true;
 }
 

@@ -215,6 +215,14 @@ open_file(WalStore *store, const char *file_name, WalFileName *file_out, CairnEr
     return wal_object_open(store, name, file_out, err);
 }
 
+WalObject *
+wal_object_open_file(WalStore *store, const char *file_name, CairnError *err)
+{
+    WalFileName file;
+
+    return open_file(store, file_name, &file, err);
+}
+
 typedef struct {
     const WalStore *store;
     const WalObject *object;
@@ -334,50 +342,84 @@ wal_store_history(WalStore *store, uint32_t timeline, size_t *size_out, CairnErr
 
 bool
 wal_store_unfinished(WalStore *store, uint32_t timeline, uint64_t first_segment,
-                     uint64_t *segment_out, uint32_t *size_out, CairnError *err)
+                     WalUnfinished *unfinished_out, CairnError *err)
 {
-    char partial[WAL_FILE_NAME_LIMIT];
-    char name[WAL_NAME_SIZE];
+    WalUnfinished unfinished = {0};
     uint64_t segment;
-    bool found;
+    bool found, forked;
 
-    *size_out = 0;
+    *unfinished_out = unfinished;
     if (!wal_piece_last(store, timeline, &segment, &found, err))
         return false;
-    if (!found || (first_segment != UINT64_MAX && segment != first_segment))
+    if (!found || (first_segment != UINT64_MAX && segment < first_segment))
         return true;
-    /* What PostgreSQL itself left of a segment that it did not finish has all of it. */
-    wal_segment_name(name, timeline, segment, store->incarnation->wal_segment_size);
-    snprintf(partial, sizeof partial, "%s.partial", name);
-    if (!wal_store_has(store, partial, &found, err) || found)
-        return err->kind == CAIRN_OK;
-    SCOPED(WalPieces) pieces = wal_pieces_open(store, timeline, segment, err);
-    if (pieces == NULL && err->kind != CAIRN_NOT_FOUND)
-        return false;
-    cairn_error_clear(err);
-    *segment_out = segment;
-    *size_out = pieces != NULL ? wal_pieces_size(pieces) : 0;
+    unfinished.found = true;
+    unfinished.segment = segment;
+    if (first_segment == UINT64_MAX || segment == first_segment) {
+        if (!wal_store_forked(store, timeline, segment, &forked, err))
+            return false;
+        *unfinished_out = unfinished;
+        if (forked)
+            return true;
+        SCOPED(WalPieces) pieces = wal_pieces_open_with_partial(store, timeline, segment, err);
+        if (pieces == NULL && err->kind != CAIRN_NOT_FOUND)
+            return false;
+        cairn_error_clear(err); /* it was finished meanwhile */
+        unfinished.found = pieces != NULL;
+        unfinished.size = pieces != NULL ? wal_pieces_size(pieces) : 0;
+        unfinished.broken = pieces != NULL && wal_pieces_broken(pieces);
+    }
+    *unfinished_out = unfinished;
     return true;
 }
 
+/* It may have been finished meanwhile, and its pieces are being removed: NOT_FOUND then. */
+static bool
+judge_pieces(WalStore *store, const char *file_name, CairnError *err)
+{
+    CairnError problem = *err;
+    bool whole;
+
+    cairn_error_clear(err);
+    if (!wal_store_has(store, file_name, &whole, err))
+        return false;
+    if (whole)
+        return cairn_error(err, CAIRN_NOT_FOUND, "pieces of '%s' are not there any more",
+                           file_name);
+    *err = problem;
+    if (problem.kind == CAIRN_NOT_FOUND)
+        err->kind = CAIRN_UNAVAILABLE;
+    return false;
+}
+
 bool
-wal_store_fetch_unfinished(WalStore *store, const char *file_name, int fd, CairnError *err)
+wal_store_fetch_unfinished(WalStore *store, const char *file_name, bool shortened, int fd,
+                           CairnError *err)
 {
     const uint32_t segment_size = store->incarnation->wal_segment_size;
-    WalSuccessor later = {0};
+    WalSuccessor later;
     uint32_t timeline;
-    uint64_t number, segment;
-    uint32_t size = 0;
+    uint64_t number;
+    bool forked;
 
     if (!wal_segment_parse(file_name, segment_size, &timeline, &number))
         return cairn_error(err, CAIRN_NOT_FOUND, "'%s' is no segment", file_name);
-    if (!wal_store_unfinished(store, timeline, number, &segment, &size, err) ||
-        (size > 0 && !wal_store_successor(store, file_name, &later, err)))
+    SCOPED(WalPieces) pieces = wal_pieces_open_with_partial(store, timeline, number, err);
+    if (pieces == NULL || !wal_store_forked(store, timeline, number, &forked, err) ||
+        !wal_store_successor(store, file_name, &later, err))
         return false;
-    if (size == 0 || later.found)
+    if (forked || later.found)
         return cairn_error(err, CAIRN_NOT_FOUND, "'%s' is not stored", file_name);
-    SCOPED(WalPieces) pieces = wal_pieces_open(store, timeline, number, err);
-    return pieces != NULL && wal_pieces_fetch(pieces, fd, err);
+    if (wal_pieces_broken(pieces) && !shortened) {
+        cairn_error(err, CAIRN_CORRUPT,
+                    "'%s' was never finished, and what was received of it is damaged from byte "
+                    "%" PRIu32 " on: later commits were received and cannot be read",
+                    file_name, wal_pieces_size(pieces));
+        cairn_error_hint(err, "`pgcairn verify` names the damaged pieces; to end recovery before "
+                              "them on purpose, restore to a target before them");
+        return judge_pieces(store, file_name, err);
+    }
+    return wal_pieces_fetch(pieces, fd, err) || judge_pieces(store, file_name, err);
 }
 
 struct WalSegmentReader {
@@ -416,7 +458,7 @@ wal_store_read_pieces(WalStore *store, uint32_t timeline, uint64_t segment_numbe
         cairn_error(err, CAIRN_INTERNAL, "out of memory");
         return NULL;
     }
-    reader->pieces = wal_pieces_open(store, timeline, segment_number, err);
+    reader->pieces = wal_pieces_open_with_partial(store, timeline, segment_number, err);
     if (reader->pieces == NULL)
         return NULL;
     *size_out = wal_pieces_size(reader->pieces);

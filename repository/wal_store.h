@@ -85,18 +85,29 @@ SCOPED_TYPE(WalSegmentReader, wal_segment_reader_free);
 WalFacts *wal_store_facts(WalStore *store, uint32_t timeline, uint64_t segment_number,
                           bool *stored_out, CairnError *err) MUST_CHECK;
 
+/* Of a segment's pieces: as far as they go. NOT_FOUND when there is none. */
+WalFacts *wal_store_facts_unfinished(WalStore *store, uint32_t timeline, uint64_t segment_number,
+                                     CairnError *err) MUST_CHECK;
+
 /*
- * What there is of a segment that is not stored whole, as a whole segment: its pieces, with zeros
- * behind them. Only where it is the newest of its timeline and no .partial of it is stored:
- * NOT_FOUND otherwise. Verified as in wal_store_fetch.
+ * What there is of a segment that is not stored whole, as a whole segment: its pieces, or its
+ * .partial beside them where that reaches further, with zeros behind. Only where it is the newest
+ * of its timeline and no stored history leaves the timeline in it: NOT_FOUND otherwise. CORRUPT
+ * when more was stored of it than can be read, unless `shortened` says that the good beginning will
+ * do. Verified as in wal_store_fetch.
  */
-bool wal_store_fetch_unfinished(WalStore *store, const char *file_name, int fd,
+bool wal_store_fetch_unfinished(WalStore *store, const char *file_name, bool shortened, int fd,
                                 CairnError *err) MUST_CHECK;
-/* The newest unfinished segment of a timeline that may serve so, and how many bytes it has; size 0:
-   there is none. first_segment: the one after the timeline's last whole segment; UINT64_MAX: it has
-   no whole one, and any will do. */
+/* The newest unfinished segment of a timeline. first_segment: the one after the timeline's last
+   whole segment; UINT64_MAX: it has no whole one, and any will do. */
+typedef struct {
+    bool found; /* pieces of it are stored */
+    uint64_t segment;
+    uint32_t size; /* bytes that may serve; 0 too where a hole lies before it, or a fork in it */
+    bool broken;   /* more was stored than that, and cannot be read */
+} WalUnfinished;
 bool wal_store_unfinished(WalStore *store, uint32_t timeline, uint64_t first_segment,
-                          uint64_t *segment_out, uint32_t *size_out, CairnError *err) MUST_CHECK;
+                          WalUnfinished *unfinished_out, CairnError *err) MUST_CHECK;
 
 /* Full verification of one stored file (frames, digest, SHA-256), or of a piece by its name. */
 bool wal_store_verify(WalStore *store, const char *file_name, CairnError *err) MUST_CHECK;

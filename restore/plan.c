@@ -408,8 +408,7 @@ choose(Planner *planner, Choice *choice_out, CairnError *err)
 static bool
 stores_segment(const WalTimeline *timeline, uint64_t segment)
 {
-    if (timeline != NULL && timeline->unfinished_size > 0 &&
-        timeline->unfinished_segment == segment)
+    if (timeline != NULL && timeline->has_unfinished && timeline->unfinished_segment == segment)
         return true;
     for (size_t i = 0; timeline != NULL && i < timeline->run_count; i++) {
         const WalRun *run = &timeline->runs[i];
@@ -434,7 +433,7 @@ check_fork_segment(Planner *planner, const Choice *choice, CairnError *err)
     const TimelineStretch *parent = &path->stretches[path->stretch_count - 2];
     const WalTimeline *timeline = wal_archive_find(planner->archive, path->timeline);
     const uint64_t segment = parent->end_lsn / planner->incarnation.wal_segment_size;
-    if ((timeline != NULL && (timeline->run_count > 0 || timeline->unfinished_size > 0)) ||
+    if ((timeline != NULL && (timeline->run_count > 0 || timeline->has_unfinished)) ||
         !stores_segment(wal_archive_find(planner->archive, parent->timeline), segment))
         return true;
 

@@ -282,16 +282,31 @@ plan_stored_end(const WalArchive *archive, const TimelineHistory *path, uint32_t
     for (size_t i = 0; i < path->stretch_count; i++) {
         const TimelineStretch *stretch = &path->stretches[i];
         const WalTimeline *timeline = wal_archive_find(archive, stretch->timeline);
-        if (timeline == NULL || timeline->run_count == 0)
+        if (timeline == NULL)
             continue;
         /* The segment with the fork is the next timeline's. */
         const uint64_t fork = wal_segment_of(stretch->end_lsn, segment_size);
-        uint64_t end = timeline->runs[timeline->run_count - 1].last_segment + 1;
-        end = end < fork ? end : fork;
-        if (end * segment_size > end_lsn)
-            end_lsn = end * segment_size;
+        const uint64_t end = wal_timeline_stored_end(timeline);
+        uint64_t lsn = (end < fork ? end : fork) * segment_size;
+        /* What cannot be read was there all the same. */
+        if (timeline->unfinished_broken && timeline->unfinished_segment < fork)
+            lsn = timeline->unfinished_segment * segment_size + timeline->unfinished_size + 1;
+        if (lsn > end_lsn)
+            end_lsn = lsn;
     }
     return end_lsn;
+}
+
+/* The unbroken WAL ends in an unfinished segment of which more was stored. */
+static bool
+is_broken_end(const ReachQuery *query, uint64_t end_lsn)
+{
+    const uint32_t segment_size = query->backup->wal_segment_size;
+    const WalTimeline *timeline =
+        wal_archive_find(query->archive, timeline_history_at(query->path, end_lsn));
+
+    return timeline != NULL && timeline->unfinished_broken &&
+           timeline->unfinished_segment == wal_segment_of(end_lsn, segment_size);
 }
 
 /* All of the timeline, as far as it is there. A hole with more behind it is no end. */
@@ -317,8 +332,10 @@ reach_end(const ReachQuery *query, Reach *reach, CairnError *err)
                          wal_segment_of(end_lsn, segment_size), segment_size);
         lsn_format(start, last.start_lsn);
         answer(reach, REACH_ABSENT,
-               "segment %s is missing and later ones are there; --lsn=%s goes up to the gap", name,
-               start);
+               is_broken_end(query, end_lsn)
+                   ? "what was received of segment %s is damaged; --lsn=%s goes up to the damage"
+                   : "segment %s is missing and later ones are there; --lsn=%s goes up to the gap",
+               name, start);
         return true;
     }
     stop_at(reach, &last, false);

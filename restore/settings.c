@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 static const char *const TARGET_SETTINGS[] = {
     "recovery_target",      "recovery_target_lsn", "recovery_target_name",
@@ -167,6 +168,23 @@ append_limits(const SettingsOptions *options, ByteWriter *text, CairnError *err)
     return true;
 }
 
+/*
+ * With `always` PostgreSQL archives what restore_command delivered, too: a segment that was never
+ * finished, padded with zeros, would be stored as whole under the name that the real one has.
+ */
+static bool
+append_archive_mode(const SettingsOptions *options, ByteWriter *text, CairnError *err)
+{
+    SCOPED_MEMORY char *value = settings_find((const char *)text->data, text->size, "archive_mode");
+
+    if (options->as != RESTORE_AS_ORIGINAL || options->plan->target.type == TARGET_NONE)
+        return true;
+    if (value == NULL)
+        value = settings_find(options->main_conf, options->main_conf_size, "archive_mode");
+    return value == NULL || strcasecmp(value, "always") != 0 ||
+           settings_append(text, "archive_mode", "on", err);
+}
+
 bool
 settings_make(const SettingsOptions *options, ByteWriter *text_out, CairnError *err)
 {
@@ -186,7 +204,8 @@ settings_make(const SettingsOptions *options, ByteWriter *text_out, CairnError *
     snprintf(heading, sizeof heading, "# pgcairn restore of backup %.40s, as %s\n", label,
              restore_as_name(options->as));
     append_text(text_out, heading);
-    if (!append_recovery(options, text_out, err) || !append_limits(options, text_out, err))
+    if (!append_recovery(options, text_out, err) || !append_limits(options, text_out, err) ||
+        !append_archive_mode(options, text_out, err))
         return false;
     return options->as != RESTORE_AS_CLONE || append_clone_settings(text_out, err);
 }

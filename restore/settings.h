@@ -3,7 +3,8 @@
  *
  * The backup's own text is kept, less every recovery setting of an earlier attempt; ours follow.
  * Where postgresql.conf sets another target, it is unset here (PostgreSQL refuses two). Limits that
- * hot standby compares with pg_control are raised where the restored configuration is lower.
+ * hot standby compares with pg_control are raised where the restored configuration is lower. An
+ * original's archive_mode = always becomes on.
  */
 #ifndef PGCAIRN_RESTORE_SETTINGS_H
 #define PGCAIRN_RESTORE_SETTINGS_H

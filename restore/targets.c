@@ -2,6 +2,7 @@
 
 #include "restore/plan.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,24 @@ targets_add(TargetsSearch *search)
     return moment;
 }
 
+void
+targets_searched(const TargetsSearch *search, char text[TARGETS_SEARCHED_SIZE])
+{
+    const WalLedgerCounts *counts = wal_ledger_counts(search->ledger);
+    const uint64_t unknown = counts->missing + counts->unreadable + counts->incomplete;
+    char from[LSN_TEXT_SIZE];
+    char to[LSN_TEXT_SIZE];
+
+    lsn_format(from, search->result->from_lsn);
+    lsn_format(to, counts->end_lsn);
+    const int length = snprintf(text, TARGETS_SEARCHED_SIZE, "from %s up to %s", from, to);
+    if (unknown > 0)
+        snprintf(text + length, TARGETS_SEARCHED_SIZE - (size_t)length,
+                 "; but %" PRIu64 " segments of it are missing or not all known, so it may have "
+                 "happened there",
+                 unknown);
+}
+
 static int
 by_lsn(const void *a, const void *b)
 {
@@ -144,8 +163,10 @@ static bool
 search_restore_points(TargetsSearch *search, CairnError *err)
 {
     Targets *result = search->result;
-    const WalLedgerRange range = {
-        .path = search->path, .from_lsn = oldest_start(search), .to_lsn = UINT64_MAX};
+    const WalLedgerRange range = {.path = search->path,
+                                  .from_lsn = oldest_start(search),
+                                  .to_lsn = UINT64_MAX,
+                                  .with_unfinished = true};
 
     result->from_lsn = range.from_lsn;
     if (!wal_ledger_walk(search->ledger, &range, collect_restore_points, search, err))

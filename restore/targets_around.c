@@ -236,7 +236,8 @@ targets_search_around(TargetsSearch *search, CairnError *err)
     __attribute__((cleanup(span_list_free))) SpanList list = {0};
     const uint64_t from_lsn =
         search->candidates.backups[search->candidates.count - 1]->fate->start_lsn;
-    const WalLedgerRange range = {.path = search->path, .from_lsn = from_lsn, .to_lsn = UINT64_MAX};
+    const WalLedgerRange range = {
+        .path = search->path, .from_lsn = from_lsn, .to_lsn = UINT64_MAX, .with_unfinished = true};
     if (!wal_ledger_walk(search->ledger, &range, add_span, &list, err))
         return false;
 

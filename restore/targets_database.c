@@ -156,7 +156,8 @@ static bool
 search_oid(TargetsSearch *search, uint32_t oid, uint64_t from_lsn, CairnError *err)
 {
     DropSearch drop = {.search = search, .oid = oid};
-    const WalLedgerRange range = {.path = search->path, .from_lsn = from_lsn, .to_lsn = UINT64_MAX};
+    const WalLedgerRange range = {
+        .path = search->path, .from_lsn = from_lsn, .to_lsn = UINT64_MAX, .with_unfinished = true};
     search->result->from_lsn = from_lsn;
     return wal_ledger_walk(search->ledger, &range, see_segment, &drop, err);
 }
@@ -203,9 +204,13 @@ targets_search_database(TargetsSearch *search, CairnError *err)
     }
     if (result->count > 0)
         return true;
-    cairn_error(err, CAIRN_NOT_FOUND,
-                known ? "database '%.80s' was not dropped in the WAL that is stored"
-                      : "no backup on this timeline knows a database '%.80s'",
-                search->options->database);
+    char searched[TARGETS_SEARCHED_SIZE];
+    targets_searched(search, searched);
+    if (known)
+        cairn_error(err, CAIRN_NOT_FOUND, "database '%.80s' was not dropped in the WAL %s",
+                    search->options->database, searched);
+    else
+        cairn_error(err, CAIRN_NOT_FOUND, "no backup on this timeline knows a database '%.80s'",
+                    search->options->database);
     return cairn_error_hint(err, "`pgcairn targets` shows what can be reached");
 }

@@ -168,19 +168,19 @@ static bool
 refuse_nothing(TargetsSearch *search, bool known, CairnError *err)
 {
     const TargetsOptions *options = search->options;
-    char from[LSN_TEXT_SIZE];
-    lsn_format(from, search->result->from_lsn);
+    char searched[TARGETS_SEARCHED_SIZE];
+    targets_searched(search, searched);
     if (options->question == TARGETS_BEFORE_FILE) {
         return cairn_error(err, CAIRN_NOT_FOUND,
-                           "no commit in the stored WAL took file %u of database %u away",
-                           options->relfilenode, options->database_oid);
+                           "no commit in the stored WAL took file %u of database %u away, %s",
+                           options->relfilenode, options->database_oid, searched);
     }
     const char *dot = options->wish.schema[0] != '\0' ? "." : "";
     if (known) {
-        cairn_error(err, CAIRN_NOT_FOUND, "table %.80s%s%.80s was not %s in the WAL from %s on",
+        cairn_error(err, CAIRN_NOT_FOUND, "table %.80s%s%.80s was not %s in the WAL %s",
                     options->wish.schema, dot, options->wish.name,
                     options->question == TARGETS_BEFORE_DROP ? "dropped" : "truncated or rewritten",
-                    from);
+                    searched);
         return cairn_error_hint(err, "rows that were deleted or updated are found by their time: "
                                      "pgcairn targets --around TIME");
     }

@@ -280,8 +280,10 @@ targets_follow(TargetsSearch *search, const FollowRequest *request, CairnError *
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
     for (size_t i = 0; i < request->files->count; i++)
         track(&follow, request->files->files[i].database, request->files->files[i].relfilenode, i);
-    const WalLedgerRange range = {
-        .path = search->path, .from_lsn = request->from_lsn, .to_lsn = request->to_lsn};
+    const WalLedgerRange range = {.path = search->path,
+                                  .from_lsn = request->from_lsn,
+                                  .to_lsn = request->to_lsn,
+                                  .with_unfinished = true};
     if (result->from_lsn == 0 || request->from_lsn < result->from_lsn)
         result->from_lsn = request->from_lsn;
     return wal_ledger_walk(search->ledger, &range, see_segment, &follow, err);

@@ -41,6 +41,10 @@ bool targets_search_files(TargetsSearch *search, CairnError *err) MUST_CHECK;
 bool targets_search_database(TargetsSearch *search, CairnError *err) MUST_CHECK;
 bool targets_search_around(TargetsSearch *search, CairnError *err) MUST_CHECK;
 
+/* What "was not found" rests on: "from A to B", and what of it could not be looked at. */
+enum { TARGETS_SEARCHED_SIZE = 200 };
+void targets_searched(const TargetsSearch *search, char text[TARGETS_SEARCHED_SIZE]);
+
 /* The first byte of what DROP DATABASE wrote of itself, whose removal of files is at lsn. */
 bool targets_before_database_drop(TargetsSearch *search, uint64_t lsn, uint32_t xid,
                                   uint64_t *before_out, CairnError *err) MUST_CHECK;

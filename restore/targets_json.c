@@ -87,12 +87,12 @@ targets_format_json(const Targets *targets, const RestoreCall *call)
     for (size_t i = 0; targets->tree != NULL && i < targets->tree->count; i++)
         json_array_append_new(timelines, timeline_json(&targets->tree->timelines[i]));
     return json_pack(
-        "{s:s, s:o, s:i, s:I, s:o, s:o, s:I, s:s, s:{s:I, s:I, s:I, s:I, s:I}}", "cluster",
+        "{s:s, s:o, s:i, s:I, s:o, s:o, s:I, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I}}", "cluster",
         targets->cluster, "system_id", json_u64_text(targets->incarnation.system_id), "major",
         targets->incarnation.major, "timeline", (json_int_t)targets->timeline, "timelines",
         timelines, "moments", moments, "left_out", (json_int_t)targets->left_out, "note",
         targets->note, "segments", "indexed", (json_int_t)targets->counts.indexed, "stored",
         (json_int_t)targets->counts.stored, "decoded", (json_int_t)targets->counts.decoded,
         "unreadable", (json_int_t)targets->counts.unreadable, "incomplete",
-        (json_int_t)targets->counts.incomplete);
+        (json_int_t)targets->counts.incomplete, "missing", (json_int_t)targets->counts.missing);
 }

@@ -276,4 +276,10 @@ targets_format_text(const Targets *targets, const RestoreCall *call, ByteWriter 
             "WARNING: %" PRIu64 " segments could not be read, and of %" PRIu64
             " not all is known: something may be missing above\n",
             targets->counts.unreadable, targets->counts.incomplete);
+    if (targets->counts.missing > 0)
+        add(text,
+            "WARNING: %" PRIu64
+            " segments of the WAL that was looked through are missing: something "
+            "may have happened in them\n",
+            targets->counts.missing);
 }

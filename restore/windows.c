@@ -144,10 +144,15 @@ fill_holes(const WindowReader *reader, const WalTimeline *stored, WindowTimeline
     const uint32_t segment_size = segment_size_of(reader);
     timeline->holes =
         arena_alloc(reader->tree->arena, (stored->run_count + 1) * sizeof *timeline->holes);
-    for (size_t i = 1; i < stored->run_count; i++) {
-        WindowHole *hole = &timeline->holes[timeline->hole_count++];
+    for (size_t i = 1; i <= stored->run_count; i++) {
+        /* Behind the last run an unfinished segment may lie. */
         const uint64_t first = stored->runs[i - 1].last_segment + 1;
-        const uint64_t last = stored->runs[i].first_segment - 1;
+        const uint64_t next =
+            i < stored->run_count ? stored->runs[i].first_segment : wal_timeline_stored_end(stored);
+        if (next == first)
+            continue;
+        const uint64_t last = next - 1;
+        WindowHole *hole = &timeline->holes[timeline->hole_count++];
         hole->start_lsn = first * segment_size;
         hole->end_lsn = (last + 1) * segment_size;
         hole->segment_count = last - first + 1;

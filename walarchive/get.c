@@ -157,6 +157,16 @@ is_known_hole(const WalGet *get)
            strcmp(get->file_name + TIMELINE_DIGITS, get->hole_after + TIMELINE_DIGITS) > 0;
 }
 
+/* The target lies in what is good of this segment, or before it. */
+static bool
+ends_known_wal(const WalGet *get)
+{
+    enum { TIMELINE_DIGITS = 8, SEGMENT_DIGITS = 24 };
+    return get->hole_after != NULL && strlen(get->hole_after) == SEGMENT_DIGITS &&
+           strlen(get->file_name) == SEGMENT_DIGITS &&
+           strcmp(get->file_name + TIMELINE_DIGITS, get->hole_after + TIMELINE_DIGITS) == 0;
+}
+
 /* Absent from the repository: is that the end of this history, or a hole in it? */
 static WalGetResult
 judge_absence(WalStore *wal, const WalGet *get, CairnError *err)
@@ -199,9 +209,13 @@ fetch(WalStore *wal, const WalGet *get, Target *target, CairnError *err)
     if (err->kind != CAIRN_NOT_FOUND || target->standby)
         return false;
     cairn_error_clear(err);
-    if (wal_store_fetch_unfinished(wal, get->file_name, target->fd, err)) {
+    if (wal_store_fetch_unfinished(wal, get->file_name, ends_known_wal(get), target->fd, err)) {
         log_info("'%s' was never finished: recovery gets what was received of it", get->file_name);
         return true;
+    }
+    if (err->kind == CAIRN_CORRUPT && is_known_hole(get)) {
+        cairn_error_clear(err);
+        return cairn_error(err, CAIRN_NOT_FOUND, "'%s' is not stored whole", get->file_name);
     }
     if (err->kind != CAIRN_NOT_FOUND)
         return false;

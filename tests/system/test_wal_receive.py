@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -201,6 +202,61 @@ def test_a_target_in_the_tail_is_reached(workshop, receivers):
 
     restored = workshop.restore(pgcairn, "--type=name", "--target=here").start_restored()
     assert restored.value("SELECT count(*) FROM load") == 50
+
+
+def test_the_original_reaches_a_target_in_the_tail(workshop, receivers):
+    cluster, pgcairn, receiver = server_with_receiver(
+        workshop, receivers, settings={"archive_mode": "always", "archive_command": "'/bin/false'"})
+    cluster.sql(LOAD_TABLE)
+    pgcairn.backup("--wal-timeout=60")
+    fill(cluster, 50)
+    cluster.sql("SELECT pg_create_restore_point('here')")
+    fill(cluster, 50)
+    lsn = wait_flushed(cluster)
+    wait_until("the tail is stored", pieces_reach(pgcairn, receiver, lsn))
+    cluster.kill()
+    receiver.kill()
+
+    pgcairn.run("restore", "--to", cluster.data, "--as=original", "--force", "--type=name",
+                "--target=here", "--target-action=promote")
+    assert pgcairn.objects("c/main/w/*/*/*/*.partial.*")  # its pg_wal was rescued, pieces are there
+    assert pieces(pgcairn)
+    cluster.start_restored()
+    assert cluster.value("SELECT count(*) FROM load") == 50
+    # It was given a segment that was never finished: `always` would have stored it as if it was.
+    assert cluster.value("SHOW archive_mode") == "on"
+
+
+def newest_pieces(pgcairn):
+    """Those of the newest segment, by offset."""
+    names = pieces(pgcairn)
+    newest = max((name[:24] for name in names), default="")
+    return sorted((name for name in names if name.startswith(newest)),
+                  key=lambda name: name.rsplit(".", 1)[1])
+
+
+def test_damage_in_the_tail_is_no_end_of_wal(workshop, receivers):
+    cluster, pgcairn, receiver = server_with_receiver(workshop, receivers)
+    cluster.sql(LOAD_TABLE)
+    pgcairn.backup("--wal-timeout=60")
+    cluster.switch_wal()
+    rows = 0
+    while len(newest_pieces(pgcairn)) < 3:
+        fill(cluster, 50)
+        rows += 50
+        wait_until("the tail is stored", pieces_reach(pgcairn, receiver, wait_flushed(cluster)))
+    receiver.kill()
+    (middle,) = pgcairn.objects(f"c/main/w/*/*/*/{newest_pieces(pgcairn)[1]}")
+    whole = middle.read_bytes()
+    middle.chmod(0o600)
+    middle.write_bytes(whole[:9] + bytes([whole[9] ^ 0x40]) + whole[10:])
+
+    refused = pgcairn.run("restore", "--to", workshop.directory / "refused", expect=None)
+    assert refused.returncode != OK
+    assert "is damaged" in refused.stderr
+    lsn = re.search(r"--lsn=([0-9A-F]+/[0-9A-F]+)", refused.stderr).group(1)
+    restored = workshop.restore(pgcairn, f"--lsn={lsn}").start_restored()
+    assert 0 < restored.value("SELECT count(*) FROM load") < rows
 
 
 def test_pieces_go_when_their_segment_is_whole(workshop, receivers):

@@ -2,6 +2,7 @@
 
 #include "repository/object.h"
 #include "repository/wal_log_index.h"
+#include "repository/wal_piece.h"
 #include "tests/unit/support/wal_fixture.h"
 
 #include <setjmp.h>
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Segments of 1 MiB: 4096 a log. These pass from log 0 into log 1. */
 enum { MIB = 1 << 20, FIRST = 4092, LAST = 4098, LOG_1 = 4096 };
@@ -145,6 +147,73 @@ test_a_hole_is_passed_over(void **state)
     walk(archive, 0, UINT64_MAX, &seen, &counts);
     assert_int_equal(seen.count, LAST - FIRST);
     assert_int_equal(seen.numbers[2], FIRST + 3);
+
+    /* Where the range begins inside, a hole is one that somebody should know of. */
+    Seen inside = {0};
+    walk(archive, FIRST, UINT64_MAX, &inside, &counts);
+    assert_int_equal(counts.missing, 1);
+    assert_int_equal(counts.end_lsn, (uint64_t)(LAST + 1) * MIB);
+}
+
+/* Pieces of the segment behind the last one, of its first `size` bytes: without its switch. */
+static void
+store_pieces(WalFixture *fixture, uint64_t number, uint32_t size)
+{
+    CairnError err = {0};
+    WalPieceName name;
+    uint8_t *segment = wal_fixture_segment(fixture, 1, number);
+
+    assert_int_equal(pwrite(fixture->file, segment, MIB, 0), MIB);
+    assert_true(wal_piece_put(fixture->store, 1, number, fixture->file, 0, size, &name, &err));
+    free(segment);
+}
+
+static void
+walk_with_unfinished(WalArchive *archive, Seen *seen, WalLedgerCounts *counts)
+{
+    CairnError err = {0};
+    SCOPED(WalLedger) ledger = wal_ledger_open(archive, false, &err);
+    const WalLedgerRange range = {.path = wal_archive_find(archive, 1)->history,
+                                  .from_lsn = (uint64_t)FIRST * MIB,
+                                  .to_lsn = UINT64_MAX,
+                                  .with_unfinished = true};
+    if (!wal_ledger_walk(ledger, &range, see, seen, &err))
+        fail_msg("%s", err.message);
+    *counts = *wal_ledger_counts(ledger);
+}
+
+static void
+test_the_unfinished_segment_is_seen_by_who_asks_for_it(void **state)
+{
+    WalFixture *fixture = *state;
+    WalLedgerCounts counts;
+    Seen without = {0}, with = {0};
+
+    store_pieces(fixture, LAST + 1, 300000);
+    SCOPED(WalArchive) archive = load(fixture);
+    walk(archive, FIRST, UINT64_MAX, &without, &counts);
+    assert_int_equal(without.count, LAST - FIRST + 1);
+    walk_with_unfinished(archive, &with, &counts);
+    assert_int_equal(with.count, LAST - FIRST + 2);
+    assert_int_equal(with.numbers[with.count - 1], LAST + 1);
+    assert_true(with.records[with.count - 1] > 0);
+    assert_int_equal(counts.missing + counts.unreadable, 0);
+    assert_int_equal(counts.end_lsn, (uint64_t)(LAST + 1) * MIB + 300000);
+}
+
+static void
+test_an_unfinished_segment_behind_a_hole_was_not_searched(void **state)
+{
+    WalFixture *fixture = *state;
+    WalLedgerCounts counts;
+    Seen seen = {0};
+
+    store_pieces(fixture, LAST + 3, 300000);
+    SCOPED(WalArchive) archive = load(fixture);
+    walk_with_unfinished(archive, &seen, &counts);
+    assert_int_equal(seen.count, LAST - FIRST + 1);
+    assert_int_equal(counts.missing, 2);
+    assert_int_equal(counts.unreadable, 1);
 }
 
 static void
@@ -174,6 +243,56 @@ test_the_index_tells_the_same_for_logs_that_do_not_grow(void **state)
     assert_int_equal(after.count, before.count);
     assert_memory_equal(after.records, before.records, sizeof before.records);
     assert_true(after.all_complete);
+}
+
+/* Segments 10 and 11 of log 0, a commit crossing from one into the other. */
+static void
+store_crossing(WalFixture *fixture)
+{
+    enum { FROM = 10, SEGMENTS = 2 };
+    WalBuilder builder;
+    uint8_t *segments = calloc(SEGMENTS, MIB);
+
+    wal_builder_init(&builder, fixture->incarnation.major, MIB, (uint64_t)FROM * MIB);
+    builder.system_id = fixture->incarnation.system_id;
+    builder.timeline = 1;
+    while (builder.size < MIB + 1000)
+        wal_builder_commit(&builder, 1000, INT64_C(1795435200000000));
+    wal_builder_switch(&builder);
+    memcpy(segments, builder.data,
+           builder.size < SEGMENTS * (size_t)MIB ? builder.size : SEGMENTS * (size_t)MIB);
+    for (size_t i = 0; i < SEGMENTS; i++) {
+        char name[WAL_NAME_SIZE];
+        wal_segment_name(name, 1, FROM + i, MIB);
+        wal_fixture_store(fixture, name, segments + i * MIB, MIB);
+    }
+    wal_builder_free(&builder);
+    free(segments);
+}
+
+/* On the other side of the fork that commit may never have happened. */
+static void
+test_a_record_that_crosses_into_a_fork_is_in_no_index(void **state)
+{
+    static const char history[] = "1\t0/B00000\tx\n"; /* where segment 11 begins */
+    WalFixture *fixture = *state;
+    WalLedgerCounts counts;
+    Seen before = {0}, after = {0};
+
+    store_crossing(fixture);
+    {
+        SCOPED(WalArchive) archive = load(fixture);
+        reindex(archive, 1, 1);
+        walk(archive, 0, UINT64_MAX, &before, &counts);
+        assert_true(before.all_complete);
+        assert_int_equal(counts.indexed, 2 + LOG_1 - FIRST);
+    }
+    wal_fixture_store(fixture, "00000002.history", history, strlen(history));
+    SCOPED(WalArchive) archive = load(fixture);
+    reindex(archive, 1, 1);
+    walk(archive, 0, UINT64_MAX, &after, &counts);
+    assert_int_equal(counts.indexed, 1 + LOG_1 - FIRST);
+    assert_memory_equal(after.records, before.records, sizeof before.records);
 }
 
 /* An index of log 0 as an enemy would write it, under the next number. */
@@ -260,7 +379,13 @@ main(void)
         cmocka_unit_test_setup_teardown(test_a_walk_sees_each_stored_segment_of_its_range_once,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_hole_is_passed_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_unfinished_segment_is_seen_by_who_asks_for_it,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_unfinished_segment_behind_a_hole_was_not_searched,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_index_tells_the_same_for_logs_that_do_not_grow,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_record_that_crosses_into_a_fork_is_in_no_index,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_index_that_lies_is_as_none, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_empty_index_is_one, setup, teardown),

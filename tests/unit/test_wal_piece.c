@@ -1,6 +1,7 @@
 #include "repository/wal_piece.h"
 
 #include "repository/wal_archive.h"
+#include "repository/wal_missing.h"
 #include "repository/wal_object.h"
 #include "tests/unit/support/wal_fixture.h"
 
@@ -12,6 +13,8 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,6 +27,8 @@ enum { MIB = 1 << 20, SEGMENT = 5 };
 typedef struct {
     WalFixture wal;
     uint8_t *segment;
+    WalPieceName first;
+    atomic_bool merged;
     int source; /* holds the segment, as the receiver's spool would */
 } Lab;
 
@@ -137,8 +142,12 @@ test_without_the_first_byte_there_is_nothing(void **state)
     CairnError err = {0};
 
     put(lab, 8192, 8192);
-    assert_null(wal_pieces_open(lab->wal.store, 1, SEGMENT, &err));
-    assert_int_equal(err.kind, CAIRN_NOT_FOUND);
+    SCOPED(WalPieces) pieces = wal_pieces_open(lab->wal.store, 1, SEGMENT, &err);
+    assert_non_null(pieces);
+    assert_int_equal(wal_pieces_size(pieces), 0);
+    assert_true(wal_pieces_broken(pieces));
+    assert_false(wal_pieces_fetch(pieces, lab->wal.file, &err));
+    assert_int_equal(err.kind, CAIRN_CORRUPT);
 }
 
 static void
@@ -219,10 +228,146 @@ unfinished_serves(Lab *lab)
 {
     CairnError err = {0};
 
-    if (wal_store_fetch_unfinished(lab->wal.store, SEGMENT_5, lab->wal.file, &err))
+    if (wal_store_fetch_unfinished(lab->wal.store, SEGMENT_5, false, lab->wal.file, &err))
         return true;
     assert_int_equal(err.kind, CAIRN_NOT_FOUND);
     return false;
+}
+
+/* More was received, and acknowledged: to end recovery here silently would lose it. */
+static void
+expect_damage(Lab *lab, uint32_t good_size)
+{
+    CairnError err = {0};
+    WalUnfinished unfinished;
+
+    assert_false(wal_store_fetch_unfinished(lab->wal.store, SEGMENT_5, false, lab->wal.file, &err));
+    assert_int_equal(err.kind, CAIRN_CORRUPT);
+    cairn_error_clear(&err);
+    assert_true(wal_store_unfinished(lab->wal.store, 1, SEGMENT, &unfinished, &err));
+    assert_true(unfinished.found);
+    assert_true(unfinished.broken);
+    assert_int_equal(unfinished.segment, SEGMENT);
+    assert_int_equal(unfinished.size, good_size);
+}
+
+static void
+test_a_damaged_piece_in_the_middle_is_no_end(void **state)
+{
+    Lab *lab = *state;
+    CairnError err = {0};
+
+    put(lab, 0, 50000);
+    const WalPieceName second = put(lab, 50000, 1000);
+    put(lab, 51000, 1000);
+    damage(lab, &second, 9);
+    expect_damage(lab, 50000);
+    /* Whoever knows that no more is needed gets the good beginning. */
+    assert_true(wal_store_fetch_unfinished(lab->wal.store, SEGMENT_5, true, lab->wal.file, &err));
+    memset(lab->segment + 50000, 0, MIB - 50000);
+    assert_true(wal_fixture_fetched_equals(&lab->wal, lab->segment, MIB));
+}
+
+static void
+test_a_missing_piece_in_the_middle_is_no_end(void **state)
+{
+    put(*state, 0, 50000);
+    put(*state, 51000, 1000);
+    expect_damage(*state, 50000);
+}
+
+static void
+test_damage_of_all_pieces_is_not_absence(void **state)
+{
+    Lab *lab = *state;
+    const WalPieceName only = put(lab, 0, 50000);
+
+    damage(lab, &only, 9);
+    expect_damage(lab, 0);
+}
+
+static void
+test_pieces_of_a_segment_that_is_whole_are_absent(void **state)
+{
+    Lab *lab = *state;
+
+    put(lab, 8192, 50000); /* being removed */
+    wal_fixture_store(&lab->wal, SEGMENT_5, lab->segment, MIB);
+    assert_false(unfinished_serves(lab));
+}
+
+/* A receiver merges what a reader has listed already. */
+static void
+test_pieces_merged_while_they_are_read(void **state)
+{
+    Lab *lab = *state;
+    CairnError err = {0};
+    const WalPieceName first = put(lab, 0, 9000);
+    const WalPieceName second = put(lab, 9000, 1000);
+    SCOPED(WalPieces) pieces = wal_pieces_open(lab->wal.store, 1, SEGMENT, &err);
+    SCOPED(WalPieces) read = wal_pieces_open(lab->wal.store, 1, SEGMENT, &err);
+    uint8_t page[2000];
+
+    assert_non_null(pieces);
+    assert_non_null(read);
+    put(lab, 0, 10000);
+    assert_true(wal_piece_remove(lab->wal.store, &first, &err));
+    assert_true(wal_piece_remove(lab->wal.store, &second, &err));
+    assert_true(wal_pieces_pread(read, page, sizeof page, 8000, &err));
+    assert_memory_equal(page, lab->segment + 8000, sizeof page);
+    assert_true(wal_pieces_fetch(pieces, lab->wal.file, &err));
+    memset(lab->segment + 10000, 0, MIB - 10000);
+    assert_true(wal_fixture_fetched_equals(&lab->wal, lab->segment, MIB));
+}
+
+enum { MERGED_SIZE = 10000, MERGES = 100 };
+
+/* Small pieces become a bigger one and the other way round: all bytes are there at any time. */
+static void *
+merge_again_and_again(void *context)
+{
+    Lab *lab = context;
+    CairnError err = {0};
+    SCOPED(WalStore)
+    store = wal_store_open(lab->wal.repository, "main", &lab->wal.incarnation, &err);
+    WalPieceName merged = lab->first, first, second;
+    bool good = store != NULL;
+
+    for (int i = 0; good && i < MERGES; i++) {
+        good = wal_piece_put(store, 1, SEGMENT, lab->source, 0, 5000, &first, &err) &&
+               wal_piece_put(store, 1, SEGMENT, lab->source, 5000, MERGED_SIZE - 5000, &second,
+                             &err) &&
+               wal_piece_remove(store, &merged, &err) &&
+               wal_piece_put(store, 1, SEGMENT, lab->source, 0, MERGED_SIZE, &merged, &err) &&
+               wal_piece_remove(store, &first, &err) && wal_piece_remove(store, &second, &err);
+    }
+    atomic_store(&lab->merged, true);
+    return good ? lab : NULL;
+}
+
+/* At worst they cannot be had now; never less than what is there. */
+static void
+test_a_reader_never_takes_a_merge_for_the_end(void **state)
+{
+    Lab *lab = *state;
+    pthread_t thread;
+    void *result;
+
+    CairnError err = {0};
+    lab->first = put(lab, 0, MERGED_SIZE);
+    atomic_store(&lab->merged, false);
+    assert_int_equal(pthread_create(&thread, NULL, merge_again_and_again, lab), 0);
+    while (!atomic_load(&lab->merged)) {
+        SCOPED(WalPieces) pieces = wal_pieces_open(lab->wal.store, 1, SEGMENT, &err);
+        if (pieces == NULL)
+            assert_int_equal(err.kind, CAIRN_UNAVAILABLE);
+        else
+            assert_int_equal(wal_pieces_size(pieces), MERGED_SIZE);
+        assert_true(pieces == NULL || !wal_pieces_broken(pieces));
+        cairn_error_clear(&err);
+    }
+    assert_int_equal(pthread_join(thread, &result), 0);
+    assert_ptr_equal(result, lab);
 }
 
 static void
@@ -253,14 +398,84 @@ test_pieces_of_a_later_segment_show_a_hole(void **state)
     assert_false(successor.found);
 }
 
+/* The segment's first `size` bytes, as rescue stores what a dead server left. */
 static void
-test_a_partial_goes_before_pieces(void **state)
+store_partial(Lab *lab, uint32_t size)
+{
+    uint8_t *partial = calloc(1, MIB);
+
+    memcpy(partial, lab->segment, size);
+    wal_fixture_store(&lab->wal, SEGMENT_5 ".partial", partial, MIB);
+    free(partial);
+}
+
+/* As what is served, and what the archive reads. */
+static void
+expect_unfinished(Lab *lab, uint32_t size)
+{
+    CairnError err = {0};
+    uint8_t *expected = calloc(1, MIB);
+    uint8_t *data = malloc(MIB);
+    uint32_t read_size;
+
+    memcpy(expected, lab->segment, size);
+    assert_true(unfinished_serves(lab));
+    assert_true(wal_fixture_fetched_equals(&lab->wal, expected, MIB));
+    SCOPED(WalSegmentReader)
+    reader = wal_store_read_pieces(lab->wal.store, 1, SEGMENT, &read_size, &err);
+    assert_non_null(reader);
+    assert_true(wal_segment_reader_pread(reader, data, MIB, 0, &err));
+    assert_memory_equal(data, expected, MIB);
+    free(expected);
+    free(data);
+}
+
+static void
+test_a_partial_or_the_pieces_whichever_reaches_further(void **state)
 {
     Lab *lab = *state;
 
+    store_partial(lab, 50000);
+    assert_false(unfinished_serves(lab)); /* alone it serves nobody */
+    put(lab, 0, 30000);
+    expect_unfinished(lab, 50000);
+    put(lab, 30000, 40000);
+    expect_unfinished(lab, 70000);
+    store_partial(lab, 90000); /* two of them: nobody knows which is right */
+    expect_unfinished(lab, 70000);
+}
+
+static void
+store_history(Lab *lab, uint32_t low)
+{
+    char text[64];
+
+    snprintf(text, sizeof text, "1\t0/%X\tx\n", low);
+    wal_fixture_store(&lab->wal, "00000002.history", text, strlen(text));
+}
+
+/* Behind the fork lies what never happened on the way to the newer timeline. */
+static void
+test_a_segment_with_a_fork_is_not_served_unfinished(void **state)
+{
+    Lab *lab = *state;
+    CairnError err = {0};
+    WalUnfinished unfinished;
+
     put(lab, 0, 50000);
-    wal_fixture_store(&lab->wal, SEGMENT_5 ".partial", lab->segment, MIB);
+    store_history(lab, SEGMENT * MIB + 20000);
     assert_false(unfinished_serves(lab));
+    assert_true(wal_store_unfinished(lab->wal.store, 1, SEGMENT, &unfinished, &err));
+    assert_true(unfinished.found);
+    assert_int_equal(unfinished.size, 0);
+}
+
+static void
+test_a_fork_before_the_segment_does_not_matter(void **state)
+{
+    put(*state, 0, 50000);
+    store_history(*state, SEGMENT * MIB - 20000);
+    expect_unfinished(*state, 50000);
 }
 
 static void
@@ -292,6 +507,33 @@ test_the_archive_goes_on_into_the_unfinished_segment(void **state)
     assert_true(last.end_lsn <= (uint64_t)SEGMENT * MIB + 400000);
 }
 
+/* Segment 4 is missing: what lies behind it must not make it look like the end. */
+static void
+test_pieces_behind_a_hole_are_a_stored_end(void **state)
+{
+    Lab *lab = *state;
+    CairnError err = {0};
+    const uint64_t start = (uint64_t)(SEGMENT - 2) * MIB;
+    char names[2][WAL_NAME_SIZE];
+
+    wal_fixture_store_segment(&lab->wal, 1, SEGMENT - 2);
+    put(lab, 0, 300000);
+    SCOPED(WalArchive)
+    archive = wal_archive_load(lab->wal.repository, "main", &lab->wal.incarnation, &err);
+    assert_non_null(archive);
+    const WalTimeline *timeline = wal_archive_find(archive, 1);
+    assert_true(timeline->has_unfinished);
+    assert_int_equal(timeline->unfinished_segment, SEGMENT);
+    assert_int_equal(timeline->unfinished_size, 0);
+    assert_int_equal(wal_timeline_stored_end(timeline), SEGMENT);
+    assert_int_equal(wal_archive_unbroken_end(archive, timeline->history, start),
+                     (uint64_t)(SEGMENT - 1) * MIB);
+    const uint64_t end = wal_missing_stored_end(archive, timeline->history);
+    assert_int_equal(end, (uint64_t)SEGMENT * MIB);
+    assert_int_equal(wal_archive_missing(archive, timeline->history, start, end, names, 2), 1);
+    assert_string_equal(names[0], "000000010000000000000004");
+}
+
 int
 main(void)
 {
@@ -310,11 +552,28 @@ main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_behind_a_piece_with_a_damaged_header_nothing_is_used,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_damaged_piece_in_the_middle_is_no_end, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_missing_piece_in_the_middle_is_no_end, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_damage_of_all_pieces_is_not_absence, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pieces_of_a_segment_that_is_whole_are_absent, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_pieces_merged_while_they_are_read, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pieces_behind_a_hole_are_a_stored_end, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_reader_never_takes_a_merge_for_the_end, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_only_the_newest_segment_is_served_unfinished, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_pieces_of_a_later_segment_show_a_hole, setup,
                                         teardown),
-        cmocka_unit_test_setup_teardown(test_a_partial_goes_before_pieces, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_partial_or_the_pieces_whichever_reaches_further,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_segment_with_a_fork_is_not_served_unfinished, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_fork_before_the_segment_does_not_matter, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_the_archive_goes_on_into_the_unfinished_segment, setup,
                                         teardown),
     };
