@@ -10,15 +10,16 @@ import pytest
 from support.batch import Batch
 from support.cluster import make_directory, remove_tree
 from support.pgcairn import DAMAGED, NOT_FOUND, REFUSED
-from support.process import run, wait_until
+from support.process import owner, run, wait_until
 
 FAILED, ABSENT, TROUBLE = 1, 1, 126
 
 
 def other_file_system(path):
-    """A directory on another file system than the path; the machine's own disk, or memory."""
-    for candidate in ("/var/tmp", "/dev/shm", "/tmp"):
-        if os.path.isdir(candidate) and os.stat(candidate).st_dev != os.stat(path).st_dev:
+    """A directory on another file system than the path, and not in memory, which is refused."""
+    memory = os.stat("/dev/shm").st_dev
+    for candidate in ("/var/tmp", "/tmp", "/srv", "/home"):
+        if os.path.isdir(candidate) and os.stat(candidate).st_dev not in (os.stat(path).st_dev, memory):
             return make_directory(tempfile.mkdtemp(prefix="pgcairn-overflow-", dir=candidate))
     return None
 
@@ -26,8 +27,7 @@ def other_file_system(path):
 @pytest.fixture(scope="module")
 def overflow(module_workshop):
     path = other_file_system(module_workshop.directory)
-    if path is None:
-        pytest.skip("there is no second file system")
+    assert path is not None, "there is no disk beside that of PGCAIRN_TEST_SCRATCH: set it to a memory file system"
     yield path
     remove_tree(path)
 
@@ -171,12 +171,123 @@ def test_get_finds_what_waits_and_sees_the_hole_before_it(waiting, overflow):
     stored, = overflow.glob(f"main-*/*/{names[2]}")
     stored.write_bytes(original[:-1] + b"x")
     assert get(names[2], expect=TROUBLE) is None
+    # Also when nothing waits behind it: it is there, so this is not the end.
+    stored, = overflow.glob(f"main-*/*/{names[3]}")
+    content = stored.read_bytes()
+    stored.write_bytes(content[:-1] + b"x")
+    assert get(names[3], expect=TROUBLE) is None
+    stored.write_bytes(content)
+    digest = stored.with_name(names[3] + ".sha256")
+    digest.rename(digest.with_name("aside"))
+    assert get(names[3], expect=TROUBLE) is None
+    digest.with_name("aside").rename(digest)
+    assert get(names[3]) == content
+
+
+def test_get_does_not_take_a_damaged_history_for_none(waiting, overflow):
+    history = waiting.cluster.data / "pg_wal/00000002.history"
+    history.write_text("1\t0/9000000\tno recovery target specified\n", encoding="ascii")
+    os.chown(history, *owner())
+    target = waiting.cluster.data / "pg_wal/RECOVERYHISTORY"
+    take_away(waiting)
+    assert "NOT OFF THIS HOST" in waiting.push(history.name)
+    bring_back(waiting)
+    waiting.pgcairn.get(history.name, target, "--retry-timeout", "0")
+    assert target.read_bytes() == history.read_bytes()
+    waiting.pgcairn.get("00000003.history", target, "--retry-timeout", "0", expect=ABSENT)
+    stored, = overflow.glob("main-*/*/00000002.history")
+    stored.write_bytes(b"x")
+    waiting.pgcairn.get(history.name, target, "--retry-timeout", "0", expect=TROUBLE)
+
+
+def test_an_overflow_path_that_is_not_there_is_not_an_empty_one(waiting, overflow):
+    names = waiting.ready()
+    unmounted = overflow.with_name(overflow.name + "-unmounted")
+    target = waiting.cluster.data / "pg_wal/RECOVERYXLOG"
+    waiting.push(names[0], "--no-batch")
+    overflow.rename(unmounted)
+    try:
+        result = waiting.pgcairn.get(names[1], target, "--retry-timeout", "0", expect=TROUBLE)
+        assert "does not exist" in result.stderr
+        waiting.pgcairn.get(names[0], target, "--retry-timeout", "0")
+        assert "does not exist" in command(waiting, "status").stdout
+        take_away(waiting)
+        assert "does not exist" in waiting.push(names[1], expect=FAILED)
+        assert not overflow.exists()
+        bring_back(waiting)
+    finally:
+        unmounted.rename(overflow)
+    waiting.pgcairn.get(names[1], target, "--retry-timeout", "0", expect=ABSENT)
+
+
+def test_a_file_without_its_digest_stops_shipping_and_is_said(waiting, overflow):
+    names = waiting.ready()
+    take_away(waiting)
+    push_all(waiting, names[:2])
+    bring_back(waiting)
+    digest, = overflow.glob(f"main-*/*/{names[0]}.sha256")
+    digest.unlink()
+    assert "has no" in waiting.push(names[2], "--no-batch")
+    assert overflowed(overflow) == names[:2]
+    assert "has no" in command(waiting, "status", "--ship", expect=DAMAGED).stderr
+
+
+def hanging(batch, overflow):
+    """The environment in which overflow-path does not answer, as a hard mount of a dead server."""
+    library = batch.workshop.directory / "hang.so"
+    source = library.with_suffix(".c")
+    source.write_text(HANGING_OPEN, encoding="utf-8")
+    assert run("gcc", "-shared", "-fPIC", "-o", library, source, as_root=True).returncode == 0
+    return {"LD_PRELOAD": library, "HANG": overflow}
+
+
+def test_an_overflow_path_that_hangs_keeps_nothing_from_being_archived(waiting, overflow):
+    names = waiting.ready()
+    result = run(waiting.pgcairn.programs.wal, "push", "--no-batch", "--timeout", "2", "--config",
+                 waiting.pgcairn.config, f"pg_wal/{names[0]}", cwd=waiting.cluster.data,
+                 env=hanging(waiting, overflow))
+    assert result.returncode == 0, result.stderr
+    assert "overflow-path does not answer" in result.stderr
+    assert waiting.stored() == names[:1]
+    # Where the repository hangs the answer is no.
+    result = run(waiting.pgcairn.programs.wal, "push", "--no-batch", "--timeout", "2", "--config",
+                 waiting.pgcairn.config, f"pg_wal/{names[1]}", cwd=waiting.cluster.data,
+                 env=hanging(waiting, waiting.pgcairn.repository))
+    assert result.returncode == FAILED
+    assert "does not answer" in result.stderr and waiting.stored() == names[:1]
+
+
+def serve(batch, name, env=None):
+    """The answer to one request, and what the helper does after it."""
+    requests = batch.workshop.directory / "requests"
+    requests.write_text(f"1 pg_wal/{name}\n", encoding="ascii")
+    result = run("/bin/sh", "-c", 'exec "$0" serve --timeout 4 --config "$1" <"$2"', batch.pgcairn.programs.wal,
+                 batch.pgcairn.config, requests, cwd=batch.cluster.data, env=env)
+    assert "1 done" in result.stdout, result.stderr
+    assert name in batch.stored()
+    return result
+
+
+def test_the_archive_modules_helper_answers_before_it_ships(waiting, overflow):
+    names = waiting.ready()
+    take_away(waiting)
+    push_all(waiting, names[:2])
+    bring_back(waiting)
+    hung = serve(waiting, names[2], env=hanging(waiting, overflow))
+    assert hung.returncode != 0, "it hung after its answer"
+    assert overflowed(overflow) == names[:2]
+    shipped = serve(waiting, names[3])
+    assert shipped.returncode == 0
+    assert "2 files of overflow-path are in the repository" in shipped.stderr
+    assert set(names[:4]) <= set(waiting.stored()) and not overflowed(overflow)
 
 
 def test_the_same_file_system_is_refused(waiting, overflow):
     names = waiting.ready()
-    waiting.pgcairn.write_config(general={
-        **waiting.general, "overflow-path": waiting.workshop.directory / "same"})
+    same = waiting.workshop.directory / "same"
+    if not same.exists():
+        make_directory(same)
+    waiting.pgcairn.write_config(general={**waiting.general, "overflow-path": same})
     take_away(waiting)
     assert "same file system" in waiting.push(names[0], expect=FAILED)
     waiting.pgcairn.write_config(general={"spool-path": waiting.spool})
@@ -294,5 +405,42 @@ linkat(int from, const char *old, int to, const char *new, int flags)
         return -1;
     }
     return real(from, old, to, new, flags);
+}
+"""
+
+
+# What opens HANG itself never comes back, whatever signal comes.
+HANGING_OPEN = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int
+openat(int at, const char *path, int flags, ...)
+{
+    int (*real)(int, const char *, int, ...) = dlsym(RTLD_NEXT, "openat");
+    va_list args;
+
+    va_start(args, flags);
+    const mode_t mode = va_arg(args, mode_t);
+    va_end(args);
+    while (strcmp(path, getenv("HANG")) == 0)
+        pause();
+    return real(at, path, flags, mode);
+}
+
+int
+openat64(int at, const char *path, int flags, ...)
+{
+    va_list args;
+
+    va_start(args, flags);
+    const mode_t mode = va_arg(args, mode_t);
+    va_end(args);
+    return openat(at, path, flags, mode);
 }
 """
