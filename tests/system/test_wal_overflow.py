@@ -338,6 +338,10 @@ def test_only_a_segment_that_was_given_up_is_answered_with_success(waiting):
     waiting.poison(bad, original[:-1])
     waiting.push(bad, "--no-batch", expect=FAILED)
 
+    # A segment of the future, by a slip of the finger: it would be dropped when it comes.
+    ahead = f"{bad[:16]}000000FF"
+    assert "does not wait" in command(waiting, "skip", "--confirm", ahead, expect=REFUSED).stderr
+    assert not waiting.pgcairn.objects("c/main/w/*/00000001/*/ack.*")
     assert "--confirm" in command(waiting, "skip", bad, expect=REFUSED).stderr
     waiting.push(bad, "--no-batch", expect=FAILED)
     assert names[0] in command(waiting, "skip", "--confirm", names[0], expect=REFUSED).stderr
