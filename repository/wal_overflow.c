@@ -31,7 +31,6 @@ enum {
     DIGEST_DIGITS = 2 * SHA256_SIZE,
     DIGEST_FILE_LIMIT = 256,
     CHUNK_SIZE = 128 << 10,
-    BELOW_SIZE = 160, /* cluster, key and incarnation */
 };
 
 /* A temporary file, or a digest without its file, that no running put can own any more. */
@@ -45,9 +44,9 @@ struct WalOverflow {
 
 /* -- the directory */
 
-/* Of this repository, cluster and system, below overflow-path. */
-static bool
-directory_below(const WalOverflowPlace *place, char below[BELOW_SIZE], CairnError *err)
+bool
+wal_overflow_directory(const WalOverflowPlace *place, char below[WAL_OVERFLOW_DIRECTORY_SIZE],
+                       CairnError *err)
 {
     char line[PATH_MAX + 128];
     char hex[2 * KEY_BYTES + 1];
@@ -65,7 +64,8 @@ directory_below(const WalOverflowPlace *place, char below[BELOW_SIZE], CairnErro
         return false;
     hex_encode(hex, digest, KEY_BYTES);
     incarnation_name(incarnation, place->system_id, place->major);
-    if (snprintf(below, BELOW_SIZE, "%.64s-%s/%s", place->cluster, hex, incarnation) >= BELOW_SIZE)
+    if (snprintf(below, WAL_OVERFLOW_DIRECTORY_SIZE, "%.64s-%s/%s", place->cluster, hex,
+                 incarnation) >= WAL_OVERFLOW_DIRECTORY_SIZE)
         return cairn_error(err, CAIRN_USAGE, "the cluster's name is too long");
     return true;
 }
@@ -95,10 +95,10 @@ WalOverflow *
 wal_overflow_open(const World *world, const WalOverflowPlace *place, bool create, CairnError *err)
 {
     const Disk *disk = world->disk;
-    char path[BELOW_SIZE];
+    char path[WAL_OVERFLOW_DIRECTORY_SIZE];
     struct stat status;
 
-    if (!directory_below(place, path, err))
+    if (!wal_overflow_directory(place, path, err))
         return NULL;
     SCOPED_FD base = open_base(world, place->path, err);
     if (base < 0 || (create && !file_make_directories(world, base, path, DIRECTORY_MODE, err)))

@@ -32,6 +32,23 @@ typedef struct {
     int major;
 } WalOverflowPlace;
 
+/* The directory of this repository, cluster and system, below overflow-path. */
+enum { WAL_OVERFLOW_DIRECTORY_SIZE = 160 };
+bool wal_overflow_directory(const WalOverflowPlace *place, char below[WAL_OVERFLOW_DIRECTORY_SIZE],
+                            CairnError *err) MUST_CHECK;
+
+/*
+ * Files of this cluster's name that wait in other directories than the place's: of a repository
+ * that had another path, or of a system of before. Nothing ships them while the place is what is
+ * configured (wal_overflow_others.c).
+ */
+typedef struct {
+    size_t files;
+    char directory[WAL_OVERFLOW_DIRECTORY_SIZE]; /* one that has any, below overflow-path */
+} WalOverflowOthers;
+bool wal_overflow_others(const World *world, const WalOverflowPlace *place,
+                         WalOverflowOthers *others_out, CairnError *err) MUST_CHECK;
+
 /* create false: NOT_FOUND when nothing was ever put there. overflow-path itself must exist, and is
    never made: UNAVAILABLE, for it may be what is not mounted. */
 WalOverflow *wal_overflow_open(const World *world, const WalOverflowPlace *place, bool create,

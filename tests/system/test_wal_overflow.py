@@ -123,6 +123,23 @@ def test_what_waits_is_shipped_in_order_by_the_next_calls(waiting, overflow):
     assert waiting.stored() == names[:7]
 
 
+def test_what_waits_for_a_repository_of_another_path_is_shown(waiting, overflow):
+    names = waiting.ready()
+    take_away(waiting)
+    push_all(waiting, names[:2])
+    bring_back(waiting)
+    key, = overflow.glob("main-*")
+    other = key.with_name("main-" + 24 * "7")
+    key.rename(other)
+    told = status(waiting)["overflow"]
+    assert told["files_not_off_host"] == 0 and told["files_in_other_directories"] == 2
+    assert told["other_directory"].startswith(other.name + "/")
+    assert f"2 files wait in other directories, as '{other.name}/" in command(waiting, "status").stdout
+    # Another cluster's are its own to tell of.
+    other.rename(key.with_name("stranger-" + 24 * "7"))
+    assert status(waiting)["overflow"]["files_in_other_directories"] == 0
+
+
 def test_status_ships_all_of_it(waiting, overflow):
     names = waiting.ready()
     take_away(waiting)
@@ -317,6 +334,10 @@ def test_a_server_goes_on_while_the_repository_is_away_and_all_of_it_arrives(wor
     batch.cluster.archive_all()
     assert len(overflowed(overflow)) > 5
     assert batch.cluster.value("SELECT failed_count FROM pg_stat_archiver") == 0
+    unmounted = overflow.with_name(overflow.name + "-unmounted")
+    overflow.rename(unmounted)
+    assert "overflow: FAILED" in batch.pgcairn.run("check", "--no-switch", expect=None).stdout
+    unmounted.rename(overflow)
     bring_back(batch)
     results = {result["name"]: result for result in
                batch.pgcairn.json("check", "--no-switch", expect=1)["results"]}
