@@ -11,6 +11,7 @@ from support.batch import Batch
 from support.cluster import make_directory, remove_tree
 from support.pgcairn import DAMAGED, NOT_FOUND, REFUSED
 from support.process import owner, run, wait_until
+from test_wal_receive import Receiver
 
 FAILED, ABSENT, TROUBLE = 1, 1, 126
 
@@ -215,6 +216,40 @@ def test_get_does_not_take_a_damaged_history_for_none(waiting, overflow):
     stored, = overflow.glob("main-*/*/00000002.history")
     stored.write_bytes(b"x")
     waiting.pgcairn.get(history.name, target, "--retry-timeout", "0", expect=TROUBLE)
+
+
+def test_get_does_not_pad_a_segment_that_waits_whole(workshop, overflow):
+    """What a receiver has of it would end recovery too early."""
+    for path in overflow.iterdir():
+        remove_tree(path)
+    batch = Batch(workshop, archiving=False, general={"overflow-path": overflow})
+    receiver = Receiver(batch.pgcairn, workshop.directory / "received").start().says("receiving from")
+    try:
+        batch.cluster.sql("INSERT INTO load VALUES (0, 0, 'the tail')")
+        name = batch.cluster.value("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
+        wait_until("a piece is stored", lambda: [
+            path for path in batch.pgcairn.objects("c/main/w/*/*/*/*.tail.*") if path.name.startswith(name)])
+    finally:
+        receiver.kill()
+    batch.cluster.sql("INSERT INTO load VALUES (0, 1, 'behind the piece')")
+    batch.cluster.kill()
+    target = batch.cluster.data / "pg_wal/RECOVERYXLOG"
+
+    def get(expect=0):
+        target.unlink(missing_ok=True)
+        batch.pgcairn.get(name, target, "--retry-timeout", "0", expect=expect)
+        return target.read_bytes() if target.exists() else None
+
+    whole = (batch.cluster.data / "pg_wal" / name).read_bytes()
+    padded = get()
+    assert padded is not None and padded != whole
+    take_away(batch)
+    assert "NOT OFF THIS HOST" in batch.push(name)
+    bring_back(batch)
+    assert get() == whole
+    stored, = overflow.glob(f"main-*/*/{name}")
+    stored.write_bytes(whole[:-1] + b"x")
+    assert get(expect=TROUBLE) is None
 
 
 def test_an_overflow_path_that_is_not_there_is_not_an_empty_one(waiting, overflow):
