@@ -97,6 +97,40 @@ check_pages(const TimelineHistory *history, WalSegmentReader *reader, uint64_t s
     return true;
 }
 
+/*
+ * The timeline's first records tell where it began: that recovery has ended here, or the checkpoint
+ * that says so. Before it there is room for a page's header, a change of full_page_writes and an
+ * overwritten record, not for more of the older timeline: pages alone would not tell two switches
+ * apart that lie on one.
+ */
+static bool
+check_first_record(WalStore *store, const TimelineHistory *history, uint64_t segment,
+                   CairnError *err)
+{
+    enum { ROOM = 128 };
+    const TimelineStretch *last = &history->stretches[history->stretch_count - 1];
+    const uint32_t parent = history->stretches[history->stretch_count - 2].timeline;
+    bool stored = false;
+    SCOPED(WalFacts) facts = wal_store_facts(store, history->timeline, segment, &stored, err);
+
+    if (facts == NULL)
+        return false;
+    for (size_t i = 0; i < facts->event_count; i++) {
+        const WalEvent *event = &facts->events[i];
+        if ((event->kind != WAL_EVENT_END_OF_RECOVERY && event->kind != WAL_EVENT_CHECKPOINT) ||
+            event->timeline != history->timeline)
+            continue;
+        if (event->previous_timeline == parent && event->lsn >= last->start_lsn &&
+            event->lsn - last->start_lsn <= ROOM)
+            return true;
+        break;
+    }
+    return cairn_error(err, CAIRN_MISMATCH,
+                       "the stored WAL of timeline %" PRIu32
+                       " does not say that it began there: this may be another server's history",
+                       history->timeline);
+}
+
 bool
 repair_history_check(const World *world, WalStore *store, const WalTimeline *timeline, int fd,
                      CairnError *err)
@@ -128,5 +162,7 @@ repair_history_check(const World *world, WalStore *store, const WalTimeline *tim
                            "server's history",
                            timeline->timeline, text);
     }
-    return check_pages(history, reader, segment * segment_size, segment_size, err);
+    return check_pages(history, reader, segment * segment_size, segment_size, err) &&
+           (timeline->run_count == 0 || segment != switch_lsn / segment_size ||
+            check_first_record(store, history, segment, err));
 }

@@ -5,7 +5,8 @@
  *
  * No stored segment of the timeline may lie before the segment of the switch, and the pages of the
  * first stored one must be an older timeline's of this path before the switch, and its own after
- * it. Threads: one.
+ * it. Where that segment is whole and has the switch, its first record of the timeline must stand
+ * there. Threads: one.
  */
 #ifndef PGCAIRN_WALARCHIVE_REPAIR_HISTORY_H
 #define PGCAIRN_WALARCHIVE_REPAIR_HISTORY_H

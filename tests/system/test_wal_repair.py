@@ -255,6 +255,13 @@ def test_a_history_is_stored_only_where_everything_says_that_it_is_the_right_one
     write(bare / segment.name, segment.read_bytes())
     write(bare / "00000002.history", wrong)
     refused(bare, "another server's history")
+    # Another switch on the same page: by its first record.
+    timeline, lsn, reason = right.decode("ascii").split("\t")
+    high, low = lsn.split("/")
+    for moved in -0x100, 0x100:
+        write(bare / "00000002.history",
+              f"{timeline}\t{high}/{int(low, 16) + moved:X}\t{reason}".encode("ascii"))
+        refused(bare, "server's history")
     write(bare / "00000002.history", right)
     assert repair(pgcairn, "--dry-run", "--from", bare)["files"][0]["found"]
     report = repair(pgcairn, "--from", loser.data, "--from", winner.data / "pg_wal")
