@@ -227,7 +227,7 @@ test_a_failing_repository_ends_it(void **state)
     for (unsigned number = FIRST; number < FIRST + COUNT; number++)
         stored += is_stored(fixture, number);
     /* What was in hand is finished, no more is begun. */
-    assert_in_range(stored, 2, 2 + 3);
+    assert_true(stored >= 2 && stored <= 2 + 3);
 }
 
 static void
