@@ -269,6 +269,28 @@ def test_a_history_is_stored_only_where_everything_says_that_it_is_the_right_one
     assert stored.exists()
 
 
+def test_the_history_of_a_restored_server_is_proven_by_its_checkpoint(workshop):
+    """Recovery that ends by itself writes a checkpoint where a promotion writes that it has ended."""
+    primary, pgcairn = workshop.archiving_server("origin", wal_segsize=1)
+    pgcairn.backup()
+    primary.sql("CREATE TABLE more AS SELECT generate_series(1, 2000) AS n")
+    primary.switch_wal()
+    primary.archive_all()
+    primary.stop()
+    restored = workshop.restore(pgcairn)
+    (restored.data / "pgcairn.identity").unlink()  # it goes on as the original
+    restored.start_restored()
+    restored.wait_promoted()
+    restored.sql("CREATE TABLE after AS SELECT 1 AS n")
+    name = restored.switch_wal()
+    pgcairn.push(restored.data / "pg_wal/00000002.history")
+    pgcairn.push(restored.data / "pg_wal" / name)
+    history, = pgcairn.objects("c/main/w/*/00000002/history")
+    history.unlink()
+    report = repair(pgcairn, "--from", restored.data)
+    assert report["files"][0]["found"] and history.exists(), report
+
+
 def write(path, content):
     path.write_bytes(content)
     os.chown(path, *owner())
