@@ -275,6 +275,7 @@ check_overflow(CheckRun *run)
     CairnError err = {0};
     char since[TIMESTAMP_TEXT_SIZE];
     WalOverflowList list;
+    WalOverflowOthers others;
 
     if (options->overflow_path == NULL || !run->facts_known)
         return;
@@ -283,23 +284,28 @@ check_overflow(CheckRun *run)
                                     .cluster = options->cluster->name,
                                     .system_id = run->facts.system_id,
                                     .major = run->facts.major};
+    list.total = 0;
     SCOPED(WalOverflow) overflow = wal_overflow_open(options->world, &place, false, &err);
-    if (overflow == NULL && err.kind == CAIRN_NOT_FOUND) {
+    if (overflow == NULL && err.kind == CAIRN_NOT_FOUND)
+        cairn_error_clear(&err); /* nothing was ever put there */
+    if (err.kind != CAIRN_OK || (overflow != NULL && !wal_overflow_list(overflow, &list, &err)) ||
+        !wal_overflow_others(options->world, &place, &others, &err)) {
+        check_add_error(run, name, CHECK_FAILED, &err);
+        return;
+    }
+    if (list.total > 0) {
+        timestamp_format(since, list.oldest_us);
+        check_add(run, name, CHECK_FAILED,
+                  "not off this host: %zu files, %" PRIu64
+                  " MiB, from %s on, since %s; they are shipped "
+                  "when the repository is back, or by `pgcairn wal status --ship`",
+                  list.total, list.bytes >> 20, list.names[0], since);
+    }
+    if (others.files > 0)
+        check_add(run, name, CHECK_FAILED,
+                  "%zu files wait in other directories, as '%s': the repository had another path "
+                  "then, or it was another system; ship them with that path configured",
+                  others.files, others.directory);
+    else if (list.total == 0)
         check_add(run, name, CHECK_OK, "empty");
-        return;
-    }
-    if (overflow == NULL || !wal_overflow_list(overflow, &list, &err)) {
-        check_add_error(run, name, CHECK_WARNING, &err);
-        return;
-    }
-    if (list.total == 0) {
-        check_add(run, name, CHECK_OK, "empty");
-        return;
-    }
-    timestamp_format(since, list.oldest_us);
-    check_add(run, name, CHECK_FAILED,
-              "not off this host: %zu files, %" PRIu64
-              " MiB, from %s on, since %s; they are shipped "
-              "when the repository is back, or by `pgcairn wal status --ship`",
-              list.total, list.bytes >> 20, list.names[0], since);
 }

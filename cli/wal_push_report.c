@@ -3,6 +3,15 @@
 #include "common/log.h"
 
 void
+wal_push_report_shipped(const WalPushed *pushed)
+{
+    if (pushed->shipped > 0)
+        log_info("%zu files of overflow-path are in the repository now", pushed->shipped);
+    if (pushed->trouble[0] != '\0')
+        log_warn("%s", pushed->trouble);
+}
+
+void
 wal_push_report(const char *path, const WalPushed *pushed, bool done)
 {
     if (pushed->no_batch[0] != '\0')

@@ -10,4 +10,7 @@
 /* done: what wal_push said; the error of one that failed is the caller's to tell. */
 void wal_push_report(const char *path, const WalPushed *pushed, bool done);
 
+/* What wal_push_ship said. */
+void wal_push_report_shipped(const WalPushed *pushed);
+
 #endif

@@ -147,6 +147,13 @@ report(void *context, const char *path, const WalPushed *pushed, bool done)
     wal_push_report(path, pushed, done);
 }
 
+static void
+report_shipped(void *context, const WalPushed *pushed)
+{
+    (void)context;
+    wal_push_report_shipped(pushed);
+}
+
 static bool
 serve(const World *world, const CommonOptions *common, int64_t timeout_s, CairnError *err)
 {
@@ -157,6 +164,7 @@ serve(const World *world, const CommonOptions *common, int64_t timeout_s, CairnE
         .timeout_ms = timeout_s * 1000,
         .prepare = prepare,
         .report = report,
+        .report_shipped = report_shipped,
         .context = &kept,
     };
 

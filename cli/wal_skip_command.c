@@ -5,6 +5,8 @@
 #include "repository/wal_ack.h"
 #include "walarchive/data_directory.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -42,6 +44,30 @@ close_archive(Archive *archive)
     wal_store_close(archive->store);
     if (archive->repository != NULL)
         repository_close(archive->repository);
+}
+
+/* A record for a segment that does not exist yet would drop it unseen when it does. */
+static bool
+check_offered(const World *world, const char *pgdata, const char *segment, CairnError *err)
+{
+    const Disk *disk = world->disk;
+    WalFileName file;
+    char path[WAL_FILE_NAME_LIMIT + 64];
+    struct stat status;
+    SCOPED_FD pgdata_fd = data_directory_open(world, pgdata, "", err);
+
+    if (pgdata_fd < 0 || !wal_file_name_parse(segment, &file, err))
+        return false;
+    snprintf(path, sizeof path, "pg_wal/archive_status/%.63s.ready", segment);
+    if (disk->fstatat(disk, pgdata_fd, path, &status, AT_SYMLINK_NOFOLLOW) == 0)
+        return true;
+    if (errno != ENOENT)
+        return cairn_error_errno(err, "unable to look for '%s'", path);
+    cairn_error(err, CAIRN_REFUSED, "the server does not wait for '%s' to be archived", segment);
+    return cairn_error_hint(err,
+                            "only what it offers can be given up: '%s' is not in the data "
+                            "directory; `pgcairn-wal status` names the next one",
+                            path);
 }
 
 static bool
@@ -92,7 +118,8 @@ command_wal_skip(const World *world, int argc, char **argv)
         .name = argv[0],
         .synopsis = "pgcairn-wal skip --confirm [options] SEGMENT",
         .summary =
-            "Give one segment up that cannot be archived: push answers 0 for it from then on.\n"
+            "Give one segment up that the server offers and that cannot be archived: push answers "
+            "0\nfor it from then on.\n"
             "It leaves a hole for ever, and a record of it in the repository. Take a backup next.",
         .examples = "  pgcairn-wal skip --confirm --reason 'disk block unreadable' \\\n"
                     "      000000010000000A000000C4\n",
@@ -112,7 +139,8 @@ command_wal_skip(const World *world, int argc, char **argv)
     bool done = count == 1 && wal_settings_load(world, &common, &settings, &err);
     if (done && pgdata == NULL)
         pgdata = settings.cluster->pgdata != NULL ? settings.cluster->pgdata : ".";
-    done = done && open_archive(world, &settings, pgdata, &archive, &err) &&
+    done = done && check_offered(world, pgdata, segment, &err) &&
+           open_archive(world, &settings, pgdata, &archive, &err) &&
            give_up(&archive, segment, reason, confirm, &err);
     close_archive(&archive);
     wal_settings_free(&settings);

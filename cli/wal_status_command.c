@@ -20,18 +20,22 @@ status_json(const WalStatus *status, const WalStatusPlace *place)
 
     if (overflow)
         timestamp_format(since, status->overflow.oldest_us);
-    return json_pack(
-        "{s:s, s:{s:I, s:s?}, s:{s:b, s:s?, s:b, s:I, s:I}, s:{s:b, s:s?, s:I, s:I, s:s?, s:s?}}",
-        "cluster", place->cluster, "ready", "files", (json_int_t)status->ready.total, "first",
-        status->ready.count > 0 ? status->ready.names[0] : NULL, "batch", "available",
-        status->has_spool, "trouble", status->no_spool[0] != '\0' ? status->no_spool : NULL,
-        "pushing_ahead", status->pushing_ahead, "durable_ahead",
-        (json_int_t)status->spool.remembered, "failed", (json_int_t)status->spool.failed,
-        "overflow", "configured", place->overflow_path != NULL, "trouble",
-        status->no_overflow[0] != '\0' ? status->no_overflow : NULL, "files_not_off_host",
-        (json_int_t)status->overflow.total, "bytes_not_off_host",
-        (json_int_t)status->overflow.bytes, "first", overflow ? status->overflow.names[0] : NULL,
-        "since", overflow ? since : NULL);
+    return json_pack("{s:s, s:{s:I, s:s?}, s:{s:b, s:s?, s:b, s:I, s:I}, s:{s:b, s:s?, s:I, s:I, "
+                     "s:s?, s:s?, s:I, "
+                     "s:s?}}",
+                     "cluster", place->cluster, "ready", "files", (json_int_t)status->ready.total,
+                     "first", status->ready.count > 0 ? status->ready.names[0] : NULL, "batch",
+                     "available", status->has_spool, "trouble",
+                     status->no_spool[0] != '\0' ? status->no_spool : NULL, "pushing_ahead",
+                     status->pushing_ahead, "durable_ahead", (json_int_t)status->spool.remembered,
+                     "failed", (json_int_t)status->spool.failed, "overflow", "configured",
+                     place->overflow_path != NULL, "trouble",
+                     status->no_overflow[0] != '\0' ? status->no_overflow : NULL,
+                     "files_not_off_host", (json_int_t)status->overflow.total, "bytes_not_off_host",
+                     (json_int_t)status->overflow.bytes, "first",
+                     overflow ? status->overflow.names[0] : NULL, "since", overflow ? since : NULL,
+                     "files_in_other_directories", (json_int_t)status->others.files,
+                     "other_directory", status->others.files > 0 ? status->others.directory : NULL);
 }
 
 static void PRINTF_LIKE(2, 3) append(ByteWriter *text, const char *format, ...)
@@ -72,6 +76,11 @@ status_text(const WalStatus *status, const WalStatusPlace *place, ByteWriter *te
                "overflow: NOT OFF THIS HOST: %zu files, %" PRIu64 " bytes, from %s on, since %s\n",
                status->overflow.total, status->overflow.bytes, status->overflow.names[0], since);
     }
+    if (status->others.files > 0)
+        append(text,
+               "overflow: %zu files wait in other directories, as '%s': the repository had another "
+               "path then, or it was another system; ship them with that path configured\n",
+               status->others.files, status->others.directory);
 }
 
 static bool

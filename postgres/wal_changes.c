@@ -16,6 +16,9 @@
 
 enum { FORK_SLOTS = 2 * WAL_FACTS_FORK_LIMIT, CHUNK_SLOTS = 2 * WAL_FACTS_CHUNK_LIMIT };
 enum { RECENT_FORKS = 64 };
+/* Chunks that cuts may look at in one segment: about a third of a second. A server's own WAL stays
+   far below; one that is made of cuts could keep push busy for minutes. */
+enum { CUT_WORK_LIMIT = 1 << 26 };
 enum { FORK_SLOT_BITS = 12, CHUNK_SLOT_BITS = 13, CHUNK_WORDS = WAL_CHUNK_BLOCKS / 64 };
 
 _Static_assert((int)FORK_SLOTS == 1 << FORK_SLOT_BITS, "a hash gives a slot");
@@ -40,6 +43,7 @@ typedef struct {
 
 struct WalChanges {
     bool lost;
+    uint32_t cut_work;
     uint32_t fork_count;
     uint32_t chunk_count;
     uint16_t recent_forks[RECENT_FORKS]; /* by their low bits: a load has few relations */
@@ -233,6 +237,11 @@ cut_fork(WalChanges *changes, Fork *entry, uint32_t limit)
     if (entry->limit_block == no_limit || limit < entry->limit_block)
         entry->limit_block = limit;
     for (uint32_t i = 0, seen = 0; seen < entry->chunk_count; i++) {
+        if (changes->cut_work == CUT_WORK_LIMIT) {
+            changes->lost = true;
+            return;
+        }
+        changes->cut_work++;
         if (changes->chunks[i].fork == fork) {
             cut_chunk(&changes->chunks[i].chunk, limit);
             seen++;

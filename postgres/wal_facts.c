@@ -1,6 +1,7 @@
 #include "postgres/wal_facts.h"
 
 #include "common/bytes.h"
+#include "common/cancel.h"
 #include "postgres/wal_changes.h"
 #include "postgres/wal_facts_builder.h"
 #include "postgres/wal_record.h"
@@ -106,6 +107,8 @@ keep_tail(const WalReader *reader, WalFacts *facts, CairnError *err)
            edge_keep(&facts->tail, partial.body, partial.body_size, err);
 }
 
+enum { CANCEL_RECORDS = 4096 };
+
 static bool
 collect(WalReader *reader, Pages *pages, WalFactsBuilder *builder, CairnError *err)
 {
@@ -113,7 +116,9 @@ collect(WalReader *reader, Pages *pages, WalFactsBuilder *builder, CairnError *e
     const WalRecord *record;
     bool switched = false;
 
-    for (;;) {
+    for (uint32_t count = 1;; count++) {
+        if (count % CANCEL_RECORDS == 0 && !cancel_check(err))
+            return false;
         if (!wal_reader_advance(reader, &record, err))
             return false;
         if (record == NULL)

@@ -27,7 +27,8 @@ struct WalFactsBuilder {
     size_t destruction_count;
     size_t creation_count;
     size_t event_count;
-    WalEvent *events;                /* EVENT_LIMIT */
+    WalEvent *events; /* EVENT_LIMIT */
+    uint64_t settle_work;
     uint32_t pending[PENDING_LIMIT]; /* numbers of events, ascending */
     size_t pending_count;
 };
@@ -206,6 +207,18 @@ widen_span(WalTransactionSpan *span, const WalRecord *record)
     span->count++;
 }
 
+/* Comparisons in one segment: a second or two. */
+static const uint64_t settle_work_limit = UINT64_C(1) << 31;
+
+/* Millions of subtransactions against what is pending, again and again, are no server's WAL. */
+static bool
+may_settle(WalFactsBuilder *builder, const WalTransactionParts *transaction)
+{
+    builder->settle_work +=
+        builder->pending_count * (UINT64_C(1) + transaction->subtransactions.count);
+    return builder->settle_work <= settle_work_limit;
+}
+
 static bool
 add_transaction(WalFactsBuilder *builder, const WalRecord *record, const WalRecordParts *parts)
 {
@@ -216,6 +229,11 @@ add_transaction(WalFactsBuilder *builder, const WalRecord *record, const WalReco
     widen_span(commit ? &builder->commits : &builder->aborts, record);
     if ((record->info & WAL_TRANSACTION_HAS_PARTS) != 0 &&
         !wal_transaction_split(builder->major, record, parts, &transaction)) {
+        wal_changes_lose(builder->changes);
+        builder->flags |= WAL_FACTS_RECORD_LOST;
+        return false;
+    }
+    if (builder->pending_count > 0 && !may_settle(builder, &transaction)) {
         wal_changes_lose(builder->changes);
         builder->flags |= WAL_FACTS_RECORD_LOST;
         return false;

@@ -263,6 +263,8 @@ collect_facts(FrameRun *run, CairnError *err)
     };
     WalFacts *facts = wal_facts_collect(frame_page, run, &segment, err);
 
+    if (facts == NULL && err->kind == CAIRN_CANCELLED)
+        run->failed = true;
     if (facts == NULL && !run->failed)
         cairn_error_clear(err);
     return facts;

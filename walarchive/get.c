@@ -196,6 +196,54 @@ judge_absence(WalStore *wal, const WalGet *get, CairnError *err)
     return WAL_GET_TROUBLE;
 }
 
+/* -- what push could not bring into the repository yet, on this host */
+
+static WalOverflow *
+open_overflow(const World *world, const WalGet *get, uint64_t system_id, int major, CairnError *err)
+{
+    const WalOverflowPlace place = {.path = get->overflow_path,
+                                    .repository = get->repository,
+                                    .cluster = get->cluster,
+                                    .system_id = system_id,
+                                    .major = major};
+    return wal_overflow_open(world, &place, false, err);
+}
+
+/*
+ * The repository does not have the whole file. True: nor does overflow-path know better. Else the
+ * file waits there and cannot be delivered, or WAL behind it does: this is not the end. Never
+ * NOT_FOUND.
+ */
+static bool
+is_unknown_to_overflow(const World *world, const WalGet *get, uint64_t system_id, int major,
+                       uint32_t segment_size, CairnError *err)
+{
+    bool later = false;
+
+    if (get->overflow_path == NULL || is_known_hole(get))
+        return true;
+    SCOPED(WalOverflow) overflow = open_overflow(world, get, system_id, major, err);
+    if (overflow == NULL) {
+        if (err->kind != CAIRN_NOT_FOUND)
+            return false;
+        cairn_error_clear(err); /* nothing was ever put there */
+        return true;
+    }
+    if (wal_overflow_fetch(overflow, get->file_name, -1, err))
+        return cairn_error(err, CAIRN_UNAVAILABLE, "'%s' waits in overflow-path", get->file_name);
+    if (err->kind != CAIRN_NOT_FOUND)
+        return cairn_error_wrap(err, "'%s' is not in the archive yet", get->file_name);
+    cairn_error_clear(err);
+    if (!wal_overflow_has_later(overflow, segment_size, get->file_name, &later, err))
+        return false;
+    if (later)
+        cairn_error(err, CAIRN_CORRUPT,
+                    "'%s' is missing from the archive, although later WAL waits in overflow-path: "
+                    "a hole in the WAL",
+                    get->file_name);
+    return !later;
+}
+
 /*
  * The whole file; else, at the end of the last timeline, what a receiver stored of the segment that
  * the server was writing, so that recovery reaches the last seconds too. A standby gets whole files
@@ -204,12 +252,17 @@ judge_absence(WalStore *wal, const WalGet *get, CairnError *err)
 static bool
 fetch(WalStore *wal, const WalGet *get, Target *target, CairnError *err)
 {
+    const Incarnation *incarnation = wal_store_incarnation(wal);
+
     if (wal_store_fetch(wal, get->file_name, target->fd, err))
         return true;
     if (err->kind != CAIRN_NOT_FOUND || target->standby)
         return false;
     cairn_error_clear(err);
     if (wal_store_fetch_unfinished(wal, get->file_name, ends_known_wal(get), target->fd, err)) {
+        if (!is_unknown_to_overflow(target->world, get, incarnation->system_id, incarnation->major,
+                                    incarnation->wal_segment_size, err))
+            return false;
         log_info("'%s' was never finished: recovery gets what was received of it", get->file_name);
         return true;
     }
@@ -385,19 +438,6 @@ sweep_spools(const World *world, const GetSpoolOptions *where)
     get_spool_close(&spool);
 }
 
-/* -- what push could not bring into the repository yet, on this host */
-
-static WalOverflow *
-open_overflow(const World *world, const WalGet *get, const ControlFile *control, CairnError *err)
-{
-    const WalOverflowPlace place = {.path = get->overflow_path,
-                                    .repository = get->repository,
-                                    .cluster = get->cluster,
-                                    .system_id = control->system_id,
-                                    .major = control->major};
-    return wal_overflow_open(world, &place, false, err);
-}
-
 /* It is what the server wrote; one that does not agree with its digest is not taken. */
 static bool
 deliver_overflowed(const World *world, const WalGet *get, const ControlFile *control,
@@ -407,7 +447,8 @@ deliver_overflowed(const World *world, const WalGet *get, const ControlFile *con
 
     if (get->overflow_path == NULL)
         return false;
-    SCOPED(WalOverflow) overflow = open_overflow(world, get, control, &err);
+    SCOPED(WalOverflow)
+    overflow = open_overflow(world, get, control->system_id, control->major, &err);
     if (overflow == NULL)
         return false;
     const bool done = target_create(target, &err) &&
@@ -418,30 +459,16 @@ deliver_overflowed(const World *world, const WalGet *get, const ControlFile *con
     return done;
 }
 
-/* Absent from the repository, and WAL behind it waits here: a hole, not the end. */
 static WalGetResult
 judge_by_overflow(const World *world, const WalGet *get, const ControlFile *control,
                   CairnError *err)
 {
     CairnError other = {0};
-    bool later = false;
 
-    if (get->overflow_path == NULL || is_known_hole(get))
+    if (is_unknown_to_overflow(world, get, control->system_id, control->major,
+                               control->wal_segment_size, &other))
         return WAL_GET_ABSENT;
-    SCOPED(WalOverflow) overflow = open_overflow(world, get, control, &other);
-    if (overflow == NULL && other.kind == CAIRN_NOT_FOUND)
-        return WAL_GET_ABSENT;
-    if (overflow != NULL && wal_overflow_has_later(overflow, get->file_name, &later, &other) &&
-        !later)
-        return WAL_GET_ABSENT;
-    cairn_error_clear(err);
-    if (later)
-        cairn_error(err, CAIRN_CORRUPT,
-                    "'%s' is missing from the archive, although later WAL waits in overflow-path: "
-                    "a hole in the WAL",
-                    get->file_name);
-    else
-        *err = other;
+    *err = other;
     return WAL_GET_TROUBLE;
 }
 
@@ -481,6 +508,12 @@ wal_get(const World *world, const WalGet *get, CairnError *err)
         result = get_segment(world, get, &prefetch, &target, err);
     else
         result = attempt_until(world, get, &control, &target, err);
+    /* It may have come to overflow-path since the first look. */
+    if ((result == WAL_GET_ABSENT || result == WAL_GET_TROUBLE) &&
+        deliver_overflowed(world, get, &control, &target)) {
+        cairn_error_clear(err);
+        return WAL_GET_DELIVERED;
+    }
     if (result == WAL_GET_ABSENT)
         result = judge_by_overflow(world, get, &control, err);
     if (result == WAL_GET_TROUBLE && file.kind == WAL_FILE_SEGMENT &&

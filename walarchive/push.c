@@ -10,6 +10,7 @@
 #include "walarchive/push_intern.h"
 #include "walarchive/ready_list.h"
 #include "walarchive/spool_lock.h"
+#include "walarchive/watchdog.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -129,14 +130,14 @@ is_down(const CairnError *err, bool opened)
 }
 
 static WalOverflow *
-open_overflow(const World *world, const WalPush *push, const WalSource *source, bool create,
+open_overflow(const World *world, const WalPush *push, uint64_t system_id, int major, bool create,
               CairnError *err)
 {
     const WalOverflowPlace place = {.path = push->overflow_path,
                                     .repository = push->repository,
                                     .cluster = push->cluster,
-                                    .system_id = source->system_id,
-                                    .major = source->major};
+                                    .system_id = system_id,
+                                    .major = major};
     return wal_overflow_open(world, &place, create, err);
 }
 
@@ -144,7 +145,8 @@ static bool
 put_into_overflow(const World *world, const WalPush *push, int pgdata_fd, const WalSource *source,
                   CairnError *err)
 {
-    SCOPED(WalOverflow) overflow = open_overflow(world, push, source, true, err);
+    SCOPED(WalOverflow)
+    overflow = open_overflow(world, push, source->system_id, source->major, true, err);
     SCOPED_FD wal_fd = world->disk->openat(world->disk, pgdata_fd, "pg_wal",
                                            O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 
@@ -175,21 +177,49 @@ overflow_instead(const World *world, const WalPush *push, int pgdata_fd, const W
 
 /* Some of what waits, in order. This file's answer is said already, so trouble is only told. */
 static void
-ship_some(const World *world, const WalPush *push, int pgdata_fd, const WalSource *source,
+ship_some(const World *world, const WalPush *push, int pgdata_fd, const char *file_name,
           WalPlace *place, WalPushed *pushed)
 {
     CairnError err = {0};
 
     if (push->overflow_path == NULL || place->store == NULL)
         return;
-    SCOPED(WalOverflow) overflow = open_overflow(world, push, source, false, &err);
+    SCOPED(WalOverflow)
+    overflow = open_overflow(world, push, place->incarnation.system_id, place->incarnation.major,
+                             false, &err);
+    if (overflow == NULL && err.kind == CAIRN_NOT_FOUND)
+        return; /* nothing was ever put there */
     const size_t limit =
-        ready_list_has_other(world, pgdata_fd, source->name) ? SHIP_BETWEEN : SHIP_ALONE;
-    if (overflow != NULL &&
-        wal_overflow_ship(overflow, place->store, limit, &pushed->shipped, &err))
-        return;
-    if (err.kind != CAIRN_NOT_FOUND)
+        ready_list_has_other(world, pgdata_fd, file_name) ? SHIP_BETWEEN : SHIP_ALONE;
+    if (overflow == NULL ||
+        !wal_overflow_ship(overflow, place->store, limit, &pushed->shipped, &err))
         snprintf(pushed->trouble, sizeof pushed->trouble, "%.500s", err.message);
+}
+
+static const char *
+last_component(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash != NULL ? slash + 1 : path;
+}
+
+void
+wal_push_ship(const World *world, const WalPush *push, WalPushed *pushed_out)
+{
+    CairnError err = {0};
+
+    *pushed_out = (WalPushed){0};
+    if (push->overflow_path == NULL || push->kept->place.store == NULL)
+        return;
+    SCOPED_FD pgdata_fd = data_directory_open(world, push->pgdata, push->path, &err);
+    if (pgdata_fd < 0)
+        snprintf(pushed_out->trouble, sizeof pushed_out->trouble, "%.500s", err.message);
+    else
+        ship_some(world, push, pgdata_fd, last_component(push->path), &push->kept->place,
+                  pushed_out);
+    if (pushed_out->trouble[0] != '\0')
+        push_kept_forget(push->kept);
 }
 
 /* -- when somebody gave it up */
@@ -237,11 +267,10 @@ static bool
 was_given_up(const World *world, const WalPush *push, int pgdata_fd, WalPushed *pushed,
              CairnError *err)
 {
-    const char *slash = strrchr(push->path, '/');
     CairnError ignored = {0};
 
     if (err->kind == CAIRN_CANCELLED ||
-        !is_skipped(world, push, pgdata_fd, slash != NULL ? slash + 1 : push->path, &ignored))
+        !is_skipped(world, push, pgdata_fd, last_component(push->path), &ignored))
         return false;
     snprintf(pushed->trouble, sizeof pushed->trouble, "%.500s", err->message);
     pushed->skipped = true;
@@ -273,7 +302,11 @@ push_file(const World *world, const WalPush *push, int pgdata_fd, PushKept *kept
     place->spool = NULL;
     if (!done)
         return overflow_instead(world, push, pgdata_fd, &source, true, pushed, err);
-    ship_some(world, push, pgdata_fd, &source, place, pushed);
+    if (!push->ship_later) {
+        /* A call of its own: a hung overflow-path must not take the file's answer with it. */
+        watchdog_answer(0);
+        ship_some(world, push, pgdata_fd, source.name, place, pushed);
+    }
     return true;
 }
 

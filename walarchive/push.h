@@ -55,6 +55,7 @@ typedef struct {
     const WalBatch *batch;     /* NULL: each file by itself */
     const char *overflow_path; /* NULL: none */
     PushKept *kept;            /* NULL: nothing stays open */
+    bool ship_later;           /* leave what waits in overflow-path to wal_push_ship; needs kept */
 } WalPush;
 
 typedef struct {
@@ -74,6 +75,12 @@ typedef struct {
 
 bool wal_push(const World *world, const WalPush *push, WalPushed *pushed_out,
               CairnError *err) MUST_CHECK;
+
+/*
+ * After a file of this path was pushed with ship_later, and answered for: some of what waits in
+ * overflow-path, if the push left the repository open. What comes of it is for the log only.
+ */
+void wal_push_ship(const World *world, const WalPush *push, WalPushed *pushed_out);
 
 /*
  * Push what is ready in the data directory of push->path, in the server's order, until nothing has

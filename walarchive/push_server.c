@@ -22,6 +22,7 @@ typedef struct {
     const World *world;
     const PushServerOptions *options;
     PushKept *kept;
+    WalPush request; /* the last one */
     char input[SERVE_LINE_LIMIT];
     size_t input_size;
 } PushServer;
@@ -132,10 +133,12 @@ write_all(int fd, const char *text, size_t size)
 }
 
 static bool
-answer(const PushServer *server, uint64_t serial, const CairnError *err)
+answer(const PushServer *server, uint64_t serial, bool done, CairnError *err)
 {
     char text[SERVE_LINE_LIMIT + SERVE_MESSAGE_LIMIT + SERVE_HINT_LIMIT];
-    const bool failed = err->kind != CAIRN_OK;
+    const bool failed = !done;
+    if (failed && err->kind == CAIRN_OK)
+        cairn_error(err, CAIRN_INTERNAL, "it failed, and nobody said why");
     const char *hint = failed ? log_hint(err) : NULL;
     const size_t message_size = failed ? strlen(err->message) : 0;
     const size_t hint_size = hint != NULL ? strlen(hint) : 0;
@@ -151,23 +154,24 @@ static bool
 push(PushServer *server, const char *path, CairnError *err)
 {
     const PushServerOptions *options = server->options;
-    WalPush request = {0};
+    WalPush *request = &server->request;
     WalPushed pushed = {0};
     bool changed = false;
 
-    if (!options->prepare(options->context, path, &request, &changed, err))
+    *request = (WalPush){0};
+    if (!options->prepare(options->context, path, request, &changed, err))
         return false;
     if (changed)
         push_kept_forget(server->kept);
-    request.path = path;
-    request.kept = server->kept;
-    const bool done = wal_push(server->world, &request, &pushed, err);
+    request->path = path;
+    request->kept = server->kept;
+    request->ship_later = true;
+    const bool done = wal_push(server->world, request, &pushed, err);
     options->report(options->context, path, &pushed, done);
     return done;
 }
 
-/* err is the answer; empty for done. */
-static void
+static bool
 push_in_time(PushServer *server, const char *path, CairnError *err)
 {
     const int64_t timeout_ms = server->options->timeout_ms;
@@ -180,6 +184,24 @@ push_in_time(PushServer *server, const char *path, CairnError *err)
         cairn_error(err, CAIRN_UNAVAILABLE, "not finished after %" PRId64 " s", timeout_ms / 1000);
         cairn_error_hint(err, "PostgreSQL will try again; pgcairn_archive.timeout gives it longer");
     }
+    return done;
+}
+
+/* The file has its answer. When overflow-path hangs, the process ends, and another one begins with
+   the next file: before the archiver has lost its patience with that. */
+static void
+ship_in_time(PushServer *server, const char *path)
+{
+    const PushServerOptions *options = server->options;
+    WalPushed pushed;
+
+    if (server->request.overflow_path == NULL)
+        return;
+    watchdog_arm(options->timeout_ms / 2, path);
+    wal_push_ship(server->world, &server->request, &pushed);
+    watchdog_disarm();
+    if (pushed.shipped > 0 || pushed.trouble[0] != '\0')
+        options->report_shipped(options->context, &pushed);
 }
 
 static bool
@@ -197,9 +219,13 @@ serve(PushServer *server, CairnError *err)
         const char *path = parse_request(line, &serial);
         if (path == NULL)
             return cairn_error(err, CAIRN_UNSUPPORTED, "a request is not understood");
-        push_in_time(server, path, &failure);
+        const bool done = push_in_time(server, path, &failure);
         /* Cancellation is not taken back; a new process starts clean. */
-        if (!answer(server, serial, &failure) || cancel_requested())
+        if (!answer(server, serial, done, &failure) || cancel_requested())
+            return true;
+        if (done)
+            ship_in_time(server, path);
+        if (cancel_requested())
             return true;
     }
 }

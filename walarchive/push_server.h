@@ -5,6 +5,9 @@
  * Each file goes through wal_push, so it is checked as a push of its own would be: whose data
  * directory, whose WAL, which repository. Only the repository stays open in between.
  *
+ * What waits in overflow-path goes along after the answer, in a time limit of its own: a file
+ * system that hangs there keeps no file from being archived.
+ *
  * Errors: what fails with a file is its answer, and the next one may do better. The server ends
  * when its input does, which is how it learns of the archiver's death; when a signal asks it to;
  * and after a file that took longer than the limit, since what hangs is best left to a fresh
@@ -26,6 +29,8 @@ typedef struct {
                     CairnError *err);
     /* After each file: what the server's log shall know. */
     void (*report)(void *context, const char *path, const WalPushed *pushed, bool done);
+    /* When files of overflow-path went into the repository, or could not. */
+    void (*report_shipped)(void *context, const WalPushed *pushed);
     void *context;
 } PushServerOptions;
 

@@ -3,6 +3,7 @@
 #include "common/cancel.h"
 #include "common/scratch_file.h"
 #include "repository/wal_ack.h"
+#include "walarchive/repair_history.h"
 #include "walarchive/repair_places.h"
 #include "walarchive/repair_records.h"
 
@@ -49,19 +50,38 @@ add_reason(Repair *repair, RepairFile *file, const RepairPlace *place, const Cai
                      file->reason != NULL ? "; " : "", place->name, problem->message);
 }
 
-/* missing NULL: a history file, which has no records to look at. */
+/* What is looked for: a segment, or (missing NULL) the history of a timeline. */
+typedef struct {
+    const WalMissing *missing;
+    const WalTimeline *timeline;
+} Wanted;
+
 static bool
-try_place(Repair *repair, const RepairPlace *place, const WalMissing *missing, RepairFile *file,
+check_copy(Repair *repair, const RepairPlace *place, Wanted wanted, CairnError *problem)
+{
+    const World *world = repair->options->world;
+
+    if (wanted.missing != NULL)
+        return repair_records_check(world, repair->store, wanted.missing, repair->scratch_fd,
+                                    problem);
+    /* A history does not say whose it is. */
+    if (place->unproven != NULL)
+        return cairn_error(problem, CAIRN_MISMATCH, "%s", place->unproven);
+    return repair_history_check(world, repair->store, wanted.timeline, repair->scratch_fd, problem);
+}
+
+static bool
+try_place(Repair *repair, const RepairPlace *place, Wanted wanted, RepairFile *file,
           CairnError *problem)
 {
-    const uint64_t limit =
-        missing != NULL ? wal_store_incarnation(repair->store)->wal_segment_size : HISTORY_LIMIT;
+    const uint64_t limit = wanted.missing != NULL
+                               ? wal_store_incarnation(repair->store)->wal_segment_size
+                               : HISTORY_LIMIT;
     bool existed, tail_differs;
 
     if (!repair_place_copy(&repair->places, place, file->name, limit, repair->scratch_fd, problem))
         return false;
-    if (missing != NULL && !repair_records_check(repair->options->world, repair->store, missing,
-                                                 repair->scratch_fd, problem))
+    if (!check_copy(repair, place, wanted, problem))
         return false;
     return repair->options->dry_run || wal_store_put(repair->store, file->name, repair->scratch_fd,
                                                      &existed, &tail_differs, problem);
@@ -77,7 +97,7 @@ is_of_the_file(const CairnError *problem)
 }
 
 static bool
-look_for(Repair *repair, const WalMissing *missing, RepairFile *file, CairnError *err)
+look_for(Repair *repair, Wanted wanted, RepairFile *file, CairnError *err)
 {
     for (size_t i = 0; i < repair->places.count && !file->found; i++) {
         const RepairPlace *place = &repair->places.places[i];
@@ -85,7 +105,7 @@ look_for(Repair *repair, const WalMissing *missing, RepairFile *file, CairnError
 
         if (!cancel_check(err))
             return false;
-        if (try_place(repair, place, missing, file, &problem)) {
+        if (try_place(repair, place, wanted, file, &problem)) {
             file->found = true;
             file->place = place->name;
             repair->report->found_count++;
@@ -127,7 +147,7 @@ repair_histories(Repair *repair, const WalArchive *archive, bool *found_out, Cai
         if (timeline->history != NULL)
             continue;
         snprintf(name, sizeof name, "%08" PRIX32 ".history", timeline->timeline);
-        if (!look_for(repair, NULL, add_file(repair, name), err))
+        if (!look_for(repair, (Wanted){.timeline = timeline}, add_file(repair, name), err))
             return false;
     }
     *found_out = repair->report->found_count > before && !repair->options->dry_run;
@@ -147,7 +167,7 @@ repair_segments(Repair *repair, const WalArchive *archive, const Catalog *catalo
         char name[WAL_NAME_SIZE];
         wal_segment_name(name, missing[i].timeline, missing[i].segment, segment_size);
         RepairFile *file = add_file(repair, name);
-        if (!look_for(repair, &missing[i], file, err) ||
+        if (!look_for(repair, (Wanted){.missing = &missing[i]}, file, err) ||
             (!file->found && !look_up_ack(repair, &missing[i], file, err)))
             return false;
     }

@@ -6,8 +6,11 @@
  * history files of timelines whose origin nobody can tell. Where: directories of WAL (pg_wal of
  * this or of another node, an overflow or spool directory), and other repositories of the same
  * cluster. A segment is taken only when it is of this system and place, when its records can be
- * read to its end, and when they continue those of stored neighbours. It is copied before it is
- * looked at, since a running server may recycle the file meanwhile; storing is as safe as a push.
+ * read to its end, and when they continue those of stored neighbours. A history, which does not say
+ * whose it is, is taken from a directory only when pg_control beside it, or the segments in it, are
+ * of this system, and from anywhere only when the stored WAL of its timeline agrees with it. It is
+ * copied before it is looked at, since a running server may recycle the file meanwhile; storing is
+ * as safe as a push.
  *
  * Errors: what a place does not have or has damaged is said of the segment, and the next place is
  * tried; only the repository's own failures are errors. Crash: what was stored stays. Threads: one.

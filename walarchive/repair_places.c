@@ -1,6 +1,8 @@
 #include "walarchive/repair_places.h"
 
 #include "common/file.h"
+#include "postgres/control.h"
+#include "postgres/wal_page.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,8 +38,96 @@ open_directory(const World *world, const char *path)
     return world->disk->openat(world->disk, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 }
 
+/* The data directory that this is the pg_wal of; -1: of none. */
+static int
+data_directory_of(const World *world, int fd, const char *path)
+{
+    const Disk *disk = world->disk;
+    struct stat ours, theirs;
+    char above[PATH_MAX];
+
+    /* By name: the ".." of a linked pg_wal is on the other disk. */
+    if (snprintf(above, sizeof above, "%s/..", path) >= (int)sizeof above)
+        return -1;
+    const char *const candidates[] = {path, above};
+    for (size_t i = 0; i < sizeof candidates / sizeof candidates[0]; i++) {
+        SCOPED_FD data_fd = open_directory(world, candidates[i]);
+        if (data_fd >= 0 && disk->fstat(disk, fd, &ours) == 0 &&
+            disk->fstatat(disk, data_fd, "pg_wal", &theirs, 0) == 0 &&
+            ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino)
+            return take_fd(&data_fd);
+    }
+    return -1;
+}
+
+/* Of the first page of a segment; false for what cannot be read or is no page. */
+static bool
+segment_identity(const World *world, int directory_fd, const char *name, WalIdentity *identity_out)
+{
+    const Disk *disk = world->disk;
+    uint8_t header[WAL_LONG_HEADER_SIZE];
+    CairnError ignored = {0};
+    struct stat status;
+    SCOPED_FD fd =
+        disk->openat(disk, directory_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
+
+    return fd >= 0 && disk->fstat(disk, fd, &status) == 0 && S_ISREG(status.st_mode) &&
+           file_pread(world, fd, header, sizeof header, 0, name, &ignored) &&
+           wal_identity_read(header, sizeof header, identity_out, &ignored);
+}
+
+/* One segment of the system at least, and none of another. */
+static const char *
+why_segments_do_not_prove(const World *world, int directory_fd, const Incarnation *wanted)
+{
+    const Disk *disk = world->disk;
+    const int fd = disk->openat(disk, directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    DIR *directory = fd >= 0 ? disk->opendir(disk, fd) : NULL;
+    const struct dirent *entry;
+    WalIdentity identity;
+    WalFileName file;
+    bool ours = false, others = false;
+
+    if (directory == NULL) {
+        if (fd >= 0)
+            disk->close(disk, fd);
+        return "unable to list the directory";
+    }
+    while (!others && (entry = disk->readdir(disk, directory)) != NULL) {
+        CairnError ignored = {0};
+        if (!wal_file_name_parse(entry->d_name, &file, &ignored) || file.kind != WAL_FILE_SEGMENT ||
+            !segment_identity(world, directory_fd, entry->d_name, &identity))
+            continue;
+        if (identity.system_id == wanted->system_id && identity.major == wanted->major)
+            ours = true;
+        else
+            others = true;
+    }
+    disk->closedir(disk, directory);
+    if (others)
+        return "WAL of another system lies beside it";
+    return ours ? NULL : "neither global/pg_control nor a segment beside it says whose it is";
+}
+
+static const char *
+why_unproven(const World *world, int fd, const char *path, const Incarnation *wanted)
+{
+    CairnError err = {0};
+    ControlFile control;
+    SCOPED_FD data_fd = data_directory_of(world, fd, path);
+
+    if (data_fd < 0)
+        return why_segments_do_not_prove(world, fd, wanted);
+    if (!control_read(world, data_fd, &control, &err))
+        return "global/pg_control beside it cannot be read";
+    return control.system_id == wanted->system_id && control.major == wanted->major
+               ? NULL
+               : "global/pg_control beside it is of another system";
+}
+
 static void
-open_directory_place(RepairPlaces *places, RepairReport *report, const char *path)
+open_directory_place(RepairPlaces *places, RepairReport *report, const char *path,
+                     const Incarnation *wanted)
 {
     char below[PATH_MAX];
     CairnError err = {0};
@@ -54,7 +144,9 @@ open_directory_place(RepairPlaces *places, RepairReport *report, const char *pat
         add_problem(report, path, &err);
         return;
     }
-    add_place(places, report, below)->fd = fd;
+    RepairPlace *place = add_place(places, report, below);
+    place->fd = fd;
+    place->unproven = why_unproven(places->world, fd, path, wanted);
 }
 
 static void
@@ -93,7 +185,7 @@ repair_places_open(const RepairOptions *options, const Incarnation *incarnation,
                            (int)REPAIR_PLACES_LIMIT);
     report->place_count = report->problem_count = 0;
     for (size_t i = 0; i < options->directory_count; i++)
-        open_directory_place(places_out, report, options->directories[i]);
+        open_directory_place(places_out, report, options->directories[i], incarnation);
     for (size_t i = 0; i < options->other_count; i++)
         open_repository_place(places_out, report, options, options->others[i], incarnation);
     return true;

@@ -11,8 +11,10 @@
 #include "walarchive/repair.h"
 
 typedef struct {
-    const char *name; /* for people */
-    int fd;           /* of a directory; -1: a repository */
+    const char *name;     /* for people */
+    int fd;               /* of a directory; -1: a repository */
+    const char *unproven; /* why nothing says that what is in the directory is this system's; NULL:
+                             something does */
     Repository *repository;
     WalStore *store;
     Incarnation incarnation;

@@ -26,16 +26,14 @@ read_spool(const World *world, const WalStatusPlace *place, int pgdata_fd, WalSt
     status->pushing_ahead = !spool_lock_try(spool, NULL, &lock, &err) && err.kind == CAIRN_OK;
 }
 
-static WalOverflow *
-open_overflow(const World *world, const WalStatusPlace *place, const ControlFile *control,
-              CairnError *err)
+static WalOverflowPlace
+overflow_place(const WalStatusPlace *place, const ControlFile *control)
 {
-    const WalOverflowPlace where = {.path = place->overflow_path,
-                                    .repository = place->repository,
-                                    .cluster = place->cluster,
-                                    .system_id = control->system_id,
-                                    .major = control->major};
-    return wal_overflow_open(world, &where, false, err);
+    return (WalOverflowPlace){.path = place->overflow_path,
+                              .repository = place->repository,
+                              .cluster = place->cluster,
+                              .system_id = control->system_id,
+                              .major = control->major};
 }
 
 static void
@@ -46,9 +44,13 @@ read_overflow(const World *world, const WalStatusPlace *place, const ControlFile
 
     if (place->overflow_path == NULL)
         return;
-    SCOPED(WalOverflow) overflow = open_overflow(world, place, control, &err);
-    if (overflow == NULL ? err.kind == CAIRN_NOT_FOUND
-                         : wal_overflow_list(overflow, &status->overflow, &err))
+    const WalOverflowPlace where = overflow_place(place, control);
+    SCOPED(WalOverflow) overflow = wal_overflow_open(world, &where, false, &err);
+    if (overflow == NULL && err.kind == CAIRN_NOT_FOUND)
+        cairn_error_clear(&err); /* nothing was ever put there */
+    if (err.kind == CAIRN_OK &&
+        (overflow == NULL || wal_overflow_list(overflow, &status->overflow, &err)) &&
+        wal_overflow_others(world, &where, &status->others, &err))
         return;
     snprintf(status->no_overflow, sizeof status->no_overflow, "%.500s", err.message);
 }
@@ -82,7 +84,8 @@ wal_status_ship(const World *world, const WalStatusPlace *place, size_t *shipped
         return false;
     if (place->overflow_path == NULL)
         return true;
-    SCOPED(WalOverflow) overflow = open_overflow(world, place, &control, err);
+    const WalOverflowPlace where = overflow_place(place, &control);
+    SCOPED(WalOverflow) overflow = wal_overflow_open(world, &where, false, err);
     if (overflow == NULL) {
         if (err->kind != CAIRN_NOT_FOUND)
             return false;

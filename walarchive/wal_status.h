@@ -26,6 +26,7 @@ typedef struct {
     bool pushing_ahead;
     SpoolCount spool;
     WalOverflowList overflow; /* not off this host */
+    WalOverflowOthers others; /* nor these, and nothing ships them as it is configured */
     char no_overflow[512];    /* what is wrong with it; "" when nothing */
 } WalStatus;
 

@@ -20,12 +20,19 @@ static struct {
     int64_t limit_ms;     /* 0: disarmed */
     const char *what;
     atomic_bool expired;
-} watchdog = {.mutex = PTHREAD_MUTEX_INITIALIZER, .armed = PTHREAD_COND_INITIALIZER};
+    atomic_int answer;
+} watchdog = {.answer = 1, .mutex = PTHREAD_MUTEX_INITIALIZER, .armed = PTHREAD_COND_INITIALIZER};
 
 bool
 watchdog_expired(void)
 {
     return atomic_load(&watchdog.expired);
+}
+
+void
+watchdog_answer(int exit_code)
+{
+    atomic_store(&watchdog.answer, exit_code);
 }
 
 static int64_t
@@ -40,16 +47,22 @@ now_ms(void)
 static _Noreturn void
 give_up(const char *what)
 {
+    const int answer = atomic_load(&watchdog.answer);
     char message[512];
     const int size =
-        snprintf(message, sizeof message,
-                 "ERROR: %.300s: gave up, a file system does not answer\n"
-                 "HINT: look at the disks and mounts of repository and data directory\n",
-                 what);
+        answer == 0
+            ? snprintf(message, sizeof message,
+                       "WARNING: %.300s: done, but overflow-path does not answer\n"
+                       "HINT: look at its disk or mount\n",
+                       what)
+            : snprintf(message, sizeof message,
+                       "ERROR: %.300s: gave up, a file system does not answer\n"
+                       "HINT: look at the disks and mounts of repository and data directory\n",
+                       what);
 
     if (write(STDERR_FILENO, message, (size_t)size) < 0)
-        _exit(1);
-    _exit(1);
+        _exit(answer);
+    _exit(answer);
 }
 
 static int64_t

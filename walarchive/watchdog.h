@@ -8,6 +8,8 @@
  * from a second thread kills the first one, which wakes even a wait on a hard NFS mount; a wait
  * that cannot be killed at all (a dying local disk) outlives this too.
  *
+ * What has been achieved by then may be said before: watchdog_answer is the exit code at the end.
+ *
  * A process that does one thing calls watchdog_start. One that serves calls watchdog_prepare, then
  * watchdog_arm and watchdog_disarm around each piece of work; what has expired once ends the
  * process, for cancellation is not taken back.
@@ -28,6 +30,10 @@ bool watchdog_prepare(CairnError *err) MUST_CHECK;
 /* what: borrowed until disarmed. By one thread; armed at most once at a time. */
 void watchdog_arm(int64_t limit_ms, const char *what);
 void watchdog_disarm(void);
+
+/* The exit code of giving up, 1 to begin with: for a file that is durable already, whatever hangs
+   afterwards. */
+void watchdog_answer(int exit_code);
 
 /* True once a limit has passed: tells a time-out from a user's signal. */
 bool watchdog_expired(void);

@@ -8,7 +8,7 @@ import pytest
 
 from support.cluster import make_directory
 from support.pgcairn import NOT_FOUND, OK, USAGE
-from support.process import must, owner, run
+from support.process import must, owner, run, wait_until
 
 CONFLICT = 4
 SEGMENT = 1 << 20
@@ -205,6 +205,95 @@ def test_a_missing_history_file_is_repaired_first(workshop):
     report = repair(pgcairn, "--from", standby.data)
     assert [file["name"] for file in report["files"]][0] == "00000002.history"
     assert pgcairn.objects("c/main/w/*/00000002/history")
+
+
+def test_a_history_is_stored_only_where_everything_says_that_it_is_the_right_one(workshop):
+    primary, pgcairn = workshop.archiving_server("origin", wal_segsize=1)
+    pgcairn.backup()
+    winner, loser = workshop.standby(primary), workshop.standby(primary)
+    primary.sql("CREATE TABLE shared AS SELECT 1 AS n")
+    primary.switch_wal()
+    lsn = primary.value("SELECT pg_current_wal_flush_lsn()")
+    for standby in winner, loser:
+        wait_until("the standby has it", lambda at=standby: at.value(
+            "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", lsn))
+    # The same timeline number twice, from two places of one segment.
+    loser.configure(archive_command="'/bin/false'")
+    loser.reload()
+    loser.promote()
+    primary.sql("CREATE TABLE more AS SELECT generate_series(1, 2000) AS n")
+    winner.archive_with(pgcairn)
+    primary.stop()
+    winner.reload()
+    winner.promote()
+    winner.sql("CREATE TABLE after AS SELECT 1 AS n")
+    winner.switch_wal()
+    winner.archive_all()
+    stored, = pgcairn.objects("c/main/w/*/00000002/history")
+    right = (winner.data / "pg_wal/00000002.history").read_bytes()
+    wrong = (loser.data / "pg_wal/00000002.history").read_bytes()
+    assert right != wrong
+    stored.unlink()
+
+    def refused(place, reason):
+        report = repair(pgcairn, "--from", place, expect=NOT_FOUND)
+        file = report["files"][0]
+        assert file["name"] == "00000002.history" and not file["found"]
+        assert reason in file["reason"]
+        assert not stored.exists()
+
+    refused(loser.data, "another server's history")
+    refused(loser.data / "pg_wal", "another server's history")
+    bare = workshop.new_directory("bare")
+    write(bare / "00000002.history", right)
+    refused(bare, "says whose it is")
+    stranger = workshop.cluster("stranger").initdb(wal_segsize=1)
+    write(stranger.data / "pg_wal/00000002.history", right)
+    refused(stranger.data, "of another system")
+    # One segment beside it proves that it is this system's.
+    segment = sorted(path for path in (winner.data / "pg_wal").iterdir() if len(path.name) == 24)[0]
+    write(bare / segment.name, segment.read_bytes())
+    write(bare / "00000002.history", wrong)
+    refused(bare, "another server's history")
+    # Another switch on the same page: by its first record.
+    timeline, lsn, reason = right.decode("ascii").split("\t")
+    high, low = lsn.split("/")
+    for moved in -0x100, 0x100:
+        write(bare / "00000002.history",
+              f"{timeline}\t{high}/{int(low, 16) + moved:X}\t{reason}".encode("ascii"))
+        refused(bare, "server's history")
+    write(bare / "00000002.history", right)
+    assert repair(pgcairn, "--dry-run", "--from", bare)["files"][0]["found"]
+    report = repair(pgcairn, "--from", loser.data, "--from", winner.data / "pg_wal")
+    assert report["files"][0]["place"] == str(winner.data / "pg_wal")
+    assert stored.exists()
+
+
+def test_the_history_of_a_restored_server_is_proven_by_its_checkpoint(workshop):
+    """Recovery that ends by itself writes a checkpoint where a promotion writes that it has ended."""
+    primary, pgcairn = workshop.archiving_server("origin", wal_segsize=1)
+    pgcairn.backup()
+    primary.sql("CREATE TABLE more AS SELECT generate_series(1, 2000) AS n")
+    primary.switch_wal()
+    primary.archive_all()
+    primary.stop()
+    restored = workshop.restore(pgcairn)
+    (restored.data / "pgcairn.identity").unlink()  # it goes on as the original
+    restored.start_restored()
+    restored.wait_promoted()
+    restored.sql("CREATE TABLE after AS SELECT 1 AS n")
+    name = restored.switch_wal()
+    pgcairn.push(restored.data / "pg_wal/00000002.history")
+    pgcairn.push(restored.data / "pg_wal" / name)
+    history, = pgcairn.objects("c/main/w/*/00000002/history")
+    history.unlink()
+    report = repair(pgcairn, "--from", restored.data)
+    assert report["files"][0]["found"] and history.exists(), report
+
+
+def write(path, content):
+    path.write_bytes(content)
+    os.chown(path, *owner())
 
 
 def test_an_acknowledged_hole_stays_a_hole(holed, workshop):

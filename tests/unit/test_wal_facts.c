@@ -1,5 +1,7 @@
 #include "postgres/wal_facts.h"
 
+#include "postgres/wal_changes.h"
+
 #include "common/bytes.h"
 #include "common/timestamp.h"
 #include "repository/wal_facts_format.h"
@@ -467,6 +469,32 @@ test_the_largest_fork_gives_up_its_bitmaps_first(void **state)
     wal_builder_free(&builder);
 }
 
+/* A segment that is made of cuts would keep push busy for minutes. */
+static void
+test_cuts_without_end_lose_the_changes(void **state)
+{
+    const WalRelation small = {1663, 5, 17000};
+    CairnError err = {0};
+    WalChanges *changes = wal_changes_new(&err);
+
+    (void)state;
+    assert_non_null(changes);
+    for (uint32_t i = 0; i < WAL_FACTS_CHUNK_LIMIT - 1; i++)
+        wal_changes_mark(changes, &table, 0, i * WAL_CHUNK_BLOCKS);
+    wal_changes_mark(changes, &small, 0, 7);
+    for (int i = 0; i < 30000; i++) {
+        if (i == 1000 || i == 29999) {
+            WalFacts facts = {0};
+            assert_true(wal_changes_store(changes, &facts, &err));
+            assert_int_equal((facts.flags & WAL_FACTS_CHANGES_LOST) != 0, i > 1000);
+            free(facts.forks);
+            free(facts.chunks);
+        }
+        wal_changes_cut(changes, &small, 0, 1000);
+    }
+    wal_changes_free(changes);
+}
+
 static void
 test_damage_ends_the_facts_early(void **state)
 {
@@ -652,6 +680,7 @@ main(void)
         cmocka_unit_test(test_an_interrupted_record_counts_for_nothing),
         cmocka_unit_test(test_lists_that_overflow_say_so),
         cmocka_unit_test(test_the_largest_fork_gives_up_its_bitmaps_first),
+        cmocka_unit_test(test_cuts_without_end_lose_the_changes),
         cmocka_unit_test(test_damage_ends_the_facts_early),
         cmocka_unit_test(test_a_source_that_fails_is_heard),
         cmocka_unit_test(test_facts_come_back_from_their_bytes),
