@@ -1,5 +1,7 @@
 #include "common/bytes.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
@@ -164,6 +166,24 @@ byte_writer_bytes(ByteWriter *writer, const void *data, size_t size)
     uint8_t *place = reserve(writer, size);
     if (place != NULL)
         memcpy(place, data, size);
+}
+
+void
+byte_writer_format(ByteWriter *writer, const char *format, ...)
+{
+    va_list arguments, again;
+    va_start(arguments, format);
+    va_copy(again, arguments);
+    const int size = vsnprintf(NULL, 0, format, arguments);
+    va_end(arguments);
+    char *place = size < 0 ? NULL : (char *)reserve(writer, (size_t)size + 1);
+    if (place == NULL)
+        writer->failed = true;
+    else {
+        vsnprintf(place, (size_t)size + 1, format, again);
+        writer->size--; /* the NUL */
+    }
+    va_end(again);
 }
 
 void

@@ -111,6 +111,8 @@ void byte_writer_u32(ByteWriter *writer, uint32_t value);
 void byte_writer_u64(ByteWriter *writer, uint64_t value);
 void byte_writer_varint(ByteWriter *writer, uint64_t value);
 void byte_writer_bytes(ByteWriter *writer, const void *data, size_t size);
+/* Text, whole however long it becomes; no NUL is kept behind it. */
+void byte_writer_format(ByteWriter *writer, const char *format, ...) PRINTF_LIKE(2, 3);
 void byte_writer_reset(ByteWriter *writer); /* size 0, keeps the memory */
 void byte_writer_free(ByteWriter *writer);
 

@@ -2,6 +2,7 @@
 
 #include "common/config_intern.h"
 #include "common/file.h"
+#include "common/secret.h"
 
 #include <ctype.h>
 #include <fcntl.h>
@@ -89,6 +90,23 @@ apply_cluster_environment(Config *config, CairnError *err)
                              &config->clusters[cluster - config->clusters], err);
 }
 
+/* A secret in the file itself: then the file is one. */
+static bool
+check_secret_place(const Config *config, const World *world, const char *path, CairnError *err)
+{
+    for (size_t i = 0; i < config->repository_count; i++) {
+        const RepositoryConfig *repository = &config->repositories[i];
+        if (repository->s3.secret_key == NULL || secret_file_check(world, path, err))
+            continue;
+        cairn_error_wrap(err, "secret-key of repository '%s'", repository->name);
+        return cairn_error_hint(err,
+                                "put it into a file that nobody else can read and name that "
+                                "by secret-key-file, or close this one: chmod 600 '%s'",
+                                path);
+    }
+    return true;
+}
+
 static bool
 load_file(Config *config, const World *world, const char *path, CairnError *err)
 {
@@ -106,7 +124,8 @@ load_file(Config *config, const World *world, const char *path, CairnError *err)
         file_read_all(world, AT_FDCWD, path, CONFIG_FILE_SIZE_LIMIT, &size, err);
     if (text == NULL)
         return false;
-    return config_parse_text(config, text, size, path, err);
+    return config_parse_text(config, text, size, path, err) &&
+           check_secret_place(config, world, path, err);
 }
 
 static bool
@@ -155,6 +174,8 @@ config_load(const World *world, const char *path, CairnError *err)
         config->chosen_cluster = arena_strdup(config->arena, cluster);
     if (!load(config, world, path, err))
         return NULL;
+    for (size_t i = 0; i < config->repository_count; i++)
+        config->repositories[i].spool_path = config->global.spool_path;
     return take(&config);
 }
 
@@ -249,4 +270,59 @@ config_repository(const Config *config, const char *name, CairnError *err)
     if (found == NULL)
         explain_choice(err, "repository", name, config->repository_count);
     return found;
+}
+
+/* The next name of a comma-separated list, without the blanks around it; NULL: too long. */
+static const char *
+next_name(const char **names, char *name, size_t size)
+{
+    const char *start = *names + strspn(*names, " \t");
+    size_t length = strcspn(start, ",");
+
+    *names = start + length + (start[length] == ',' ? 1 : 0);
+    while (length > 0 && (start[length - 1] == ' ' || start[length - 1] == '\t'))
+        length--;
+    if (length >= size)
+        return NULL;
+    memcpy(name, start, length);
+    name[length] = '\0';
+    return name;
+}
+
+bool
+config_repositories(const Config *config, const char *names,
+                    const RepositoryConfig *list_out[CONFIG_REPOSITORIES_LIMIT], size_t *count_out,
+                    CairnError *err)
+{
+    char name[128];
+    size_t count = 0;
+
+    for (const char *rest = names; names == NULL || *rest != '\0';) {
+        if (names != NULL && (next_name(&rest, name, sizeof name) == NULL || name[0] == '\0'))
+            return cairn_error(err, CAIRN_USAGE, "'%.200s' is no list of repositories", names);
+        const RepositoryConfig *found = config_repository(config, names != NULL ? name : NULL, err);
+        if (found == NULL)
+            return false;
+        for (size_t i = 0; i < count; i++) {
+            if (list_out[i] == found)
+                return cairn_error(err, CAIRN_USAGE, "repository '%s' is named twice in '%.200s'",
+                                   found->name, names);
+        }
+        if (count == CONFIG_REPOSITORIES_LIMIT)
+            return cairn_error(err, CAIRN_USAGE, "'%.200s' names more than %d repositories", names,
+                               CONFIG_REPOSITORIES_LIMIT);
+        list_out[count++] = found;
+        if (names == NULL)
+            break;
+    }
+    if (count == 0)
+        return cairn_error(err, CAIRN_USAGE, "a list of repositories is empty");
+    *count_out = count;
+    return true;
+}
+
+bool
+repository_is_required(const RepositoryConfig *config)
+{
+    return config->required == NULL || strcmp(config->required, "no") != 0;
 }

@@ -28,7 +28,7 @@ typedef struct {
     const char *variable; /* NULL: a file's line */
 } ConfigOrigin;
 
-typedef enum { VALUE_TEXT, VALUE_CHOICE, VALUE_INT, VALUE_SIZE, VALUE_IGNORED } ValueType;
+typedef enum { VALUE_TEXT, VALUE_CHOICE, VALUE_INT, VALUE_SIZE } ValueType;
 
 typedef struct {
     const char *name;

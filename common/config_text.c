@@ -14,7 +14,7 @@ typedef struct {
     const ConfigKey *keys;
     void *values;
     char title[CONFIG_NAME_LIMIT + 16]; /* "[cluster main]" */
-    uint32_t seen;                      /* bit i: keys[i] was given in the file */
+    uint64_t seen;                      /* bit i: keys[i] was given in the file */
 } Section;
 
 /* Names become parts of object names, so they keep to the characters that those may have. */
@@ -134,11 +134,12 @@ read_setting(Config *config, Section *section, char *line, const ConfigOrigin *o
         return config_refuse(origin, err, "'%.100s' stands before the first section", name);
 
     for (size_t i = 0; section->keys[i].name != NULL; i++) {
+        CAIRN_ASSERT(i < 64); /* bits of seen */
         if (strcmp(section->keys[i].name, name) != 0)
             continue;
-        if ((section->seen & UINT32_C(1) << i) != 0)
+        if ((section->seen & UINT64_C(1) << i) != 0)
             return config_refuse(origin, err, "'%s' is given twice in %s", name, section->title);
-        section->seen |= UINT32_C(1) << i;
+        section->seen |= UINT64_C(1) << i;
         return config_set_value(config, &section->keys[i], section->values, value, origin, err);
     }
     return config_refuse(origin, err, "unknown key '%.100s' in %s", name, section->title);

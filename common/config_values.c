@@ -18,17 +18,12 @@
     {                                                                                              \
         key, VALUE_INT, offsetof(Section, field), NULL, minimum, maximum                           \
     }
-/* Known, read by nobody in this version or by the code that needs it. */
-#define IGNORED_KEY(key)                                                                           \
-    {                                                                                              \
-        key, VALUE_IGNORED, 0, NULL, 0, 0                                                          \
-    }
-
 const ConfigKey CONFIG_GLOBAL_KEYS[] = {
     INT_KEY(GlobalConfig, jobs, "jobs", 1, 1024),
     CHOICE_KEY(GlobalConfig, log_level, "log-level", " error warn info debug "),
     {"max-memory", VALUE_SIZE, offsetof(GlobalConfig, max_memory_bytes), NULL, 0, 0},
     INT_KEY(GlobalConfig, wal_timeout_s, "wal-timeout", 0, 86400),
+    INT_KEY(GlobalConfig, server_timeout_s, "server-timeout", 1, 86400),
     INT_KEY(GlobalConfig, refresh_percent, "refresh-budget", 0, 100),
     INT_KEY(GlobalConfig, get_prefetch, "get-prefetch", 0, 64),
     TEXT_KEY(GlobalConfig, spool_path, "spool-path"),
@@ -44,19 +39,36 @@ const ConfigKey CONFIG_REPOSITORY_KEYS[] = {
     CHOICE_KEY(RepositoryConfig, compression, "compression", " none lz4 zstd "),
     INT_KEY(RepositoryConfig, compression_level, "compression-level", 0, 19),
     TEXT_KEY(RepositoryConfig, retention, "retention"),
-    IGNORED_KEY("passphrase-file"),
-    IGNORED_KEY("passphrase-command"),
-    IGNORED_KEY("key-file"),
-    IGNORED_KEY("recipients"),
-    IGNORED_KEY("endpoint"),
-    IGNORED_KEY("bucket"),
-    IGNORED_KEY("prefix"),
-    IGNORED_KEY("region"),
-    IGNORED_KEY("uri-style"),
-    IGNORED_KEY("access-key"),
-    IGNORED_KEY("secret-key"),
-    IGNORED_KEY("ca-file"),
-    IGNORED_KEY("required"),
+    CHOICE_KEY(RepositoryConfig, required, "required", " yes no "),
+    TEXT_KEY(RepositoryConfig, keys.passphrase_file, "passphrase-file"),
+    TEXT_KEY(RepositoryConfig, keys.passphrase_command, "passphrase-command"),
+    TEXT_KEY(RepositoryConfig, keys.key_file, "key-file"),
+    TEXT_KEY(RepositoryConfig, keys.recipients, "recipients"),
+    TEXT_KEY(RepositoryConfig, s3.endpoint, "endpoint"),
+    TEXT_KEY(RepositoryConfig, s3.bucket, "bucket"),
+    TEXT_KEY(RepositoryConfig, s3.prefix, "prefix"),
+    TEXT_KEY(RepositoryConfig, s3.region, "region"),
+    CHOICE_KEY(RepositoryConfig, s3.uri_style, "uri-style", " auto path virtual "),
+    TEXT_KEY(RepositoryConfig, s3.access_key, "access-key"),
+    TEXT_KEY(RepositoryConfig, s3.access_key_file, "access-key-file"),
+    TEXT_KEY(RepositoryConfig, s3.secret_key, "secret-key"),
+    TEXT_KEY(RepositoryConfig, s3.secret_key_file, "secret-key-file"),
+    TEXT_KEY(RepositoryConfig, s3.session_token_file, "session-token-file"),
+    TEXT_KEY(RepositoryConfig, s3.profile, "profile"),
+    TEXT_KEY(RepositoryConfig, s3.credentials_file, "credentials-file"),
+    TEXT_KEY(RepositoryConfig, s3.ca_file, "ca-file"),
+    CHOICE_KEY(RepositoryConfig, s3.plain_http, "plain-http", " refused allowed "),
+    TEXT_KEY(RepositoryConfig, s3.storage_class, "storage-class"),
+    CHOICE_KEY(RepositoryConfig, s3.server_encryption, "server-encryption", " AES256 aws:kms "),
+    TEXT_KEY(RepositoryConfig, s3.server_encryption_key, "server-encryption-key"),
+    CHOICE_KEY(RepositoryConfig, s3.checksum, "checksum", " sha256 md5 crc32c none "),
+    CHOICE_KEY(RepositoryConfig, s3.writers, "writers", " many one "),
+    CHOICE_KEY(RepositoryConfig, s3.lock_mode, "lock-mode", " governance compliance "),
+    INT_KEY(RepositoryConfig, s3.lock_days, "lock-days", 1, 36500),
+    INT_KEY(RepositoryConfig, s3.lock_refresh_days, "lock-refresh-days", 1, 36500),
+    TEXT_KEY(RepositoryConfig, ssh.host, "host"),
+    TEXT_KEY(RepositoryConfig, ssh.command, "ssh-command"),
+    TEXT_KEY(RepositoryConfig, ssh.program, "remote-program"),
     {NULL, VALUE_TEXT, 0, NULL, 0, 0},
 };
 
@@ -68,6 +80,21 @@ const ConfigKey CONFIG_CLUSTER_KEYS[] = {
     TEXT_KEY(ClusterConfig, retention, "retention"),
     {NULL, VALUE_TEXT, 0, NULL, 0, 0},
 };
+
+RepositoryConfig
+repository_config_copy(Arena *arena, const RepositoryConfig *config)
+{
+    RepositoryConfig copy = *config;
+    copy.name = arena_strdup(arena, config->name);
+    for (const ConfigKey *key = CONFIG_REPOSITORY_KEYS; key->name != NULL; key++) {
+        const char **text = (const char **)((char *)&copy + key->offset);
+        if ((key->type == VALUE_TEXT || key->type == VALUE_CHOICE) && *text != NULL)
+            *text = arena_strdup(arena, *text);
+    }
+    if (config->spool_path != NULL)
+        copy.spool_path = arena_strdup(arena, config->spool_path);
+    return copy;
+}
 
 bool
 parse_size(const char *text, uint64_t *size_out)
@@ -163,8 +190,6 @@ config_set_value(Config *config, const ConfigKey *key, void *values, const char 
         if (!parse_size(value, field))
             return config_refuse(origin, err, "'%s' must be a size like 64MiB, not '%.100s'",
                                  key->name, value);
-        return true;
-    case VALUE_IGNORED:
         return true;
     }
     return cairn_error(err, CAIRN_INTERNAL, "unknown type of key '%s'", key->name);

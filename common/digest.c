@@ -1,11 +1,8 @@
 #include "common/digest.h"
 
-#include <openssl/core_names.h>
-#include <openssl/crypto.h>
-#include <openssl/err.h>
-#include <openssl/evp.h>
-#include <openssl/kdf.h>
-#include <openssl/params.h>
+#include "common/libcrypto.h"
+#include "common/openssl.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -14,22 +11,15 @@ enum { GMAC_IV_SIZE = 12 };
 /* EVP takes int lengths; a power of two keeps every piece but the last whole blocks. */
 static const size_t EVP_PIECE_LIMIT = (size_t)1 << 30;
 
-void
-digest_skip_openssl_config(void)
+uint64_t
+fnv1a(const void *data, size_t size)
 {
-    OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
-}
+    const uint8_t *bytes = data;
+    uint64_t hash = UINT64_C(14695981039346656037);
 
-/* Always false; empties OpenSSL's error queue into the message. */
-static bool
-openssl_error(CairnError *err, const char *what)
-{
-    char text[256] = "no reason given";
-    const unsigned long code = ERR_get_error();
-    if (code != 0)
-        ERR_error_string_n(code, text, sizeof text);
-    ERR_clear_error();
-    return cairn_error(err, CAIRN_INTERNAL, "unable to %s: %s", what, text);
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ bytes[i]) * UINT64_C(1099511628211);
+    return hash;
 }
 
 struct Sha256 {
@@ -204,30 +194,57 @@ keyed_digest_of(KeyedDigest *digest, const void *data, size_t size,
            keyed_digest_finish(digest, digest_out, err);
 }
 
+/* OSSL_PARAM is not const-correct; nothing is written through these. */
+static OSSL_PARAM
+octets(const char *name, const void *data, size_t size)
+{
+    return OSSL_PARAM_construct_octet_string(name, (void *)(uintptr_t)data, size);
+}
+
 bool
-hkdf_sha256(const uint8_t key[KEY_SIZE], const void *salt, size_t salt_size, const char *info,
-            uint8_t *out, size_t out_size, CairnError *err)
+hkdf_sha256_of(const HkdfInput *input, uint8_t *out, size_t out_size, CairnError *err)
 {
     EVP_KDF *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
     EVP_KDF_CTX *context = kdf != NULL ? EVP_KDF_CTX_new(kdf) : NULL;
 
-    /* OSSL_PARAM is not const-correct; nothing is written through these. */
     OSSL_PARAM params[5];
     size_t count = 0;
     params[count++] =
         OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, (char *)(uintptr_t) "SHA256", 0);
-    params[count++] =
-        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *)(uintptr_t)key, KEY_SIZE);
-    params[count++] = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO,
-                                                        (void *)(uintptr_t)info, strlen(info));
+    params[count++] = octets(OSSL_KDF_PARAM_KEY, input->key, input->key_size);
+    params[count++] = octets(OSSL_KDF_PARAM_INFO, input->info, input->info_size);
     /* RFC 5869: no salt is HashLen zero bytes, which is what leaving it out gives. */
-    if (salt_size > 0)
-        params[count++] = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT,
-                                                            (void *)(uintptr_t)salt, salt_size);
+    if (input->salt_size > 0)
+        params[count++] = octets(OSSL_KDF_PARAM_SALT, input->salt, input->salt_size);
     params[count] = OSSL_PARAM_construct_end();
 
     const bool derived = context != NULL && EVP_KDF_derive(context, out, out_size, params) == 1;
     EVP_KDF_CTX_free(context);
     EVP_KDF_free(kdf);
     return derived ? true : openssl_error(err, "derive a key");
+}
+
+bool
+hkdf_sha256(const uint8_t key[KEY_SIZE], const void *salt, size_t salt_size, const char *info,
+            uint8_t *out, size_t out_size, CairnError *err)
+{
+    const HkdfInput input = {.key = key,
+                             .key_size = KEY_SIZE,
+                             .salt = salt,
+                             .salt_size = salt_size,
+                             .info = info,
+                             .info_size = strlen(info)};
+    return hkdf_sha256_of(&input, out, out_size, err);
+}
+
+bool
+hmac_sha256(const void *key, size_t key_size, const void *data, size_t size,
+            uint8_t mac_out[SHA256_SIZE], CairnError *err)
+{
+    size_t mac_size = 0;
+    if (EVP_Q_mac(NULL, "HMAC", NULL, "SHA256", NULL, key, key_size, data, size, mac_out,
+                  SHA256_SIZE, &mac_size) == NULL ||
+        mac_size != SHA256_SIZE)
+        return openssl_error(err, "compute HMAC-SHA-256");
+    return true;
 }

@@ -6,16 +6,14 @@
  *                 interleaved lanes where the CPU has it, a table elsewhere.
  * crc32c_combine  CRC of ab from the CRCs of a and b and the length of b.
  * crc32c_combine_pages  the same, cheaply, for a row of pages (CRC32C_PAGE_SIZE bytes) behind it.
+ * fnv1a           64-bit FNV-1a, to tell names apart where nobody gains by making them meet: costs
+ *                 nothing to start.
  * Sha256          streaming SHA-256 (OpenSSL).
  * KeyedDigest     16-byte pseudo-random digest of a message: AES-256 under key 2 over the GMAC
  * under key 1 with an all-zero nonce (tags never leave in the clear, so the fixed nonce is sound;
  * GHASH binds the length). The page fingerprint is its first 8 bytes, WAL digests and map node
- * hashes take all 16. Algorithm id 1 in the format. Keys            hkdf_sha256: RFC 5869, for
- * every key we derive.
- *
- * digest_skip_openssl_config   for programs that must start in a few milliseconds and speak no TLS
- *                 (pgcairn-wal): call it first in main. Elsewhere the system's policy is to be
- * read.
+ * hashes take all 16. Algorithm id 1 in the format.
+ * Keys            hkdf_sha256: RFC 5869, for every key we derive; hmac_sha256: RFC 2104.
  *
  * Errors: OpenSSL's failures are INTERNAL, its error queue is emptied into the message.
  * Threads: one object, one thread; crc32c and hkdf from any.
@@ -29,14 +27,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-void digest_skip_openssl_config(void);
-
 uint32_t crc32c(uint32_t crc, const void *data, size_t size);
 /* By table on any machine: what crc32c does without SSE4.2, for tests. */
 uint32_t crc32c_portable(uint32_t crc, const void *data, size_t size);
 uint32_t crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t size_b);
 enum { CRC32C_PAGE_SIZE = 8192 };
 uint32_t crc32c_combine_pages(uint32_t crc, const uint32_t *page_crcs, size_t count);
+
+uint64_t fnv1a(const void *data, size_t size);
 
 enum { SHA256_SIZE = 32, KEYED_DIGEST_SIZE = 16, FINGERPRINT_SIZE = 8, KEY_SIZE = 32 };
 enum { FINGERPRINT_ALGORITHM_GMAC_AES = 1 };
@@ -70,5 +68,19 @@ SCOPED_TYPE(KeyedDigest, keyed_digest_free);
 
 bool hkdf_sha256(const uint8_t key[KEY_SIZE], const void *salt, size_t salt_size, const char *info,
                  uint8_t *out, size_t out_size, CairnError *err) MUST_CHECK;
+/* The same with key and info of any bytes. */
+typedef struct {
+    const void *key;
+    size_t key_size;
+    const void *salt;
+    size_t salt_size;
+    const void *info;
+    size_t info_size;
+} HkdfInput;
+bool hkdf_sha256_of(const HkdfInput *input, uint8_t *out, size_t out_size,
+                    CairnError *err) MUST_CHECK;
+
+bool hmac_sha256(const void *key, size_t key_size, const void *data, size_t size,
+                 uint8_t mac_out[SHA256_SIZE], CairnError *err) MUST_CHECK;
 
 #endif

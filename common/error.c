@@ -1,5 +1,7 @@
 #include "common/error.h"
 
+#include "common/plain_text.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -22,6 +24,7 @@ static const KindFacts KINDS[] = {
     [CAIRN_NO_SPACE] = {"no space", 7},
     [CAIRN_IO] = {"input/output error", 1},
     [CAIRN_DENIED] = {"permission denied", 1},
+    [CAIRN_SEALED] = {"sealed", 1},
     [CAIRN_REFUSED] = {"refused", 4},
     [CAIRN_USAGE] = {"usage", 2},
     [CAIRN_UNSUPPORTED] = {"unsupported", 4},
@@ -90,7 +93,10 @@ fill(CairnError *err, CairnErrorKind kind, const char *file, int line, const cha
     err->file = file;
     err->line = line;
     err->hint[0] = '\0';
-    vsnprintf(err->message, sizeof err->message, format, args);
+    /* Here, since everything that an error quotes passes through here, whoever shows it then. */
+    char message[CAIRN_ERROR_MESSAGE_SIZE];
+    vsnprintf(message, sizeof message, format, args);
+    plain_text(err->message, sizeof err->message, message, "");
 }
 
 bool
@@ -136,8 +142,7 @@ cairn_error_wrap(CairnError *err, const char *format, ...)
     /* When both do not fit, the tail goes: the front says what was being done. */
     char message[2 * CAIRN_ERROR_MESSAGE_SIZE + 2];
     snprintf(message, sizeof message, "%s: %s", context, err->message);
-    message[sizeof err->message - 1] = '\0';
-    memcpy(err->message, message, sizeof err->message);
+    plain_text(err->message, sizeof err->message, message, "");
     return false;
 }
 
@@ -152,7 +157,7 @@ cairn_error_hint(CairnError *err, const char *format, ...)
     va_start(args, format);
     vsnprintf(hint, sizeof hint, format, args);
     va_end(args);
-    memcpy(err->hint, hint, sizeof hint);
+    plain_text(err->hint, sizeof err->hint, hint, "\n");
     return false;
 }
 

@@ -5,7 +5,9 @@
  * Whoever detects a failure sets it once, callers add context in front, only main prints it. Units:
  * kinds say what the caller may do, not where it broke. Ownership: a plain struct on the caller's
  * stack; no allocation, so it works when memory is gone and travels between threads inside a job's
- * result. Threads: one error belongs to one thread at a time.
+ * result. Threads: one error belongs to one thread at a time. Texts: plain (plain_text.h) whatever
+ * is put into them, so they may be shown and sent as they are; a message is one line, a hint may be
+ * several.
  *
  *     CairnError err = {0};
  *     if (!wal_store_put(store, segment, &err))
@@ -32,6 +34,7 @@ typedef enum {
     CAIRN_NO_SPACE,    /* disk full, quota */
     CAIRN_IO,          /* the storage answered with an error: do not retry */
     CAIRN_DENIED,      /* permission, privilege, password */
+    CAIRN_SEALED,      /* read, but encrypted to a private key that is not here */
     CAIRN_REFUSED,     /* we could, but it would be unsafe */
     CAIRN_USAGE,       /* options or configuration */
     CAIRN_UNSUPPORTED, /* format, version or feature we do not know */

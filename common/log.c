@@ -1,10 +1,15 @@
 #include "common/log.h"
 
+#include "common/plain_text.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+enum { LINE_SIZE = 1024 };
 
 static const char *const LEVEL_NAMES[] = {"error", "warn", "info", "debug"};
 static const char *const LEVEL_LABELS[] = {"ERROR", "WARNING", "INFO", "DEBUG"};
@@ -35,6 +40,14 @@ log_level_parse(const char *name, LogLevel *level_out)
     return false;
 }
 
+/* Names that a server or a disk chose stand in messages: no terminal shall obey them, and none
+   shall begin a line that looks like ours. */
+static void
+put_plain(const char *text, const char *kept)
+{
+    plain_print(stderr, text, strlen(text), kept);
+}
+
 void
 log_message(LogLevel level, const char *format, ...)
 {
@@ -42,15 +55,27 @@ log_message(LogLevel level, const char *format, ...)
         return;
 
     const int saved_errno = errno;
+    char short_line[LINE_SIZE];
+    char *line = NULL;
     va_list args;
     va_start(args, format);
+    /* Without memory for it a line is cut, not lost. */
+    if (vasprintf(&line, format, args) < 0)
+        line = NULL;
+    va_end(args);
+    if (line == NULL) {
+        va_start(args, format);
+        vsnprintf(short_line, sizeof short_line, format, args);
+        va_end(args);
+    }
+
     /* Locked as a whole, so that lines of several threads do not mix. */
     flockfile(stderr);
     fprintf(stderr, "%s: ", LEVEL_LABELS[level]);
-    vfprintf(stderr, format, args);
+    put_plain(line != NULL ? line : short_line, "");
     putc_unlocked('\n', stderr);
     funlockfile(stderr);
-    va_end(args);
+    free(line);
     errno = saved_errno;
 }
 
@@ -72,19 +97,6 @@ log_hint(const CairnError *err)
     return err->hint[0] != '\0' ? err->hint : default_hint(err);
 }
 
-/* Names that a server or a disk chose stand in messages: no terminal shall obey them. */
-static void
-put_escaped(const char *text, bool several_lines)
-{
-    for (; *text != '\0'; text++) {
-        const unsigned char byte = (unsigned char)*text;
-        if ((byte < ' ' && !(several_lines && byte == '\n')) || byte == 0x7f)
-            fprintf(stderr, "\\%03o", byte);
-        else
-            putc_unlocked(byte, stderr);
-    }
-}
-
 void
 log_error(const CairnError *err)
 {
@@ -92,10 +104,10 @@ log_error(const CairnError *err)
 
     flockfile(stderr);
     fputs("ERROR: ", stderr);
-    put_escaped(err->message, false);
+    put_plain(err->message, "");
     if (hint != NULL) {
         fputs("\nHINT: ", stderr);
-        put_escaped(hint, true);
+        put_plain(hint, "\n");
     }
     putc_unlocked('\n', stderr);
     if (log_level() >= LOG_LEVEL_DEBUG && err->file != NULL) {
