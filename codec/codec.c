@@ -20,6 +20,9 @@ struct CodecContext {
     int level;
     void *compress_state;
     void *decompress_states[CODEC_COUNT];
+    Aead *aead;
+    void *room;
+    size_t room_size;
 };
 
 /* NULL for an id that no row has; ids come from files. */
@@ -63,6 +66,8 @@ codec_close(CodecContext *codec)
         if (codec->decompress_states[id] != NULL)
             ROWS[id]->free_decompress_state(codec->decompress_states[id]);
     }
+    aead_free(codec->aead);
+    free(codec->room);
     free(codec);
 }
 
@@ -149,4 +154,25 @@ codec_decompress(CodecContext *codec, CodecId id, const void *stored, size_t sto
     if (raw_size == 0 || stored_size == 0)
         return cairn_error(err, CAIRN_CORRUPT, "an empty %s block", row->name);
     return row->decompress(&codec->decompress_states[id], stored, stored_size, raw, raw_size, err);
+}
+
+Aead *
+codec_aead(CodecContext *codec, CairnError *err)
+{
+    if (codec->aead == NULL)
+        codec->aead = aead_new(err);
+    return codec->aead;
+}
+
+void *
+codec_room(CodecContext *codec, size_t size, CairnError *err)
+{
+    if (codec->room == NULL || codec->room_size < size) {
+        free(codec->room);
+        codec->room_size = size;
+        codec->room = malloc(size > 0 ? size : 1);
+        if (codec->room == NULL)
+            cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    }
+    return codec->room;
 }

@@ -9,6 +9,7 @@
 #ifndef PGCAIRN_CODEC_CODEC_H
 #define PGCAIRN_CODEC_CODEC_H
 
+#include "codec/aead.h"
 #include "common/error.h"
 #include "common/scoped.h"
 
@@ -47,5 +48,11 @@ bool codec_compress(CodecContext *codec, const void *raw, size_t raw_size, void 
 /* Decompress into exactly raw_size bytes. Any id; keeps its own lazily made state for each. */
 bool codec_decompress(CodecContext *codec, CodecId id, const void *stored, size_t stored_size,
                       void *raw, size_t raw_size, CairnError *err) MUST_CHECK;
+
+/* For blocks that are encrypted: the thread's cipher, and room for what it opens before that is
+   decompressed. Made when first asked for, borrowed from the context; the room's content lasts
+   until it is asked for again. */
+Aead *codec_aead(CodecContext *codec, CairnError *err) MUST_CHECK;
+void *codec_room(CodecContext *codec, size_t size, CairnError *err) MUST_CHECK;
 
 #endif

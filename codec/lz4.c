@@ -1,8 +1,53 @@
 /* LZ4 blocks, without the LZ4 frame around them: sizes and digests are the container's. */
 #include "codec/codec_intern.h"
+#include "common/lazy_library.h"
 
 #include <lz4.h>
 #include <lz4hc.h>
+#include <pthread.h>
+
+/* Loaded at first use, since a call that finds its answer ready moves no bytes. A function that is
+   missing here does not link: add it to both lists. */
+/* clang-format off */
+#define FUNCTIONS(FUNCTION) \
+    FUNCTION(LZ4_compressBound) \
+    FUNCTION(LZ4_compress_HC_extStateHC) \
+    FUNCTION(LZ4_compress_fast_extState) \
+    FUNCTION(LZ4_decompress_safe) \
+    FUNCTION(LZ4_sizeofState) \
+    FUNCTION(LZ4_sizeofStateHC)
+/* clang-format on */
+
+static struct {
+#define MEMBER(name) __typeof__(name) *name;
+    FUNCTIONS(MEMBER)
+#undef MEMBER
+} lz4;
+static pthread_once_t load_once = PTHREAD_ONCE_INIT;
+
+static void
+load(void)
+{
+    void *library = lazy_library_open("liblz4.so." LAZY_LIBRARY_VERSION(LZ4_VERSION_MAJOR));
+
+#define FIND(name) *(void **)&lz4.name = lazy_library_find(library, #name);
+    FUNCTIONS(FIND)
+#undef FIND
+}
+
+static __typeof__(lz4) *
+loaded(void)
+{
+    pthread_once(&load_once, load);
+    return &lz4;
+}
+
+#define LZ4_compressBound(...) loaded()->LZ4_compressBound(__VA_ARGS__)
+#define LZ4_compress_HC_extStateHC(...) loaded()->LZ4_compress_HC_extStateHC(__VA_ARGS__)
+#define LZ4_compress_fast_extState(...) loaded()->LZ4_compress_fast_extState(__VA_ARGS__)
+#define LZ4_decompress_safe(...) loaded()->LZ4_decompress_safe(__VA_ARGS__)
+#define LZ4_sizeofState(...) loaded()->LZ4_sizeofState(__VA_ARGS__)
+#define LZ4_sizeofStateHC(...) loaded()->LZ4_sizeofStateHC(__VA_ARGS__)
 
 /*
  * Levels 0 to 2 are the fast compressor, 3 to 12 LZ4HC; the format is one and the same. Where no

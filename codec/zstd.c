@@ -1,7 +1,60 @@
 /* Zstandard frames. Their own content size must agree with what the container declares. */
 #include "codec/codec_intern.h"
+#include "common/lazy_library.h"
 
+#include <pthread.h>
 #include <zstd.h>
+
+/* Loaded at first use, since a call that finds its answer ready moves no bytes. A function that is
+   missing here does not link: add it to both lists. */
+/* clang-format off */
+#define FUNCTIONS(FUNCTION) \
+    FUNCTION(ZSTD_compressBound) \
+    FUNCTION(ZSTD_compressCCtx) \
+    FUNCTION(ZSTD_createCCtx) \
+    FUNCTION(ZSTD_createDCtx) \
+    FUNCTION(ZSTD_decompressDCtx) \
+    FUNCTION(ZSTD_findFrameCompressedSize) \
+    FUNCTION(ZSTD_freeCCtx) \
+    FUNCTION(ZSTD_freeDCtx) \
+    FUNCTION(ZSTD_getErrorName) \
+    FUNCTION(ZSTD_isError)
+/* clang-format on */
+
+static struct {
+#define MEMBER(name) __typeof__(name) *name;
+    FUNCTIONS(MEMBER)
+#undef MEMBER
+} zstd;
+static pthread_once_t load_once = PTHREAD_ONCE_INIT;
+
+static void
+load(void)
+{
+    void *library = lazy_library_open("libzstd.so." LAZY_LIBRARY_VERSION(ZSTD_VERSION_MAJOR));
+
+#define FIND(name) *(void **)&zstd.name = lazy_library_find(library, #name);
+    FUNCTIONS(FIND)
+#undef FIND
+}
+
+static __typeof__(zstd) *
+loaded(void)
+{
+    pthread_once(&load_once, load);
+    return &zstd;
+}
+
+#define ZSTD_compressBound(...) loaded()->ZSTD_compressBound(__VA_ARGS__)
+#define ZSTD_compressCCtx(...) loaded()->ZSTD_compressCCtx(__VA_ARGS__)
+#define ZSTD_createCCtx(...) loaded()->ZSTD_createCCtx(__VA_ARGS__)
+#define ZSTD_createDCtx(...) loaded()->ZSTD_createDCtx(__VA_ARGS__)
+#define ZSTD_decompressDCtx(...) loaded()->ZSTD_decompressDCtx(__VA_ARGS__)
+#define ZSTD_findFrameCompressedSize(...) loaded()->ZSTD_findFrameCompressedSize(__VA_ARGS__)
+#define ZSTD_freeCCtx(...) loaded()->ZSTD_freeCCtx(__VA_ARGS__)
+#define ZSTD_freeDCtx(...) loaded()->ZSTD_freeDCtx(__VA_ARGS__)
+#define ZSTD_getErrorName(...) loaded()->ZSTD_getErrorName(__VA_ARGS__)
+#define ZSTD_isError(...) loaded()->ZSTD_isError(__VA_ARGS__)
 
 /* More would need a different window and much memory; negative levels lose to lz4. */
 enum { LEVEL_DEFAULT = 3, LEVEL_MIN = 1, LEVEL_MAX = 19 };
