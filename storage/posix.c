@@ -21,7 +21,7 @@
  * 4. Below root every path is resolved by openat_beneath: no symbolic link is followed.
  */
 
-enum { FILE_MODE = 0640, DIRECTORY_MODE = 0750 };
+enum { FILE_MODE = 0640, ROOT_MODE = 0750 };
 
 /* Dirty data goes to disk in pieces of this size while we write, so that fsync is short. */
 static const uint64_t WRITEBACK_SIZE = 8 << 20;
@@ -66,7 +66,7 @@ posix_storage_open(const World *world, const char *root, bool create, CairnError
         cairn_error(err, CAIRN_USAGE, "repository path '%s' is not absolute", root);
         return NULL;
     }
-    if (create && !file_make_directories(world, AT_FDCWD, root, DIRECTORY_MODE, err))
+    if (create && !file_make_directories(world, AT_FDCWD, root, ROOT_MODE, err))
         return NULL;
 
     PosixStorage *storage = calloc(1, sizeof *storage);
@@ -82,38 +82,13 @@ posix_storage_open(const World *world, const char *root, bool create, CairnError
     storage->root = root_copy;
     storage->root_fd =
         world->disk->openat(world->disk, AT_FDCWD, root, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    if (storage->root_fd < 0) {
+    if (storage->root_fd < 0 ||
+        world->disk->fstat(world->disk, storage->root_fd, &storage->root_status) != 0) {
         cairn_error_errno(err, "unable to open repository directory '%s'", root);
         posix_close(&storage->base);
         return NULL;
     }
     return &storage->base;
-}
-
-/*
- * Sets the error for a failed open below root. ENOTDIR means that a prefix is a file, ELOOP and
- * EXDEV that a link stands in the way: no crash of ours leaves that.
- */
-static void
-open_failed(const PosixStorage *storage, const char *name, CairnError *err)
-{
-    if (errno == ENOTDIR || errno == ELOOP || errno == EXDEV || errno == ENXIO)
-        cairn_error(err, CAIRN_CORRUPT,
-                    "unable to open '%s/%s': something else than a file or directory is in its way",
-                    storage->root, name);
-    else
-        cairn_error_errno(err, "unable to open '%s/%s'", storage->root, name);
-}
-
-int
-posix_open_directory(const PosixStorage *storage, const char *path, CairnError *err)
-{
-    const Disk *disk = storage->world->disk;
-    const int fd = disk->openat_beneath(disk, storage->root_fd, path[0] == '\0' ? "." : path,
-                                        O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    if (fd < 0)
-        open_failed(storage, path, err);
-    return fd;
 }
 
 /* Everything before the last slash of name, "" when there is none. */
@@ -131,22 +106,13 @@ last_component(const char *name)
     return slash != NULL ? slash + 1 : name;
 }
 
-/* The directory that holds `name`, made with its parents when it is missing. */
+/* The directory that holds `name`, made when it is missing. */
 static int
 make_directory_of(const PosixStorage *storage, const char *name, CairnError *err)
 {
     char prefix[STORAGE_NAME_LIMIT + 1];
     prefix_of(name, prefix);
-    const int fd = posix_open_directory(storage, prefix, err);
-    if (fd >= 0 || err->kind != CAIRN_NOT_FOUND)
-        return fd;
-
-    cairn_error_clear(err);
-    if (!file_make_directories(storage->world, storage->root_fd, prefix, DIRECTORY_MODE, err)) {
-        cairn_error_wrap(err, "repository '%s'", storage->root);
-        return -1;
-    }
-    return posix_open_directory(storage, prefix, err);
+    return posix_make_directory(storage, prefix, err);
 }
 
 static void
@@ -267,6 +233,20 @@ link_into_place(PosixWriter *writer, CairnError *err)
                              writer->object);
 }
 
+/* What was opened may have been moved away, or another file system be mounted over it: an object
+ * there is none that anybody finds. */
+static bool
+check_root(const PosixStorage *storage, CairnError *err)
+{
+    const Disk *disk = storage->world->disk;
+    struct stat now;
+    if (disk->fstatat(disk, AT_FDCWD, storage->root, &now, 0) == 0 &&
+        now.st_dev == storage->root_status.st_dev && now.st_ino == storage->root_status.st_ino)
+        return true;
+    cairn_error(err, CAIRN_UNAVAILABLE, "the repository is no longer at '%s'", storage->root);
+    return cairn_error_hint(err, "was it moved, or unmounted?");
+}
+
 static bool
 writer_commit(StorageWriter *base, CairnError *err)
 {
@@ -275,7 +255,8 @@ writer_commit(StorageWriter *base, CairnError *err)
     const Disk *disk = world->disk;
 
     const int fd = take_fd(&writer->fd);
-    if (!file_sync_close(world, fd, writer->object, err) || !link_into_place(writer, err))
+    if (!file_sync_close(world, fd, writer->object, err) || !check_root(writer->storage, err) ||
+        !link_into_place(writer, err))
         return false;
 
     /* A second name that stays is swept later; the object is complete with it or without. */
@@ -305,7 +286,7 @@ open_object(const PosixStorage *storage, const char *name, uint64_t *size_out, C
     const int fd = disk->openat_beneath(disk, storage->root_fd, name,
                                         O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC, 0);
     if (fd < 0) {
-        open_failed(storage, name, err);
+        posix_open_failed(storage, name, err);
         return -1;
     }
     struct stat status;

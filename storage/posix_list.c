@@ -2,6 +2,7 @@
 #include "storage/posix_intern.h"
 
 #include "common/bytes.h"
+#include "common/directory.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,6 @@ static bool
 visit_directory(const PosixStorage *storage, const char *prefix, EntryVisitor *visit, void *context,
                 CairnError *err)
 {
-    const Disk *disk = storage->world->disk;
     const int fd = posix_open_directory(storage, prefix, err);
     if (fd < 0) {
         if (err->kind != CAIRN_NOT_FOUND)
@@ -23,29 +23,18 @@ visit_directory(const PosixStorage *storage, const char *prefix, EntryVisitor *v
         cairn_error_clear(err);
         return true;
     }
-    DIR *directory = disk->opendir(disk, fd);
-    if (directory == NULL) {
-        cairn_error_errno(err, "unable to list '%s/%s'", storage->root, prefix);
-        disk->close(disk, fd);
-        return false;
-    }
+    SCOPED(Directory) directory = directory_open_fd(storage->world, fd);
+    if (directory == NULL)
+        return cairn_error_errno(err, "unable to list '%s/%s'", storage->root, prefix);
 
-    bool visited = true;
+    const char *name;
     bool stop = false;
-    while (visited && !stop) {
-        errno = 0;
-        const struct dirent *entry = disk->readdir(disk, directory);
-        if (entry == NULL) {
-            /* A listing cut short would read as absence. */
-            if (errno != 0)
-                visited = cairn_error_errno(err, "unable to list '%s/%s'", storage->root, prefix);
-            break;
-        }
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            visited = visit(storage, fd, entry->d_name, context, &stop, err);
+    while (!stop && (name = directory_next(directory)) != NULL) {
+        if (!visit(storage, fd, name, context, &stop, err))
+            return false;
     }
-    disk->closedir(disk, directory);
-    return visited;
+    return stop || directory_complete(directory) ||
+           cairn_error_errno(err, "unable to list '%s/%s'", storage->root, prefix);
 }
 
 static int64_t
@@ -68,20 +57,19 @@ list_entry(const PosixStorage *storage, int directory_fd, const char *name, void
     if (!storage_name_valid(name))
         return true; /* leftovers, lost+found's friends, .snapshot: none is an object of ours */
 
-    struct stat status;
-    if (disk->fstatat(disk, directory_fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0) {
-        if (errno == ENOENT)
-            return true; /* removed since */
+    struct stat status = {0};
+    const bool found = disk->fstatat(disk, directory_fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0;
+    if (!found && errno != ENOENT)
         return cairn_error_errno(err, "unable to examine '%s' in '%s'", name, storage->root);
-    }
-    if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode))
+    if (found && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode))
         return true;
-    const bool is_directory = S_ISDIR(status.st_mode);
+    const bool is_object = found && S_ISREG(status.st_mode);
     const StorageEntry entry = {
         .name = name,
-        .is_directory = is_directory,
-        .size_bytes = is_directory ? 0 : (uint64_t)status.st_size,
-        .modified_us = is_directory ? 0 : modified_us(&status),
+        .is_directory = found && !is_object,
+        .size_bytes = is_object ? (uint64_t)status.st_size : 0,
+        .modified_us = is_object ? modified_us(&status) : 0,
+        .is_gone = !found,
     };
     switch (visit->callback(visit->context, &entry, err)) {
     case STORAGE_LIST_GO_ON:

@@ -150,10 +150,30 @@ storage_get(Storage *storage, const char *name, size_t limit, size_t *size_out, 
 }
 
 bool
+storage_list_with_gone(Storage *storage, const char *prefix, StorageListCallback *callback,
+                       void *context, CairnError *err)
+{
+    return check_prefix(prefix, err) && storage->ops->list(storage, prefix, callback, context, err);
+}
+
+typedef struct {
+    StorageListCallback *callback;
+    void *context;
+} ListThere;
+
+static StorageListNext
+list_there(void *context, const StorageEntry *entry, CairnError *err)
+{
+    const ListThere *list = context;
+    return entry->is_gone ? STORAGE_LIST_GO_ON : list->callback(list->context, entry, err);
+}
+
+bool
 storage_list(Storage *storage, const char *prefix, StorageListCallback *callback, void *context,
              CairnError *err)
 {
-    return check_prefix(prefix, err) && storage->ops->list(storage, prefix, callback, context, err);
+    ListThere list = {callback, context};
+    return storage_list_with_gone(storage, prefix, list_there, &list, err);
 }
 
 bool
@@ -172,6 +192,37 @@ bool
 storage_remove(Storage *storage, const char *name, CairnError *err)
 {
     return check_name(name, err) && storage->ops->remove(storage, name, err);
+}
+
+static bool
+remove_each(Storage *storage, const char *const *names, size_t count, bool *gone_out,
+            CairnError *denied_out, CairnError *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        gone_out[i] = storage->ops->remove(storage, names[i], err);
+        if (gone_out[i])
+            continue;
+        if (err->kind != CAIRN_DENIED)
+            return false;
+        if (denied_out->kind == CAIRN_OK)
+            *denied_out = *err;
+        cairn_error_clear(err);
+    }
+    return true;
+}
+
+bool
+storage_remove_many(Storage *storage, const char *const *names, size_t count, bool *gone_out,
+                    CairnError *denied_out, CairnError *err)
+{
+    CAIRN_ASSERT(count <= STORAGE_REMOVE_LIMIT && denied_out->kind == CAIRN_OK);
+    for (size_t i = 0; i < count; i++) {
+        if (!check_name(names[i], err))
+            return false;
+    }
+    return count < 2 || storage->ops->remove_many == NULL
+               ? remove_each(storage, names, count, gone_out, denied_out, err)
+               : storage->ops->remove_many(storage, names, count, gone_out, denied_out, err);
 }
 
 bool
@@ -193,8 +244,99 @@ storage_prune(Storage *storage, const char *prefix, CairnError *err)
            (storage->ops->prune == NULL || storage->ops->prune(storage, prefix, err));
 }
 
+int
+storage_requests_at_once(Storage *storage)
+{
+    return storage->ops->requests_at_once != NULL ? storage->ops->requests_at_once(storage) : 1;
+}
+
 bool
 storage_is_local(Storage *storage)
 {
     return storage->ops->is_local != NULL && storage->ops->is_local(storage);
+}
+
+bool
+storage_needs_probe(Storage *storage)
+{
+    return storage->ops->probe != NULL;
+}
+
+bool
+storage_probe(Storage *storage, StorageProbe *probe_out, CairnError *err)
+{
+    CAIRN_ASSERT(storage->ops->probe != NULL);
+    return storage->ops->probe(storage, probe_out, err);
+}
+
+bool
+storage_creates_exclusively(Storage *storage)
+{
+    return storage->ops->creates_exclusively == NULL || storage->ops->creates_exclusively(storage);
+}
+
+bool
+storage_is_create_only(Storage *storage)
+{
+    return storage->ops->is_create_only != NULL && storage->ops->is_create_only(storage);
+}
+
+StorageMemory
+storage_memory(Storage *storage)
+{
+    return storage->ops->memory != NULL ? storage->ops->memory(storage) : (StorageMemory){0};
+}
+
+void
+storage_set_patience(Storage *storage, int64_t patience_ms)
+{
+    if (storage->ops->set_patience != NULL)
+        storage->ops->set_patience(storage, patience_ms);
+}
+
+static bool
+keeps_versions(const Storage *storage, CairnError *err)
+{
+    return storage->ops->list_versions != NULL ||
+           cairn_error(err, CAIRN_UNSUPPORTED, "this storage keeps no versions of its objects");
+}
+
+bool
+storage_list_versions(Storage *storage, StorageVersionCallback *callback, void *context,
+                      CairnError *err)
+{
+    return keeps_versions(storage, err) &&
+           storage->ops->list_versions(storage, callback, context, err);
+}
+
+StorageReader *
+storage_open_version(Storage *storage, const char *name, const char *version, CairnError *err)
+{
+    if (!check_name(name, err) || !keeps_versions(storage, err))
+        return NULL;
+    return storage->ops->open_version(storage, name, version, err);
+}
+
+bool
+storage_put_back(Storage *storage, const char *name, const char *version, uint64_t size_bytes,
+                 CairnError *err)
+{
+    return check_name(name, err) && keeps_versions(storage, err) &&
+           storage->ops->put_back(storage, name, version, size_bytes, err);
+}
+
+StorageLockTerms
+storage_lock_terms(Storage *storage)
+{
+    return storage->ops->lock_terms != NULL ? storage->ops->lock_terms(storage)
+                                            : (StorageLockTerms){0};
+}
+
+bool
+storage_ensure_lock(Storage *storage, const char *name, int64_t left_us, StorageLock *lock_out,
+                    CairnError *err)
+{
+    CAIRN_ASSERT(storage->ops->ensure_lock != NULL && storage_lock_terms(storage).mode != NULL);
+    return check_name(name, err) &&
+           storage->ops->ensure_lock(storage, name, left_us, lock_out, err);
 }
