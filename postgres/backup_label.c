@@ -73,23 +73,12 @@ take_lsn(Line *line, uint64_t *lsn_out)
     return strlen(text) == length && lsn_parse(text, lsn_out);
 }
 
-/* Exactly eight upper-case hex digits, as in WAL file names. */
 static bool
 take_hex8(Line *line, uint32_t *value_out)
 {
-    uint32_t value = 0;
-    if (line->end - line->at < 8)
+    if (line->end - line->at < 8 || !wal_digits_parse(line->at, value_out))
         return false;
-    for (int i = 0; i < 8; i++) {
-        const char c = *line->at++;
-        if (c >= '0' && c <= '9')
-            value = value << 4 | (uint32_t)(c - '0');
-        else if (c >= 'A' && c <= 'F')
-            value = value << 4 | (uint32_t)(c - 'A' + 10);
-        else
-            return false;
-    }
-    *value_out = value;
+    line->at += 8;
     return true;
 }
 

@@ -448,13 +448,8 @@ read_end(BaseBackupStream *stream, bool *checksum_error_out, CairnError *err)
             return connection_result_error(stream->connection, result, "end of base backup", err);
     }
     /* Nothing else follows, and ReadyForQuery comes. */
-    SCOPED_RESULT more = PQgetResult(connection_libpq(stream->connection));
-    if (more != NULL) {
-        if (PQresultStatus(more) == PGRES_FATAL_ERROR)
-            return connection_result_error(stream->connection, more, "end of base backup", err);
-        return cairn_error(err, CAIRN_UNSUPPORTED,
-                           "the server said more after the end of the backup");
-    }
+    if (!connection_end_of_results(stream->connection, err))
+        return cairn_error_wrap(err, "end of base backup");
     *checksum_error_out = checksum_error;
     return true;
 }

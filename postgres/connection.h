@@ -62,11 +62,23 @@ bool connection_copy_out(Connection *connection, const char *sql, int timeout_ms
 bool connection_result_error(Connection *connection, const PGresult *result, const char *what,
                              CairnError *err);
 
+/* For streams (basebackup.c), which have no deadline: a server may think for an hour. Where nothing
+   came for limit_ms `ask` is called, and again after each further limit_ms; false and an error end
+   the wait. Packets that a dead network swallows need no such care (keepalives see them), a proxy
+   that answers for a server that is gone does. Borrowed until the connection is closed. */
+typedef struct {
+    int64_t limit_ms;
+    bool (*ask)(void *context, int64_t silent_ms, CairnError *err);
+    void *context;
+} ConnectionSilence;
+void connection_watch_silence(Connection *connection, const ConnectionSilence *silence);
+
 /* For streams (basebackup.c). Waits a slice for bytes from the server and reads them; AGAIN: ask
    libpq once more. deadline_ms (monotonic) 0: none. */
 typedef enum {
     CONNECTION_WAIT_AGAIN,
     CONNECTION_WAIT_TIMEOUT,
+    CONNECTION_WAIT_SILENT,
     CONNECTION_WAIT_CANCELLED,
     CONNECTION_WAIT_FAILED,
 } ConnectionWait;
@@ -76,6 +88,8 @@ bool connection_wait_error(Connection *connection, ConnectionWait waited, CairnE
 /* The next result of a query that was sent, however long it takes; NULL and an error when there is
  * none. */
 PGresult *connection_next_result(Connection *connection, CairnError *err) MUST_CHECK;
+/* After the last result: true when nothing more comes. */
+bool connection_end_of_results(Connection *connection, CairnError *err) MUST_CHECK;
 /* Asks the server to stop what runs, and closes: every later call answers UNAVAILABLE. */
 void connection_abandon(Connection *connection);
 

@@ -45,7 +45,10 @@ enum {
 static const char FACTS_SQL[] =
     "SELECT s.system_identifier, i.bytes_per_wal_segment,"
     " pg_catalog.current_setting('block_size'), pg_catalog.current_setting('data_checksums'),"
-    " pg_catalog.pg_is_in_recovery(), c.timeline_id, c.redo_lsn,"
+    " pg_catalog.pg_is_in_recovery(),"
+    " CASE WHEN pg_catalog.pg_is_in_recovery() THEN c.timeline_id ELSE ('x' || pg_catalog.substr("
+    "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END"
+    " AS timeline, c.redo_lsn,"
     " pg_catalog.current_setting('archive_mode'),"
     " pg_catalog.current_setting('archive_command'),"
     " pg_catalog.current_setting('archive_library', true),"

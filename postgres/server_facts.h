@@ -19,7 +19,7 @@ typedef struct {
     uint32_t block_size;
     bool data_checksums;
     bool in_recovery;
-    uint32_t timeline; /* of the last checkpoint */
+    uint32_t timeline; /* that is written on; of a standby: of its last restartpoint */
     uint64_t redo_lsn; /* of the last checkpoint: a floor for WAL that a backup may need */
     const char *archive_mode;
     const char *archive_command; /* "" when not set */

@@ -259,8 +259,8 @@ wal_changes_cut(WalChanges *changes, const WalRelation *relation, uint8_t fork, 
         cut_fork(changes, entry, limit);
     if (fork != WAL_FORK_MAIN || limit > 0)
         return;
-    for (uint8_t other = WAL_FORK_VM; other <= WAL_FORK_INIT; other++) {
-        entry = find_fork(changes, relation, other);
+    for (int other = WAL_FORK_VM; other <= WAL_FORK_INIT; other++) {
+        entry = find_fork(changes, relation, (uint8_t)other);
         if (entry != NULL)
             cut_fork(changes, entry, 0);
     }

@@ -40,9 +40,8 @@ parse_lsn_half(const char *text, uint32_t *value_out)
     return text;
 }
 
-/* Exactly eight upper-case hex digits; stops safely at a terminating NUL. */
-static bool
-parse_group(const char *text, uint32_t *value_out)
+bool
+wal_digits_parse(const char *text, uint32_t *value_out)
 {
     uint32_t value = 0;
 
@@ -60,9 +59,9 @@ parse_group(const char *text, uint32_t *value_out)
 static bool
 parse_three_groups(const char *name, WalFileName *file_out)
 {
-    return parse_group(name, &file_out->timeline) &&
-           parse_group(name + GROUP_DIGITS, &file_out->log) &&
-           parse_group(name + 2 * GROUP_DIGITS, &file_out->low) && file_out->timeline != 0 &&
+    return wal_digits_parse(name, &file_out->timeline) &&
+           wal_digits_parse(name + GROUP_DIGITS, &file_out->log) &&
+           wal_digits_parse(name + 2 * GROUP_DIGITS, &file_out->low) && file_out->timeline != 0 &&
            file_out->low < LOW_PART_LIMIT;
 }
 
@@ -101,7 +100,7 @@ wal_segment_name(char name[WAL_NAME_SIZE], uint32_t timeline, uint64_t segment_n
 {
     CAIRN_ASSERT(wal_segment_size_valid(segment_size));
 
-    const uint64_t segments_per_log = (UINT64_C(1) << 32) / segment_size;
+    const uint64_t segments_per_log = wal_segments_per_log(segment_size);
     CAIRN_ASSERT(segment_number / segments_per_log <= UINT32_MAX);
 
     snprintf(name, WAL_NAME_SIZE, "%08" PRIX32 "%08" PRIX32 "%08" PRIX32, timeline,
@@ -119,7 +118,7 @@ wal_segment_parse(const char *name, uint32_t segment_size, uint32_t *timeline_ou
     if (!parse_three_groups(name, &file) || name[SEGMENT_NAME_DIGITS] != '\0')
         return false;
 
-    const uint64_t segments_per_log = (UINT64_C(1) << 32) / segment_size;
+    const uint64_t segments_per_log = wal_segments_per_log(segment_size);
     if (file.low >= segments_per_log)
         return false;
     *timeline_out = file.timeline;
@@ -140,12 +139,12 @@ parse_file_name(const char *name, WalFileName *file_out)
             file.kind = WAL_FILE_SEGMENT;
         else if (strcmp(rest, ".partial") == 0)
             file.kind = WAL_FILE_PARTIAL;
-        else if (*rest == '.' && parse_group(rest + 1, &backup_offset) &&
+        else if (*rest == '.' && wal_digits_parse(rest + 1, &backup_offset) &&
                  strcmp(rest + 1 + GROUP_DIGITS, ".backup") == 0)
             file.kind = WAL_FILE_BACKUP_HISTORY;
         else
             return false;
-    } else if (parse_group(name, &file.timeline) && file.timeline != 0 &&
+    } else if (wal_digits_parse(name, &file.timeline) && file.timeline != 0 &&
                strcmp(name + GROUP_DIGITS, ".history") == 0) {
         file = (WalFileName){.kind = WAL_FILE_HISTORY, .timeline = file.timeline};
     } else {

@@ -22,9 +22,19 @@ bool lsn_parse(const char *text, uint64_t *lsn_out) MUST_CHECK;
 bool wal_segment_size_valid(uint64_t segment_size);
 void wal_segment_name(char name[WAL_NAME_SIZE], uint32_t timeline, uint64_t segment_number,
                       uint32_t segment_size);
+/* Exactly eight upper-case hex digits, of which names are made; what comes after them is the
+   caller's to look at. Stops safely at a terminating NUL. */
+bool wal_digits_parse(const char *text, uint32_t *value_out) MUST_CHECK;
 /* False unless name is exactly 24 upper-case hex digits with a possible low part. */
 bool wal_segment_parse(const char *name, uint32_t segment_size, uint32_t *timeline_out,
                        uint64_t *segment_number_out) MUST_CHECK;
+
+/* A log is 4 GiB of WAL: segments of one share the first 16 digits of their names. */
+static inline uint64_t
+wal_segments_per_log(uint32_t segment_size)
+{
+    return (UINT64_C(1) << 32) / segment_size;
+}
 
 static inline uint64_t
 wal_segment_of(uint64_t lsn, uint32_t segment_size)
