@@ -5,6 +5,7 @@
 #include "repository/backup_base.h"
 #include "repository/commit.h"
 #include "repository/object.h"
+#include "repository/pack.h"
 #include "repository/pack_pipeline.h"
 
 #include <stdio.h>
@@ -12,13 +13,22 @@
 
 enum {
     JOB_MEMORY = 544 << 10,  /* raw and stored buffer of one job in flight */
-    FIXED_MEMORY = 24 << 20, /* libraries, libpq, map sort and nodes, directories of three packs */
-    BASE_MEMORY = 4 << 20,   /* of the parent and of salvage, beside fingerprints */
+    FIXED_MEMORY = 18 << 20, /* libraries, libpq, map sort and nodes */
+    DIRECTORIES_MEMORY = 3 * PACK_DIRECTORY_LIMIT,
+    BASE_MEMORY = 4 << 20, /* of the parent and of salvage, beside fingerprints */
     FINGERPRINTS_MEMORY_MIN = 2 << 20,
     WORKER_MEMORY = 1 << 20, /* codec state and stack */
     DEFAULT_MEMORY = 64 << 20,
     JOBS_A_WORKER_MIN = 2,
     JOBS_A_WORKER_MAX = 3,
+    /* Where the storage holds objects in memory. Beside the packs that are on their way, one waits,
+       one is filled, and one is the map's. */
+    HELD_PACK_MIN = 2 << 20,
+    HELD_PACK_MAX = 16 << 20,
+    HELD_FINISHERS_MIN = 2,
+    HELD_FINISHERS_MAX = 8,
+    HELD_OTHERS = 3,
+    HELD_DIRECTORY_SHARE = 8, /* of a pack, at most, and as much while it is put together */
 };
 
 struct BackupWriter {
@@ -38,24 +48,59 @@ struct BackupWriter {
 typedef struct {
     size_t jobs_in_flight;
     size_t fingerprints_bytes;
+    PackPlan packs;
 } MemoryPlan;
 
-/* First what must be, then fingerprints of earlier packs, then as many jobs in flight as are of
- * use. compares: there is a parent, or salvage. */
-static bool
-plan_memory(const BackupWriterOptions *options, bool compares, MemoryPlan *plan_out,
-            CairnError *err)
+/* What so many packs of a size take that are held until they are stored. */
+static uint64_t
+held_bytes(int finishers, uint64_t pack_size)
 {
+    const uint64_t each = pack_size + JOB_MEMORY + 2 * pack_size / HELD_DIRECTORY_SHARE;
+    return ((uint64_t)finishers + HELD_OTHERS) * each;
+}
+
+/* How large packs get. bytes: what may be spent on holding them. Larger ones first, then more at
+ * once. */
+static PackPlan
+plan_held_packs(uint64_t bytes)
+{
+    PackPlan plan = {.pack_size = HELD_PACK_MIN, .finishers = HELD_FINISHERS_MIN};
+    while (plan.pack_size + (1 << 20) <= HELD_PACK_MAX &&
+           held_bytes(plan.finishers, plan.pack_size + (1 << 20)) <= bytes)
+        plan.pack_size += 1 << 20;
+    while (plan.finishers < HELD_FINISHERS_MAX &&
+           held_bytes(plan.finishers + 1, plan.pack_size) <= bytes)
+        plan.finishers++;
+    plan.directory_limit = plan.pack_size / HELD_DIRECTORY_SHARE;
+    return plan;
+}
+
+/* First what must be, then packs where they are held, fingerprints of earlier packs, then as many
+ * jobs in flight as are of use. compares: there is a parent, or salvage. */
+static bool
+plan_memory(const BackupWriterOptions *options, StorageMemory storage, bool compares,
+            MemoryPlan *plan_out, CairnError *err)
+{
+    const bool held = storage.writer_bytes > 0;
     uint64_t limit = options->max_memory_bytes != 0 ? options->max_memory_bytes : DEFAULT_MEMORY;
     uint64_t jobs = (uint64_t)options->jobs;
-    uint64_t fixed = FIXED_MEMORY + jobs * WORKER_MEMORY +
-                     (compares ? BASE_MEMORY + FINGERPRINTS_MEMORY_MIN : 0);
+    uint64_t fixed = FIXED_MEMORY + jobs * WORKER_MEMORY + storage.reader_bytes +
+                     (compares ? BASE_MEMORY + FINGERPRINTS_MEMORY_MIN : 0) +
+                     (held ? held_bytes(HELD_FINISHERS_MIN, HELD_PACK_MIN) : DIRECTORIES_MEMORY);
     uint64_t least = fixed + (jobs * JOBS_A_WORKER_MIN + 2) * JOB_MEMORY;
     if (limit < least) {
         cairn_error(err, CAIRN_USAGE, "%llu MiB of memory are too little for %d workers",
                     (unsigned long long)(limit >> 20), options->jobs);
         return cairn_error_hint(err, "use --max-memory=%lluMiB or more, or fewer --jobs",
                                 (unsigned long long)((least >> 20) + 1));
+    }
+    PackPlan packs = {PACK_TARGET_SIZE, PACK_DIRECTORY_LIMIT, 1};
+    if (held) {
+        const uint64_t first = held_bytes(HELD_FINISHERS_MIN, HELD_PACK_MIN);
+        packs = plan_held_packs(first + (limit - least));
+        const uint64_t beyond = held_bytes(packs.finishers, packs.pack_size) - first;
+        fixed += beyond;
+        least += beyond;
     }
     uint64_t more = limit - least;
     if (more > FINGERPRINTS_MEMORY - FINGERPRINTS_MEMORY_MIN)
@@ -65,12 +110,13 @@ plan_memory(const BackupWriterOptions *options, bool compares, MemoryPlan *plan_
     uint64_t in_flight = (limit - fixed - more) / JOB_MEMORY;
     uint64_t most = jobs * JOBS_A_WORKER_MAX + 2;
     *plan_out = (MemoryPlan){.jobs_in_flight = (size_t)(in_flight < most ? in_flight : most),
-                             .fingerprints_bytes = FINGERPRINTS_MEMORY_MIN + (size_t)more};
+                             .fingerprints_bytes = FINGERPRINTS_MEMORY_MIN + (size_t)more,
+                             .packs = packs};
     return true;
 }
 
 static bool
-start_pipeline(BackupWriter *writer, size_t in_flight, CairnError *err)
+start_pipeline(BackupWriter *writer, const MemoryPlan *plan, CairnError *err)
 {
     const BackupWriterOptions *options = &writer->options;
     writer->map = map_builder_new(writer->repository, options->cluster, commit_id(writer->commit),
@@ -79,6 +125,7 @@ start_pipeline(BackupWriter *writer, size_t in_flight, CairnError *err)
         return false;
     const MapSources sources = backup_base_map_sources(writer->base);
     map_builder_draw_on(writer->map, &sources);
+    map_builder_limit_packs(writer->map, plan->packs.pack_size);
     writer->pipeline = pack_pipeline_start(
         &(PackPipelineOptions){
             .repository = writer->repository,
@@ -87,7 +134,8 @@ start_pipeline(BackupWriter *writer, size_t in_flight, CairnError *err)
             .map = writer->map,
             .source = backup_base_units(writer->base),
             .jobs = options->jobs,
-            .jobs_in_flight = in_flight,
+            .jobs_in_flight = plan->jobs_in_flight,
+            .packs = plan->packs,
             .check = options->check,
             .check_context = options->check_context,
         },
@@ -140,17 +188,18 @@ open_base(BackupWriter *writer, CairnError *err)
     const BackupWriterOptions *options = &writer->options;
     SCOPED_MEMORY BackupId *salvage = NULL;
     size_t salvage_count = 0;
+    const StorageMemory storage = storage_memory(repository_storage(writer->repository));
     MemoryPlan plan;
     const Fate *parent = options->parent;
     if (!attempts_revoke_dead(writer->repository, options->cluster, err) ||
         !attempts_salvage(writer->repository, options->cluster, &salvage, &salvage_count, err))
         return false;
-    if (parent == NULL && salvage_count > 0 && !plan_memory(options, true, &plan, err)) {
+    if (parent == NULL && salvage_count > 0 && !plan_memory(options, storage, true, &plan, err)) {
         log_info("nothing is salvaged: %s", err->message); /* a full backup can do without */
         cairn_error_clear(err);
         salvage_count = 0;
     }
-    if (!plan_memory(options, parent != NULL || salvage_count > 0, &plan, err) ||
+    if (!plan_memory(options, storage, parent != NULL || salvage_count > 0, &plan, err) ||
         !claim(writer, &parent, salvage, &salvage_count, err))
         return false;
     writer->base =
@@ -171,7 +220,7 @@ open_base(BackupWriter *writer, CairnError *err)
     if (salvage_count > 0)
         log_info("what %zu revoked attempts left is used where it is still the same",
                  salvage_count);
-    return start_pipeline(writer, plan.jobs_in_flight, err);
+    return start_pipeline(writer, &plan, err);
 }
 
 BackupWriter *
@@ -180,7 +229,8 @@ backup_writer_begin(Repository *repository, const BackupWriterOptions *options, 
     MemoryPlan plan;
     CAIRN_ASSERT(options->parent == NULL || options->type != NULL);
     /* Before anything is asked of the storage: what cannot work is refused at once. */
-    if (!plan_memory(options, options->parent != NULL, &plan, err))
+    if (!plan_memory(options, storage_memory(repository_storage(repository)),
+                     options->parent != NULL, &plan, err))
         return NULL;
     SCOPED(BackupWriter) writer = calloc(1, sizeof *writer);
     if (writer == NULL) {

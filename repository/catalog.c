@@ -1,5 +1,6 @@
 #include "repository/catalog.h"
 
+#include "common/parallel.h"
 #include "repository/attempts.h"
 #include "repository/evidence.h"
 #include "repository/host.h"
@@ -7,6 +8,7 @@
 #include "repository/mark.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -34,15 +36,39 @@ list_backup(void *context, const StorageEntry *entry, CairnError *err)
     return STORAGE_LIST_GO_ON;
 }
 
+/* Backups are read by several threads, each into a place of its own; they share the arena. */
+typedef struct {
+    Repository *repository;
+    const char *cluster;
+    Catalog *catalog;
+    pthread_mutex_t arena_lock;
+} CatalogReading;
+
+/* In the catalog's arena. */
+static void *
+keep(CatalogReading *reading, size_t size)
+{
+    pthread_mutex_lock(&reading->arena_lock);
+    void *memory = arena_alloc(reading->catalog->arena, size);
+    pthread_mutex_unlock(&reading->arena_lock);
+    return memory;
+}
+
+static const char *
+keep_text(CatalogReading *reading, const char *text)
+{
+    const size_t size = strlen(text) + 1;
+    return memcpy(keep(reading, size), text, size);
+}
+
 /* What stands, and the tokens of all damage: a reading that begins now can end those, no others. */
 static void
-apply_evidence(Repository *repository, const char *cluster, Arena *arena,
-               const BackupListing *listing)
+apply_evidence(CatalogReading *reading, const BackupListing *listing)
 {
     CatalogBackup *backup = listing->backup;
     const EvidenceList *list = &listing->evidence;
     EvidenceState state;
-    evidence_state(repository, cluster, &backup->bid, list, &state);
+    evidence_state(reading->repository, reading->cluster, &backup->bid, list, &state);
     backup->scrubbed = list->scrubbed;
     backup->failed = list->failed;
     backup->drilled = list->drilled;
@@ -53,10 +79,11 @@ apply_evidence(Repository *repository, const char *cluster, Arena *arena,
     backup->damaged = state.damaged;
     if (list->damage_count == 0)
         return;
-    backup->damages = arena_alloc(arena, list->damage_count * sizeof *backup->damages);
+    const char **damages = keep(reading, list->damage_count * sizeof *damages);
     backup->damage_count = list->damage_count;
     for (size_t i = 0; i < list->damage_count; i++)
-        backup->damages[i] = arena_strdup(arena, list->damages[i].token);
+        damages[i] = keep_text(reading, list->damages[i].token);
+    backup->damages = damages;
 }
 
 /* Storage that cannot be reached is an error; an object that cannot be read makes this one backup
@@ -68,9 +95,10 @@ is_about_the_object(CairnErrorKind kind)
 }
 
 static bool
-read_backup(Repository *repository, const char *cluster, Catalog *catalog, CatalogBackup *backup,
-            CairnError *err)
+read_backup(CatalogReading *reading, CatalogBackup *backup, CairnError *err)
 {
+    Repository *repository = reading->repository;
+    const char *cluster = reading->cluster;
     char prefix[STORAGE_NAME_LIMIT];
     snprintf(prefix, sizeof prefix, "c/%s/b/%s", cluster, backup->bid.text);
     SCOPED_MEMORY BackupListing *listing = calloc(1, sizeof *listing);
@@ -90,7 +118,7 @@ read_backup(Repository *repository, const char *cluster, Catalog *catalog, Catal
         if (!is_about_the_object(err->kind))
             return false;
         backup->presence = BACKUP_UNREADABLE;
-        backup->problem = arena_alloc(catalog->arena, sizeof *backup->problem);
+        backup->problem = keep(reading, sizeof *backup->problem);
         *backup->problem = *err;
         cairn_error_clear(err);
         return true;
@@ -102,7 +130,7 @@ read_backup(Repository *repository, const char *cluster, Catalog *catalog, Catal
         backup->presence = BACKUP_REVOKED;
     else
         backup->presence = marks.expired || marks.pending ? BACKUP_EXPIRED : BACKUP_COMMITTED;
-    apply_evidence(repository, cluster, catalog->arena, listing);
+    apply_evidence(reading, listing);
     backup->damaged |= backup->fate->committed && backup->fate->damaged;
     return true;
 }
@@ -117,6 +145,26 @@ catalog_new(size_t capacity)
     return catalog;
 }
 
+static bool
+read_one(void *context, size_t index, CairnError *err)
+{
+    CatalogReading *reading = context;
+    return read_backup(reading, &reading->catalog->backups[index], err);
+}
+
+/* All of the catalog's backups, of which the ids are known. */
+static bool
+read_all(Repository *repository, const char *cluster, Catalog *catalog, CairnError *err)
+{
+    CatalogReading reading = {.repository = repository, .cluster = cluster, .catalog = catalog};
+    pthread_mutex_init(&reading.arena_lock, NULL);
+    const bool done =
+        parallel_each(catalog->count, storage_requests_at_once(repository_storage(repository)),
+                      read_one, &reading, err);
+    pthread_mutex_destroy(&reading.arena_lock);
+    return done;
+}
+
 Catalog *
 catalog_read(Repository *repository, const char *cluster, CairnError *err)
 {
@@ -126,13 +174,9 @@ catalog_read(Repository *repository, const char *cluster, CairnError *err)
         return NULL;
 
     SCOPED(Catalog) catalog = catalog_new(count);
-    for (size_t i = 0; i < count; i++) {
-        CatalogBackup *backup = &catalog->backups[catalog->count++];
-        backup->bid = ids[i];
-        if (!read_backup(repository, cluster, catalog, backup, err))
-            return NULL;
-    }
-    return take(&catalog);
+    for (size_t i = 0; i < count; i++)
+        catalog->backups[catalog->count++].bid = ids[i];
+    return read_all(repository, cluster, catalog, err) ? take(&catalog) : NULL;
 }
 
 bool
@@ -142,7 +186,7 @@ catalog_has_expired(Repository *repository, const char *cluster, const BackupId 
     SCOPED(Catalog) one = catalog_new(1);
     CatalogBackup *backup = &one->backups[one->count++];
     backup->bid = *bid;
-    if (!read_backup(repository, cluster, one, backup, err))
+    if (!read_all(repository, cluster, one, err))
         return false;
     *expired_out = backup->presence == BACKUP_EXPIRED;
     return true;
@@ -262,6 +306,8 @@ catalog_add_evidence(Repository *repository, const char *cluster, const BackupId
 {
     const World *world = repository_world(repository);
     char token[17], name[STORAGE_NAME_LIMIT];
+    if (repository_is_replica(repository))
+        return true;
     if (!random_token(world, token, err))
         return false;
     snprintf(name, sizeof name, "c/%s/b/%s/ev.%s.%s", cluster, bid->text, kind, token);
@@ -270,4 +316,20 @@ catalog_add_evidence(Repository *repository, const char *cluster, const BackupId
                                          json_time(world->clock->wall_us(world->clock)), "by",
                                          host_json(), "scope", scope, "result", result);
     return json_put(repository, name, OBJECT_EVIDENCE, backup_id_sequence(bid), json, NULL, err);
+}
+
+size_t
+catalog_systems(const Catalog *catalog, IncarnationId systems_out[INCARNATION_LIMIT])
+{
+    size_t count = 0;
+    for (size_t i = catalog->count; i-- > 0 && count < INCARNATION_LIMIT;) {
+        const Fate *fate = catalog->backups[i].fate;
+        bool known = fate == NULL;
+        for (size_t k = 0; k < count && !known; k++)
+            known =
+                systems_out[k].system_id == fate->system_id && systems_out[k].major == fate->major;
+        if (!known)
+            systems_out[count++] = (IncarnationId){fate->system_id, fate->major};
+    }
+    return count;
 }

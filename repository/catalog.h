@@ -2,12 +2,14 @@
  * What backups there are: one listing of `b/` and the small objects below, read into one sorted
  * array.
  *
- * Memory: a few hundred bytes a backup. Threads: one thread.
+ * Memory: a few hundred bytes a backup. Threads: one caller; several read where the storage is far
+ * away (storage_requests_at_once).
  */
 #ifndef PGCAIRN_REPOSITORY_CATALOG_H
 #define PGCAIRN_REPOSITORY_CATALOG_H
 
 #include "repository/fate.h"
+#include "repository/incarnation.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -54,6 +56,9 @@ bool catalog_clusters(Repository *repository, Arena *arena, const char ***names_
 /* Highest sequence that any listed BID has; 0 when there is none. */
 uint64_t catalog_highest_sequence(const Catalog *catalog);
 
+/* The systems of the newest backups that can be read: how many. For incarnation_list_first. */
+size_t catalog_systems(const Catalog *catalog, IncarnationId systems_out[INCARNATION_LIMIT]);
+
 /* By label, BID or "latest" (newest COMMITTED and not damaged). NOT_FOUND; REFUSED when ambiguous.
  */
 const CatalogBackup *catalog_find(const Catalog *catalog, const char *selector,
@@ -63,7 +68,8 @@ const CatalogBackup *catalog_find(const Catalog *catalog, const char *selector,
 bool catalog_has_expired(Repository *repository, const char *cluster, const BackupId *bid,
                          bool *expired_out, CairnError *err) MUST_CHECK;
 
-/* Evidence and marks are added, never changed. token is drawn here. result_json may be NULL. */
+/* Evidence and marks are added, never changed. token is drawn here. result_json may be NULL. A
+   replica takes none: what was found there, only the finder knows. */
 bool catalog_add_evidence(Repository *repository, const char *cluster, const BackupId *bid,
                           const char *kind, const char *scope, const char *result_json,
                           CairnError *err) MUST_CHECK;

@@ -350,7 +350,7 @@ collect_run(Repository *repository, const CollectOptions *options, CollectReport
                          .report = &report,
                          .grace_us = grace_s * 1000000};
     const bool done =
-        prepare(collect, err) &&
+        (options->dry_run || repository_may_let_go(repository, err)) && prepare(collect, err) &&
         (options->dry_run ? look_only(collect, err) : delete_and_condemn(collect, err));
     collect_close(collect);
     if (!done)

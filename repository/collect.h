@@ -15,6 +15,8 @@
 #define PGCAIRN_REPOSITORY_COLLECT_H
 
 #include "repository/backup_id.h"
+#include "repository/incarnation.h"
+#include "repository/removals.h"
 #include "repository/repository.h"
 
 #include <stdbool.h>
@@ -54,6 +56,8 @@ typedef struct {
     int64_t waiting_until_us;
     size_t given_back; /* condemned, but alive again when we looked a second time */
     size_t pending;    /* backups whose un-expire did not finish: kept */
+    Removals removals; /* what was deleted, and what may not be and stays (a lock, a policy) */
+    IncarnationTrouble unread_incarnations; /* whose WAL was not looked at, and stays */
     bool clock_jumped; /* a condemn list is dated in the future and counts for nothing */
     size_t holder_count;
     CollectHolder holders[COLLECT_HOLDERS_LISTED];

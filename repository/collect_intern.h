@@ -13,7 +13,6 @@
 #include "common/digest.h"
 #include "repository/collect.h"
 #include "repository/condemned.h"
-#include "repository/incarnation.h"
 #include "repository/intent.h"
 #include "repository/wal_expire.h"
 

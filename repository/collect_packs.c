@@ -240,22 +240,52 @@ tidy(Collect *collect, const char *prefix, CairnError *err)
            storage_prune(storage, prefix, err);
 }
 
+/* Packs of one directory that go together. */
+typedef struct {
+    char names[REMOVALS_BATCH][STORAGE_NAME_LIMIT + 16];
+    size_t index[REMOVALS_BATCH]; /* in the directory's list */
+    size_t count;
+} SweepBatch;
+
+static bool
+sweep_batch(Collect *collect, SweepBatch *batch, const PackNames *names, CollectCount *count,
+            CairnError *err)
+{
+    const char *pointers[REMOVALS_BATCH];
+    bool gone[REMOVALS_BATCH];
+    for (size_t i = 0; i < batch->count; i++)
+        pointers[i] = batch->names[i];
+    if (batch->count == 0)
+        return true;
+    if (!cancel_check(err) ||
+        !removals_try_many(&collect->report->removals, repository_storage(collect->repository),
+                           pointers, batch->count, gone, err))
+        return false;
+    for (size_t i = 0; i < batch->count; i++) {
+        if (gone[i])
+            count_pack(count, names, batch->index[i]);
+    }
+    batch->count = 0;
+    return true;
+}
+
 static bool
 sweep_packs(Collect *collect, const BackupId *bid, const char *prefix, const PackNames *names,
             void *context, CairnError *err)
 {
-    Storage *storage = repository_storage(collect->repository);
-    CollectCount *count = context;
-    char name[STORAGE_NAME_LIMIT + 16];
+    SCOPED_MEMORY SweepBatch *batch = calloc(1, sizeof *batch);
+    if (batch == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
     for (size_t i = 0; i < names->count; i++) {
         if (!pack_set_has(&collect->sweep, bid, names->is_map, names->numbers[i]))
             continue;
-        snprintf(name, sizeof name, "%s/%08" PRIx32, prefix, names->numbers[i]);
-        if (!cancel_check(err) || !storage_remove(storage, name, err))
+        snprintf(batch->names[batch->count], sizeof *batch->names, "%s/%08" PRIx32, prefix,
+                 names->numbers[i]);
+        batch->index[batch->count++] = i;
+        if (batch->count == REMOVALS_BATCH && !sweep_batch(collect, batch, names, context, err))
             return false;
-        count_pack(count, names, i);
     }
-    return tidy(collect, prefix, err);
+    return sweep_batch(collect, batch, names, context, err) && tidy(collect, prefix, err);
 }
 
 bool
@@ -279,11 +309,13 @@ collect_sweep(Collect *collect, CairnError *err)
 }
 
 static bool
-remove_small(Collect *collect, const BackupId *bid, const char *last, CairnError *err)
+remove_small(Collect *collect, const BackupId *bid, const char *last, bool *gone_out,
+             CairnError *err)
 {
     char name[STORAGE_NAME_LIMIT];
     snprintf(name, sizeof name, "c/%s/b/%s/%s", collect->cluster, bid->text, last);
-    return storage_remove(repository_storage(collect->repository), name, err);
+    return removals_try(&collect->report->removals, repository_storage(collect->repository), name,
+                        gone_out, err);
 }
 
 static bool
@@ -328,8 +360,16 @@ collect_bury(Collect *collect, CollectBackup *backup, CairnError *err)
     backup->has_packs = packs_left;
     if (packs_left)
         return doomed_remove(collect->repository, collect->cluster, bid, collect->run, err);
-    if (!remove_small(collect, bid, "refs", err) || !remove_small(collect, bid, "intent", err) ||
-        !doomed_remove_all(collect->repository, collect->cluster, bid, err))
+    bool gone;
+    if (!remove_small(collect, bid, "refs", &gone, err))
+        return false;
+    if (!gone)
+        return true; /* stays as doomed as it is, and a later run comes back */
+    if (!remove_small(collect, bid, "intent", &gone, err))
+        return false;
+    if (!gone)
+        return true;
+    if (!doomed_remove_all(collect->repository, collect->cluster, bid, err))
         return false;
     backup->has_refs = backup->has_intent = backup->has_doomed = false;
     return tidy_backup(collect, bid, err);

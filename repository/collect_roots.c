@@ -7,6 +7,7 @@
 #include "repository/pin.h"
 #include "repository/refs.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -38,6 +39,35 @@ stop(CairnError *err, const char *what)
                          "nothing was deleted: what cannot be read may still be needed; bring the "
                          "object back from a copy of the repository, or see `pgcairn verify`");
     return cairn_error_wrap(err, "unable to tell what is needed: %s", what);
+}
+
+/*
+ * The same for what a host may put there that is allowed to create and nothing else, and that no
+ * copy brings back then. We cannot tell its rubbish from a damaged object that backups rest on, so
+ * a person decides; the way out is one that loses nothing should that be wrong about a writer.
+ */
+static bool PRINTF_LIKE(3, 4) stop_at(CairnError *err, const char *what, const char *way_out, ...)
+{
+    if (err->kind == CAIRN_CORRUPT || err->kind == CAIRN_MISMATCH) {
+        char text[CAIRN_ERROR_HINT_SIZE];
+        va_list args;
+        va_start(args, way_out);
+        vsnprintf(text, sizeof text, way_out, args);
+        va_end(args);
+        cairn_error_hint(err,
+                         "nothing was deleted: what cannot be read may still be needed. Bring the "
+                         "object back from a copy of the repository; if no copy has it: %s",
+                         text);
+    }
+    return stop(err, what);
+}
+
+static bool
+stop_at_summary(CairnError *err, const CollectBackup *backup, const char *what)
+{
+    return stop_at(err, what,
+                   "take other backups first, then let this one go: `pgcairn expire --set %s`",
+                   backup->bid.text);
 }
 
 static int
@@ -122,7 +152,10 @@ read_intent(Collect *collect, CollectBackup *backup, OpenIntents *intents, Cairn
     Intent *intent = intent_read(collect->repository, collect->cluster, &backup->bid, err);
     if (intent == NULL) {
         if (err->kind != CAIRN_NOT_FOUND)
-            return stop(err, "an intent");
+            return stop_at(err, "an intent",
+                           "`pgcairn collect --revoke %s`: then it can never become a backup, and "
+                           "whoever still makes it fails",
+                           backup->bid.text);
         cairn_error_clear(err);
         backup->has_intent = false;
         return true;
@@ -141,7 +174,12 @@ read_fate(Collect *collect, CollectBackup *backup, CairnError *err)
     SCOPED(Fate) fate = fate_read(collect->repository, collect->cluster, &backup->bid, NULL, err);
     if (fate == NULL) {
         if (err->kind != CAIRN_NOT_FOUND)
-            return stop(err, "a fate");
+            return stop_at(
+                err, "a fate",
+                "remove 'c/%s/b/%s/fate', and no other object, where the repository is, "
+                "then run `pgcairn collect --revoke %s`, which takes its place for ever; "
+                "if it was a backup, that lets it go",
+                collect->cluster, backup->bid.text, backup->bid.text);
         cairn_error_clear(err);
         return true;
     }
@@ -305,7 +343,7 @@ check_may_lack_refs(const Collect *collect, const CollectBackup *backup, CairnEr
         return true;
     cairn_error(err, CAIRN_CORRUPT, "object 'c/%s/b/%s/refs' is missing", collect->cluster,
                 backup->bid.text);
-    return stop(err, "the reference summary of a backup");
+    return stop_at_summary(err, backup, "the reference summary of a backup");
 }
 
 bool
@@ -320,7 +358,7 @@ collect_add_refs(const Collect *collect, const CollectBackup *backup, PackSet *p
     if (refs != NULL)
         return pack_set_add_refs(packs, refs, err);
     if (err->kind != CAIRN_NOT_FOUND)
-        return stop(err, "a reference summary");
+        return stop_at_summary(err, backup, "a reference summary");
     cairn_error_clear(err);
     return check_may_lack_refs(collect, backup, err);
 }

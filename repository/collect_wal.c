@@ -4,8 +4,9 @@
  * WAL because a backup there lowers the floor.
  *
  * Never deleted: timeline history files; anything of an incarnation without a usable backup (a
- * wrong server's WAL, or the new major version's before its first backup); anything at or after the
- * start of the newest backup; anything while an open attempt does not say where it starts.
+ * wrong server's WAL, or the new major version's before its first backup), or whose record cannot
+ * be read (nothing else rests on that record: packs are alive by reference); anything at or after
+ * the start of the newest backup; anything while an open attempt does not say where it starts.
  *
  * No condemn list is needed for WAL. An expired backup keeps its WAL until it is doomed, so that an
  * un-expire never finds half of what it needs. A new attempt starts at or after what was archived
@@ -23,7 +24,8 @@ collect_wal_reach(Collect *collect, CairnError *err)
 {
     Incarnation incarnations[INCARNATION_LIMIT];
     size_t count;
-    if (!incarnation_list(collect->repository, collect->cluster, incarnations, &count, err))
+    if (!incarnation_list(collect->repository, collect->cluster, incarnations, &count,
+                          &collect->report->unread_incarnations, err))
         return cairn_error_wrap(err, "unable to tell which WAL is needed");
     for (size_t i = 0; i < count; i++) {
         CollectWal *wal = &collect->wal[i];
@@ -116,7 +118,8 @@ sweep_incarnation(Collect *collect, const CollectWal *wal, CairnError *err)
     CollectReport *report = collect->report;
     if (!find_need(collect, &wal->incarnation, &need, err))
         return false;
-    const WalExpiry expiry = {.floor_lsn = need.floor_lsn,
+    const WalExpiry expiry = {.removals = &report->removals,
+                              .floor_lsn = need.floor_lsn,
                               .kept = need.kept,
                               .kept_count = need.kept_count,
                               .reach = wal->reach,

@@ -99,7 +99,7 @@ process_extent(FrameJob *job, const FrameTools *tools, const FrameEvent *event, 
 static uint8_t
 compare(const FrameJob *job, uint32_t slot)
 {
-    for (uint8_t i = 0; i < UNIT_SOURCES; i++) {
+    for (unsigned i = 0; i < UNIT_SOURCES; i++) {
         const UnitPlace *place = &job->places[slot][i];
         if (place->creator != UNIT_CREATOR_NONE &&
             memcmp(place->fingerprint, job->fingerprints[slot], FINGERPRINT_SIZE) == 0)

@@ -81,7 +81,7 @@ typedef struct {
 } FrameTools;
 
 FrameJob *frame_job_new(size_t stored_capacity, bool compares, CairnError *err) MUST_CHECK;
-void frame_job_free(void *job); /* and every file that it still owns */
+void frame_job_free(void *pointer); /* and every file that it still owns */
 void frame_job_reset(FrameJob *job);
 bool frame_job_event(FrameJob *job, const FrameEvent *event, CairnError *err) MUST_CHECK;
 /* Checks, fingerprints, compares and compresses. */

@@ -40,13 +40,19 @@ process_start(int pid)
 }
 
 void
+host_boot_id(char boot_id_out[HOST_BOOT_ID_SIZE])
+{
+    read_line("/proc/sys/kernel/random/boot_id", boot_id_out, HOST_BOOT_ID_SIZE);
+}
+
+void
 host_self(Host *host_out)
 {
     memset(host_out, 0, sizeof *host_out);
     if (gethostname(host_out->host, sizeof host_out->host - 1) != 0)
         host_out->host[0] = '\0';
     read_line("/etc/machine-id", host_out->machine_id, sizeof host_out->machine_id);
-    read_line("/proc/sys/kernel/random/boot_id", host_out->boot_id, sizeof host_out->boot_id);
+    host_boot_id(host_out->boot_id);
     host_out->pid = (int)getpid();
     host_out->process_start = process_start(host_out->pid);
 }

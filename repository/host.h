@@ -11,15 +11,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum { HOST_BOOT_ID_SIZE = 37 };
+
 typedef struct {
     char host[65];
     char machine_id[33]; /* "" when the machine has none */
-    char boot_id[37];
+    char boot_id[HOST_BOOT_ID_SIZE];
     int pid;
     uint64_t process_start; /* clock ticks since boot, of /proc/<pid>/stat */
 } Host;
 
 void host_self(Host *host_out);
+/* The same as host_self's boot_id, and nothing else of it: "" when this system does not tell. */
+void host_boot_id(char boot_id_out[HOST_BOOT_ID_SIZE]);
 /* True when the process that wrote this is certainly gone: same machine, and another boot or no
  * such process. */
 bool host_is_dead(const Host *host);

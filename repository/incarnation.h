@@ -29,9 +29,40 @@ bool incarnation_record(Repository *repository, const char *cluster, const Incar
 /* NOT_FOUND when this cluster of the repository never was that system. */
 bool incarnation_get(Repository *repository, const char *cluster, uint64_t system_id, int major,
                      Incarnation *incarnation_out, CairnError *err) MUST_CHECK;
-/* Oldest first. */
+
+/* Records that are there and tell nothing: damaged, of another format, or rubbish that a host put
+   there which may create; whose systems they are nobody knows then. And those that there was no
+   room for. */
+typedef struct {
+    size_t count;                    /* of both */
+    size_t left_out;                 /* of these for want of room */
+    char object[STORAGE_NAME_LIMIT]; /* the first one */
+    CairnError problem;              /* of it */
+} IncarnationTrouble;
+
+typedef struct {
+    uint64_t system_id;
+    int major;
+} IncarnationId;
+/*
+ * Oldest first. Whoever may create can record any number of systems, so where there are more than
+ * there is room for, those in `first` (that backups name) come first, then those with WAL, then
+ * those that the storage has had longest: nobody can be older than what was there before.
+ * trouble_out: what could not be read or had no room is told there; NULL: it is an error.
+ */
+typedef struct {
+    const IncarnationId *first;
+    size_t first_count;
+} IncarnationWish;
+bool incarnation_list_first(Repository *repository, const char *cluster,
+                            const IncarnationWish *wish,
+                            Incarnation incarnations_out[INCARNATION_LIMIT], size_t *count_out,
+                            IncarnationTrouble *trouble_out, CairnError *err) MUST_CHECK;
+/* The same for who knows of no backups. */
 bool incarnation_list(Repository *repository, const char *cluster,
                       Incarnation incarnations_out[INCARNATION_LIMIT], size_t *count_out,
-                      CairnError *err) MUST_CHECK;
+                      IncarnationTrouble *trouble_out, CairnError *err) MUST_CHECK;
+/* For who goes on without them: a warning in the log, or nothing. */
+void incarnation_warn(const IncarnationTrouble *trouble);
 
 #endif

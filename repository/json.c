@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { HEX_LIMIT = 64 };
+enum { HEX_LIMIT = 128 };
 
 bool
 json_put(Repository *repository, const char *name, ObjectKind kind, uint64_t creator_sequence,

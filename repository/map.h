@@ -93,6 +93,9 @@ typedef struct {
 
 /* Before anything is added. */
 void map_builder_draw_on(MapBuilder *builder, const MapSources *sources);
+/* How large a map pack gets, where that is not PACK_TARGET_SIZE: the storage may hold it in memory.
+   Before anything is added. */
+void map_builder_limit_packs(MapBuilder *builder, uint64_t pack_size);
 
 /* The regions of a file that were encoded so far. Start with {0}; free with map_draft_free. */
 typedef struct {
@@ -136,14 +139,16 @@ typedef struct MapReader MapReader;
 MapReader *map_reader_open(Repository *repository, const char *cluster, const MapNodeRef *root,
                            CairnError *err) MUST_CHECK;
 /*
- * For walks over several maps. cache (borrowed, may be NULL): nodes that were proven before are not
- * read again. watch (may be NULL) is called with each node's reference before it is read; false
- * with err ends the walk.
+ * For walks over several maps, also at the same time. cache and packs (borrowed, may be NULL):
+ * nodes that were proven before are not read again, packs that are open not opened. watch (may be
+ * NULL) is called with each node's reference before it is read; false with err ends the walk.
  */
 struct MapCache;
+struct MapPacks;
 typedef bool MapNodeWatch(void *context, const MapNodeRef *ref, CairnError *err);
 typedef struct {
     struct MapCache *cache;
+    struct MapPacks *packs;
     MapNodeWatch *watch;
     void *context;
 } MapWalkOptions;

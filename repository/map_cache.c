@@ -1,8 +1,10 @@
 #include "repository/map_cache.h"
 
+#include <pthread.h>
 #include <string.h>
 
-enum { SLOTS = 4096 };
+/* Reading: at most so many nodes are waited for; a walk beyond them reads for itself. */
+enum { SLOTS = 4096, READING_LIMIT = 64 };
 
 typedef struct {
     MapNodeRef ref;
@@ -14,16 +16,23 @@ struct MapCache {
     uint64_t hits;
     uint32_t hand; /* next slot that gives way */
     Slot slots[SLOTS];
+    pthread_mutex_t mutex;
+    pthread_cond_t read; /* a node, or it could not be */
+    MapNodeRef reading[READING_LIMIT];
+    size_t reading_count;
 };
 
 MapCache *
 map_cache_new(size_t limit_bytes, CairnError *err)
 {
     MapCache *cache = calloc(1, sizeof *cache);
-    if (cache == NULL)
+    if (cache == NULL) {
         cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    else
-        cache->limit = limit_bytes;
+        return NULL;
+    }
+    cache->limit = limit_bytes;
+    pthread_mutex_init(&cache->mutex, NULL);
+    pthread_cond_init(&cache->read, NULL);
     return cache;
 }
 
@@ -44,6 +53,8 @@ map_cache_free(MapCache *cache)
         return;
     for (size_t i = 0; i < SLOTS; i++)
         drop(cache, &cache->slots[i]);
+    pthread_mutex_destroy(&cache->mutex);
+    pthread_cond_destroy(&cache->read);
     free(cache);
 }
 
@@ -64,23 +75,54 @@ same_ref(const MapNodeRef *a, const MapNodeRef *b)
            backup_id_equal(&a->creator, &b->creator);
 }
 
-const uint8_t *
-map_cache_find(MapCache *cache, const MapNodeRef *ref)
+/* Where it stands among those that are being read; reading_count: nowhere. */
+static size_t
+find_reading(const MapCache *cache, const MapNodeRef *ref)
 {
-    const Slot *slot = slot_of(cache, ref);
-    if (slot->raw == NULL || !same_ref(&slot->ref, ref))
-        return NULL;
-    cache->hits++;
-    return slot->raw;
+    size_t i = 0;
+    while (i < cache->reading_count && !same_ref(&cache->reading[i], ref))
+        i++;
+    return i;
 }
 
-void
-map_cache_keep(MapCache *cache, const MapNodeRef *ref, const uint8_t *raw)
+uint8_t *
+map_cache_get(MapCache *cache, const MapNodeRef *ref)
+{
+    const Slot *slot = slot_of(cache, ref);
+    uint8_t *copy = NULL;
+    if (ref->raw_size > cache->limit)
+        return NULL; /* never kept: there is nothing to wait for */
+    pthread_mutex_lock(&cache->mutex);
+    while (find_reading(cache, ref) < cache->reading_count)
+        pthread_cond_wait(&cache->read, &cache->mutex);
+    if (slot->raw != NULL && same_ref(&slot->ref, ref)) {
+        copy = malloc((size_t)ref->raw_size + 1);
+        if (copy != NULL)
+            memcpy(copy, slot->raw, ref->raw_size);
+        cache->hits++;
+    } else if (cache->reading_count < READING_LIMIT) {
+        cache->reading[cache->reading_count++] = *ref;
+    }
+    pthread_mutex_unlock(&cache->mutex);
+    return copy;
+}
+
+/* Whoever waits for it looks again. */
+static void
+end_reading(MapCache *cache, const MapNodeRef *ref)
+{
+    const size_t at = find_reading(cache, ref);
+    if (at == cache->reading_count)
+        return;
+    cache->reading[at] = cache->reading[--cache->reading_count];
+    pthread_cond_broadcast(&cache->read);
+}
+
+static void
+keep(MapCache *cache, const MapNodeRef *ref, const uint8_t *raw)
 {
     Slot *slot = slot_of(cache, ref);
     drop(cache, slot);
-    if (ref->raw_size > cache->limit)
-        return;
     while (cache->bytes + ref->raw_size > cache->limit)
         drop(cache, &cache->slots[cache->hand++ % SLOTS]);
     slot->raw = malloc((size_t)ref->raw_size + 1);
@@ -91,14 +133,39 @@ map_cache_keep(MapCache *cache, const MapNodeRef *ref, const uint8_t *raw)
     cache->bytes += ref->raw_size;
 }
 
-size_t
-map_cache_bytes(const MapCache *cache)
+void
+map_cache_keep(MapCache *cache, const MapNodeRef *ref, const uint8_t *raw)
 {
-    return cache->bytes;
+    if (ref->raw_size > cache->limit)
+        return;
+    pthread_mutex_lock(&cache->mutex);
+    keep(cache, ref, raw);
+    end_reading(cache, ref);
+    pthread_mutex_unlock(&cache->mutex);
+}
+
+void
+map_cache_give_up(MapCache *cache, const MapNodeRef *ref)
+{
+    pthread_mutex_lock(&cache->mutex);
+    end_reading(cache, ref);
+    pthread_mutex_unlock(&cache->mutex);
+}
+
+size_t
+map_cache_bytes(MapCache *cache)
+{
+    pthread_mutex_lock(&cache->mutex);
+    const size_t bytes = cache->bytes;
+    pthread_mutex_unlock(&cache->mutex);
+    return bytes;
 }
 
 uint64_t
-map_cache_hits(const MapCache *cache)
+map_cache_hits(MapCache *cache)
 {
-    return cache->hits;
+    pthread_mutex_lock(&cache->mutex);
+    const uint64_t hits = cache->hits;
+    pthread_mutex_unlock(&cache->mutex);
+    return hits;
 }

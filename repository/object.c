@@ -1,34 +1,15 @@
 #include "repository/object.h"
 
+#include "repository/object_header.h"
+#include "repository/object_scan.h"
+
 #include <stdio.h>
 #include <string.h>
 
-#define HEADER_MAGIC "PGCAIRN\n"
 #define TRAILER_MAGIC "CRNT"
 
 enum {
-    FORMAT_MAJOR = 1,
-    FORMAT_MINOR = 0,
-    OBJECT_ID_SIZE = 16,
-    SALT_SIZE = 32,
-    SCRUB_BUFFER_SIZE = 256 << 10,
-
-    /* Header offsets (docs/format.md). */
-    AT_KIND = 8,
-    AT_MAJOR = 10,
-    AT_MINOR = 12,
-    AT_HEADER_LENGTH = 16,
-    AT_INCOMPATIBLE = 20,
-    AT_AEAD = 28,
-    AT_KEY_MODE = 29,
-    AT_REPOSITORY_ID = 32,
-    AT_OBJECT_ID = 48,
-    AT_CREATOR = 64,
-    AT_CREATED = 72,
-    AT_SALT = 80,
-    AT_HEADER_CRC = 188,
-
-    /* Trailer offsets. */
+    /* Trailer offsets (docs/format.md). */
     AT_INDEX_CODEC = 4,
     AT_INDEX_OFFSET = 8,
     AT_INDEX_STORED = 16,
@@ -38,17 +19,28 @@ enum {
     AT_DIGEST = 32,
 };
 
+/* "BODY", "INDX": the first four bytes of nonces. The other eight are the place in the object,
+   which grows with every block, so that no two under one key are the same. */
+#define SECTION_BODY UINT32_C(0x59444f42)
+#define SECTION_INDEX UINT32_C(0x58444e49)
+
 struct ObjectWriter {
     Repository *repository;
     StorageWriter *storage;
     Sha256 *sha;
     uint64_t size;
     uint32_t frame_count;
+    bool encrypted;
+    ObjectKeys keys;
+    Aead *aead;        /* where encrypted */
+    ByteWriter sealed; /* blocks that were just encrypted */
 };
 
 struct ObjectReader {
     StorageReader *storage;
     char name[STORAGE_NAME_LIMIT];
+    bool encrypted;
+    ObjectKeys keys;
     uint8_t *index;
     uint32_t index_size;
     uint64_t body_start;
@@ -57,38 +49,6 @@ struct ObjectReader {
     int64_t created_us;
     uint8_t digest[SHA256_SIZE];
 };
-
-static bool
-object_id_of(const char *name, uint8_t id[OBJECT_ID_SIZE], CairnError *err)
-{
-    uint8_t digest[SHA256_SIZE];
-    if (!sha256_of(name, strlen(name), digest, err))
-        return false;
-    memcpy(id, digest, OBJECT_ID_SIZE);
-    return true;
-}
-
-static bool
-fill_header(uint8_t header[OBJECT_HEADER_SIZE], const Repository *repository, const char *name,
-            ObjectKind kind, uint64_t creator_sequence, CairnError *err)
-{
-    const World *world = repository_world(repository);
-    memset(header, 0, OBJECT_HEADER_SIZE);
-    memcpy(header, HEADER_MAGIC, 8);
-    put_u16(header + AT_KIND, (uint16_t)kind);
-    put_u16(header + AT_MAJOR, FORMAT_MAJOR);
-    put_u16(header + AT_MINOR, FORMAT_MINOR);
-    put_u32(header + AT_HEADER_LENGTH, OBJECT_HEADER_SIZE);
-    memcpy(header + AT_REPOSITORY_ID, repository_id(repository), REPOSITORY_ID_SIZE);
-    put_u64(header + AT_CREATOR, creator_sequence);
-    put_u64(header + AT_CREATED, (uint64_t)world->clock->wall_us(world->clock));
-    if (world->random->fill(world->random, header + AT_SALT, SALT_SIZE) != 0)
-        return cairn_error_errno(err, "unable to draw random bytes");
-    if (!object_id_of(name, header + AT_OBJECT_ID, err))
-        return false;
-    put_u32(header + AT_HEADER_CRC, crc32c(0, header, AT_HEADER_CRC));
-    return true;
-}
 
 /* Everything but the trailer's digest goes through here, so that the digest covers it. */
 static bool
@@ -101,9 +61,8 @@ append(ObjectWriter *writer, const void *data, size_t size, CairnError *err)
     return true;
 }
 
-ObjectWriter *
-object_create(Repository *repository, const char *name, ObjectKind kind, uint64_t creator_sequence,
-              CairnError *err)
+static ObjectWriter *
+create(Repository *repository, const char *name, const ObjectHeaderFields *fields, CairnError *err)
 {
     SCOPED(ObjectWriter) writer = calloc(1, sizeof *writer);
     if (writer == NULL) {
@@ -112,42 +71,161 @@ object_create(Repository *repository, const char *name, ObjectKind kind, uint64_
     }
     writer->repository = repository;
 
-    uint8_t header[OBJECT_HEADER_SIZE];
-    if (!fill_header(header, repository, name, kind, creator_sequence, err))
+    SCOPED_BYTES ByteWriter bytes = {0};
+    ObjectHeader header;
+    if (!object_header_make(repository, name, fields, &bytes, &header, err))
         return NULL;
+    writer->encrypted = header.encrypted;
+    writer->keys = header.keys;
+    object_keys_wipe(&header.keys);
     writer->sha = sha256_new(err);
-    if (writer->sha == NULL)
+    if (writer->sha == NULL || (writer->encrypted && (writer->aead = aead_new(err)) == NULL))
         return NULL;
     writer->storage = storage_create(repository_storage(repository), name, err);
-    if (writer->storage == NULL || !append(writer, header, sizeof header, err))
+    if (writer->storage == NULL || !append(writer, bytes.data, bytes.size, err))
         return NULL;
     return take(&writer);
 }
 
-bool
-object_append_frames(ObjectWriter *writer, const void *stored, size_t stored_size,
-                     uint32_t frame_count, uint64_t *offset_out, CairnError *err)
+ObjectWriter *
+object_create(Repository *repository, const char *name, ObjectKind kind, uint64_t creator_sequence,
+              CairnError *err)
 {
-    CAIRN_ASSERT(stored_size <= (size_t)frame_count * OBJECT_FRAME_LIMIT);
-    uint64_t offset = writer->size;
-    if (!append(writer, stored, stored_size, err))
+    const ObjectHeaderFields fields = {.kind = kind, .creator_sequence = creator_sequence};
+    return create(repository, name, &fields, err);
+}
+
+ObjectWriter *
+object_create_readable(Repository *repository, const char *name, ObjectKind kind, CairnError *err)
+{
+    const ObjectHeaderFields fields = {.kind = kind, .is_meta = true};
+    return create(repository, name, &fields, err);
+}
+
+/* What is authenticated with a frame beside its place: how it is to be decompressed. */
+enum { FRAME_ASSOCIATED_SIZE = 5 };
+
+static void
+frame_associated(uint8_t associated[FRAME_ASSOCIATED_SIZE], uint32_t raw_size, CodecId codec)
+{
+    put_u32(associated, raw_size);
+    associated[4] = (uint8_t)codec;
+}
+
+/* Appends the block's encrypted form, `offset` of the object, to writer->sealed, which has room. */
+static bool
+seal_block(ObjectWriter *writer, const ObjectBlock *block, uint64_t offset, CairnError *err)
+{
+    uint8_t associated[FRAME_ASSOCIATED_SIZE];
+    frame_associated(associated, block->raw_size, block->codec);
+    const AeadSeal seal = {.key = writer->keys.body,
+                           .section = SECTION_BODY,
+                           .counter = offset,
+                           .associated = associated,
+                           .associated_size = sizeof associated};
+    ByteWriter *sealed = &writer->sealed;
+    if (!aead_seal(writer->aead, &seal, block->data, block->size, sealed->data + sealed->size, err))
         return false;
-    writer->frame_count += frame_count;
-    *offset_out = offset;
+    sealed->size += block->size + AEAD_TAG_SIZE;
+    return true;
+}
+
+static bool
+reserve_sealed(ObjectWriter *writer, size_t size, CairnError *err)
+{
+    byte_writer_reset(&writer->sealed);
+    if (writer->sealed.capacity >= size)
+        return true;
+    uint8_t *data = realloc(writer->sealed.data, size);
+    if (data == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    writer->sealed.data = data;
+    writer->sealed.capacity = size;
     return true;
 }
 
 bool
-object_append(ObjectWriter *writer, const void *stored, size_t stored_size, uint64_t *offset_out,
+object_append_blocks(ObjectWriter *writer, const ObjectBlock *blocks, uint32_t count,
+                     ObjectFrame *frames_out, CairnError *err)
+{
+    /* An empty block may have no data, and nothing may be added to NULL, not even zero. */
+    static const uint8_t NOTHING[1];
+    const uint8_t *stored = blocks[0].data != NULL ? blocks[0].data : NOTHING;
+    const size_t tag_size = writer->encrypted ? AEAD_TAG_SIZE : 0;
+    size_t size = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        CAIRN_ASSERT(blocks[i].size + tag_size <= OBJECT_FRAME_LIMIT);
+        CAIRN_ASSERT(i == 0 || blocks[i].data == (const uint8_t *)blocks[0].data + size);
+        size += blocks[i].size;
+    }
+    if (writer->encrypted) {
+        if (!reserve_sealed(writer, size + count * tag_size, err))
+            return false;
+        stored = writer->sealed.data;
+    }
+    size = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const uint64_t offset = writer->size + size;
+        if (writer->encrypted && !seal_block(writer, &blocks[i], offset, err))
+            return false;
+        const uint32_t stored_size = blocks[i].size + (uint32_t)tag_size;
+        frames_out[i] = (ObjectFrame){.offset = offset,
+                                      .stored_size = stored_size,
+                                      .crc = crc32c(0, stored + size, stored_size),
+                                      .raw_size = blocks[i].raw_size,
+                                      .codec = blocks[i].codec};
+        size += stored_size;
+    }
+    if (!append(writer, stored, size, err))
+        return false;
+    writer->frame_count += count;
+    return true;
+}
+
+bool
+object_append(ObjectWriter *writer, const ObjectBlock *block, ObjectFrame *frame_out,
               CairnError *err)
 {
-    return object_append_frames(writer, stored, stored_size, 1, offset_out, err);
+    return object_append_blocks(writer, block, 1, frame_out, err);
 }
 
 uint64_t
 object_size_so_far(const ObjectWriter *writer)
 {
     return writer->size;
+}
+
+/* The trailer without its digest and the index's checksum: what the index is authenticated with, so
+   that no field of it can be changed unseen. */
+static void
+index_associated(uint8_t associated[AT_DIGEST], const uint8_t trailer[OBJECT_TRAILER_SIZE])
+{
+    memcpy(associated, trailer, AT_DIGEST);
+    put_u32(associated + AT_INDEX_CRC, 0);
+}
+
+/* Appends the index as it is to be stored, and completes the trailer with its checksum. */
+static bool
+append_index(ObjectWriter *writer, const void *compressed, size_t size,
+             uint8_t trailer[OBJECT_TRAILER_SIZE], CairnError *err)
+{
+    if (writer->encrypted) {
+        uint8_t associated[AT_DIGEST];
+        const AeadSeal seal = {.key = writer->keys.index,
+                               .section = SECTION_INDEX,
+                               .counter = writer->size,
+                               .associated = associated,
+                               .associated_size = sizeof associated};
+        put_u32(trailer + AT_INDEX_STORED, (uint32_t)size + AEAD_TAG_SIZE);
+        index_associated(associated, trailer);
+        if (!reserve_sealed(writer, size + AEAD_TAG_SIZE, err) ||
+            !aead_seal(writer->aead, &seal, compressed, size, writer->sealed.data, err))
+            return false;
+        compressed = writer->sealed.data;
+        size += AEAD_TAG_SIZE;
+    }
+    put_u32(trailer + AT_INDEX_CRC, crc32c(0, compressed, size));
+    return append(writer, compressed, size, err);
 }
 
 /* The index may be larger than one codec block; it is then kept as it is. */
@@ -181,9 +259,8 @@ write_index(ObjectWriter *writer, const void *index, size_t index_size,
     put_u64(trailer + AT_INDEX_OFFSET, writer->size);
     put_u32(trailer + AT_INDEX_STORED, (uint32_t)stored_size);
     put_u32(trailer + AT_INDEX_RAW, (uint32_t)index_size);
-    put_u32(trailer + AT_INDEX_CRC, crc32c(0, stored, stored_size));
     put_u32(trailer + AT_FRAME_COUNT, writer->frame_count);
-    return append(writer, stored, stored_size, err);
+    return append_index(writer, stored, stored_size, trailer, err);
 }
 
 bool
@@ -210,60 +287,41 @@ object_writer_free(ObjectWriter *writer)
     if (writer->storage != NULL)
         storage_writer_free(writer->storage);
     sha256_free(writer->sha);
+    aead_free(writer->aead);
+    byte_writer_free(&writer->sealed);
+    object_keys_wipe(&writer->keys);
     free(writer);
 }
 
-/* The part of the header that needs no expectation. *length_out: where the body begins. */
+/* The stored length that the raw one allows: nothing is taken from storage that cannot be an index
+   of that length. */
 static bool
-check_header(const uint8_t header[OBJECT_HEADER_SIZE], const char *name, uint32_t *length_out,
-             CairnError *err)
+index_length_fits(const ObjectReader *reader, CodecId codec, uint32_t stored, uint32_t raw)
 {
-    if (memcmp(header, HEADER_MAGIC, 8) != 0 ||
-        get_u32(header + AT_HEADER_CRC) != crc32c(0, header, AT_HEADER_CRC))
-        return cairn_error(err, CAIRN_CORRUPT, "object '%s': header is damaged", name);
-    if (get_u16(header + AT_MAJOR) != FORMAT_MAJOR || get_u32(header + AT_INCOMPATIBLE) != 0) {
-        cairn_error(err, CAIRN_UNSUPPORTED,
-                    "object '%s' has format %u with flags 0x%x, this version knows format %d", name,
-                    get_u16(header + AT_MAJOR), get_u32(header + AT_INCOMPATIBLE), FORMAT_MAJOR);
-        return cairn_error_hint(err, "use the pgcairn that made it, or a newer one");
-    }
-    if (header[AT_AEAD] != 0 || header[AT_KEY_MODE] != 0) {
-        return cairn_error(err, CAIRN_UNSUPPORTED,
-                           "object '%s' is encrypted, which this version cannot read", name);
-    }
-    uint32_t length = get_u32(header + AT_HEADER_LENGTH);
-    if (length < OBJECT_HEADER_SIZE || length > OBJECT_HEADER_LIMIT)
-        return cairn_error(err, CAIRN_CORRUPT, "object '%s': header length %u", name, length);
-    *length_out = length;
-    return true;
-}
-
-static bool
-check_identity(const uint8_t header[OBJECT_HEADER_SIZE], const Repository *repository,
-               const char *name, ObjectKind kind, CairnError *err)
-{
-    if (memcmp(header + AT_REPOSITORY_ID, repository_id(repository), REPOSITORY_ID_SIZE) != 0)
-        return cairn_error(err, CAIRN_MISMATCH, "object '%s' belongs to another repository", name);
-    uint8_t id[OBJECT_ID_SIZE];
-    if (!object_id_of(name, id, err))
-        return false;
-    if (memcmp(header + AT_OBJECT_ID, id, sizeof id) != 0 || get_u16(header + AT_KIND) != kind)
-        return cairn_error(err, CAIRN_MISMATCH, "object '%s' holds another object's content", name);
-    return true;
+    const uint32_t tag_size = reader->encrypted ? AEAD_TAG_SIZE : 0;
+    return codec == CODEC_NONE ? stored == raw + tag_size
+                               : raw <= CODEC_RAW_LIMIT && stored <= CODEC_RAW_LIMIT + 4096;
 }
 
 /* Trailer fields against the object's size, so that later reads cannot leave it. */
 static bool
-check_trailer(ObjectReader *reader, const uint8_t trailer[OBJECT_TRAILER_SIZE], CairnError *err)
+check_trailer(ObjectReader *reader, const uint8_t trailer[OBJECT_TRAILER_SIZE],
+              uint32_t index_limit, CairnError *err)
 {
     uint64_t offset = get_u64(trailer + AT_INDEX_OFFSET);
     uint32_t stored = get_u32(trailer + AT_INDEX_STORED);
     uint32_t raw = get_u32(trailer + AT_INDEX_RAW);
     uint64_t end = reader->storage->size_bytes - OBJECT_TRAILER_SIZE;
     if (memcmp(trailer, TRAILER_MAGIC, 4) != 0 || offset < reader->body_start || offset > end ||
-        stored != end - offset || raw > OBJECT_INDEX_LIMIT || stored > OBJECT_INDEX_LIMIT + 4096)
+        stored != end - offset || raw > OBJECT_INDEX_LIMIT)
         return cairn_error(err, CAIRN_CORRUPT,
                            "object '%s': trailer is damaged or the end is missing", reader->name);
+    if (!index_length_fits(reader, (CodecId)trailer[AT_INDEX_CODEC], stored, raw))
+        return cairn_error(err, CAIRN_CORRUPT, "object '%s': index length is wrong", reader->name);
+    if (raw > index_limit)
+        return cairn_error(err, CAIRN_CORRUPT,
+                           "object '%s': its index would have %u bytes, more than %u", reader->name,
+                           raw, index_limit);
     reader->body_end = offset;
     reader->index_size = raw;
     reader->frame_count = get_u32(trailer + AT_FRAME_COUNT);
@@ -271,13 +329,52 @@ check_trailer(ObjectReader *reader, const uint8_t trailer[OBJECT_TRAILER_SIZE], 
     return true;
 }
 
+/* Decrypts the index where it is; *size becomes that of the plain bytes. */
+static bool
+open_index(const ObjectReader *reader, const uint8_t trailer[OBJECT_TRAILER_SIZE], uint8_t *stored,
+           uint32_t *size, CodecContext *codec, CairnError *err)
+{
+    uint8_t associated[AT_DIGEST];
+    if (!reader->encrypted)
+        return true;
+    const AeadSeal seal = {.key = reader->keys.index,
+                           .section = SECTION_INDEX,
+                           .counter = reader->body_end,
+                           .associated = associated,
+                           .associated_size = sizeof associated};
+    index_associated(associated, trailer);
+    Aead *aead = codec_aead(codec, err);
+    if (aead == NULL)
+        return false;
+    if (!aead_open(aead, &seal, stored, *size, stored, err))
+        return cairn_error_wrap(err, "object '%s': index", reader->name);
+    *size -= AEAD_TAG_SIZE;
+    return true;
+}
+
+/* As it is stored, or decompressed into memory of its own. */
+static bool
+unpack_index(ObjectReader *reader, CodecId codec_id, uint8_t **stored, uint32_t stored_size,
+             CodecContext *codec, CairnError *err)
+{
+    if (codec_id == CODEC_NONE) {
+        reader->index = take(stored);
+        return true;
+    }
+    reader->index = malloc((size_t)reader->index_size + 1);
+    if (reader->index == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    return codec_decompress(codec, codec_id, *stored, stored_size, reader->index,
+                            reader->index_size, err) ||
+           cairn_error_wrap(err, "object '%s'", reader->name);
+}
+
 static bool
 read_index(ObjectReader *reader, const uint8_t trailer[OBJECT_TRAILER_SIZE], CairnError *err)
 {
     uint32_t stored_size = get_u32(trailer + AT_INDEX_STORED);
     SCOPED_MEMORY uint8_t *stored = malloc((size_t)stored_size + 1);
-    reader->index = malloc((size_t)reader->index_size + 1);
-    if (stored == NULL || reader->index == NULL)
+    if (stored == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
     if (!storage_pread(reader->storage, stored, stored_size, reader->body_end, err))
         return false;
@@ -285,26 +382,22 @@ read_index(ObjectReader *reader, const uint8_t trailer[OBJECT_TRAILER_SIZE], Cai
         return cairn_error(err, CAIRN_CORRUPT, "object '%s': index is damaged", reader->name);
 
     SCOPED(CodecContext) codec = codec_open(CODEC_NONE, 0, err);
-    if (codec == NULL)
+    if (codec == NULL || !open_index(reader, trailer, stored, &stored_size, codec, err) ||
+        !unpack_index(reader, (CodecId)trailer[AT_INDEX_CODEC], &stored, stored_size, codec, err))
         return false;
-    if (trailer[AT_INDEX_CODEC] == CODEC_NONE) {
-        if (stored_size != reader->index_size)
-            return cairn_error(err, CAIRN_CORRUPT, "object '%s': index length is wrong",
-                               reader->name);
-        memcpy(reader->index, stored, stored_size);
-    } else if (reader->index_size > CODEC_RAW_LIMIT ||
-               !codec_decompress(codec, (CodecId)trailer[AT_INDEX_CODEC], stored, stored_size,
-                                 reader->index, reader->index_size, err)) {
-        if (err->kind == CAIRN_OK)
-            cairn_error(err, CAIRN_CORRUPT, "index length is wrong");
-        return cairn_error_wrap(err, "object '%s'", reader->name);
-    }
     reader->index[reader->index_size] = '\0';
     return true;
 }
 
 ObjectReader *
 object_open(Repository *repository, const char *name, ObjectKind kind, CairnError *err)
+{
+    return object_open_within(repository, name, kind, OBJECT_INDEX_LIMIT, err);
+}
+
+ObjectReader *
+object_open_within(Repository *repository, const char *name, ObjectKind kind, uint32_t index_limit,
+                   CairnError *err)
 {
     SCOPED(ObjectReader) reader = calloc(1, sizeof *reader);
     if (reader == NULL) {
@@ -321,17 +414,18 @@ object_open(Repository *repository, const char *name, ObjectKind kind, CairnErro
         return NULL;
     }
 
-    uint8_t header[OBJECT_HEADER_SIZE], trailer[OBJECT_TRAILER_SIZE];
-    uint32_t header_length;
-    if (!storage_pread(reader->storage, header, sizeof header, 0, err) ||
-        !check_header(header, name, &header_length, err) ||
-        !check_identity(header, repository, name, kind, err))
+    ObjectHeader header;
+    if (!object_header_read(repository, reader->storage, name, kind, &header, err))
         return NULL;
-    reader->body_start = header_length;
-    reader->created_us = (int64_t)get_u64(header + AT_CREATED);
+    reader->body_start = header.length;
+    reader->created_us = header.created_us;
+    reader->encrypted = header.encrypted;
+    reader->keys = header.keys;
+    object_keys_wipe(&header.keys);
+    uint8_t trailer[OBJECT_TRAILER_SIZE];
     if (!storage_pread(reader->storage, trailer, sizeof trailer,
                        reader->storage->size_bytes - sizeof trailer, err) ||
-        !check_trailer(reader, trailer, err) || !read_index(reader, trailer, err))
+        !check_trailer(reader, trailer, index_limit, err) || !read_index(reader, trailer, err))
         return NULL;
     return take(&reader);
 }
@@ -344,6 +438,7 @@ object_reader_free(ObjectReader *reader)
     if (reader->storage != NULL)
         storage_reader_free(reader->storage);
     free(reader->index);
+    object_keys_wipe(&reader->keys);
     free(reader);
 }
 
@@ -398,7 +493,7 @@ object_digest(const ObjectReader *reader)
 }
 
 bool
-object_pread(ObjectReader *reader, void *data, size_t size, uint64_t offset, CairnError *err)
+object_pread(const ObjectReader *reader, void *data, size_t size, uint64_t offset, CairnError *err)
 {
     if (offset < reader->body_start || offset > reader->body_end ||
         size > reader->body_end - offset)
@@ -408,44 +503,66 @@ object_pread(ObjectReader *reader, void *data, size_t size, uint64_t offset, Cai
 }
 
 bool
-object_scrub(ObjectReader *reader, CairnError *err)
+object_pread_any(const ObjectReader *reader, void *data, size_t size, uint64_t offset,
+                 CairnError *err)
 {
-    SCOPED_MEMORY uint8_t *buffer = malloc(SCRUB_BUFFER_SIZE);
-    SCOPED(Sha256) sha = sha256_new(err);
-    if (sha == NULL)
-        return false;
-    if (buffer == NULL)
-        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-
-    uint64_t end = reader->storage->size_bytes - SHA256_SIZE;
-    for (uint64_t at = 0; at < end;) {
-        size_t size = end - at < SCRUB_BUFFER_SIZE ? (size_t)(end - at) : SCRUB_BUFFER_SIZE;
-        if (!storage_pread(reader->storage, buffer, size, at, err) ||
-            !sha256_update(sha, buffer, size, err))
-            return false;
-        at += size;
-    }
-    uint8_t digest[SHA256_SIZE];
-    if (!sha256_finish(sha, digest, err))
-        return false;
-    if (memcmp(digest, reader->digest, sizeof digest) != 0)
-        return cairn_error(err, CAIRN_CORRUPT, "object '%s': SHA-256 does not match", reader->name);
-    return true;
+    return storage_pread(reader->storage, data, size, offset, err);
 }
 
 bool
-object_read_repository_id(Repository *repository, const char *name, uint8_t *id_out,
-                          CairnError *err)
+object_is_readable(const ObjectReader *reader)
 {
-    SCOPED(StorageReader) reader = storage_open(repository_storage(repository), name, err);
-    if (reader == NULL)
-        return false;
-    uint8_t header[OBJECT_HEADER_SIZE];
-    uint32_t length;
-    if (!storage_pread(reader, header, sizeof header, 0, err) ||
-        !check_header(header, name, &length, err))
-        return false;
-    memcpy(id_out, header + AT_REPOSITORY_ID, REPOSITORY_ID_SIZE);
+    return !reader->encrypted || reader->keys.has_body;
+}
+
+/* Decrypts a frame into `plain`, whose size is stored_size - AEAD_TAG_SIZE. */
+static bool
+open_frame(const ObjectReader *reader, const ObjectFrame *frame, CodecContext *codec,
+           const void *stored, void *plain, CairnError *err)
+{
+    uint8_t associated[FRAME_ASSOCIATED_SIZE];
+    const AeadSeal seal = {.key = reader->keys.body,
+                           .section = SECTION_BODY,
+                           .counter = frame->offset,
+                           .associated = associated,
+                           .associated_size = sizeof associated};
+    frame_associated(associated, frame->raw_size, frame->codec);
+    Aead *aead = codec_aead(codec, err);
+    return aead != NULL && aead_open(aead, &seal, stored, frame->stored_size, plain, err);
+}
+
+static bool
+decode_encrypted(const ObjectReader *reader, const ObjectFrame *frame, CodecContext *codec,
+                 const void *stored, void *raw, CairnError *err)
+{
+    if (!reader->keys.has_body) {
+        cairn_error(err, CAIRN_SEALED,
+                    "reading it needs the private key of one of its recipients, which is not here");
+        return cairn_error_hint(err, "this host can only seal; run this where the private key is");
+    }
+    if (frame->codec == CODEC_NONE && frame->stored_size == frame->raw_size + AEAD_TAG_SIZE)
+        return open_frame(reader, frame, codec, stored, raw, err);
+    void *plain = codec_room(codec, frame->stored_size, err);
+    return plain != NULL && open_frame(reader, frame, codec, stored, plain, err) &&
+           codec_decompress(codec, frame->codec, plain, frame->stored_size - AEAD_TAG_SIZE, raw,
+                            frame->raw_size, err);
+}
+
+bool
+object_decode(const ObjectReader *reader, const ObjectFrame *frame, CodecContext *codec,
+              const void *stored, void *raw, CairnError *err)
+{
+    if (reader->encrypted)
+        return decode_encrypted(reader, frame, codec, stored, raw, err);
+    return codec_decompress(codec, frame->codec, stored, frame->stored_size, raw, frame->raw_size,
+                            err);
+}
+
+bool
+object_check_digest(const ObjectReader *reader, const uint8_t *digest, CairnError *err)
+{
+    if (memcmp(digest, reader->digest, SHA256_SIZE) != 0)
+        return cairn_error(err, CAIRN_CORRUPT, "object '%s': SHA-256 does not match", reader->name);
     return true;
 }
 
@@ -464,10 +581,11 @@ char *
 object_get_small(Repository *repository, const char *name, ObjectKind kind, size_t *size_out,
                  uint8_t *digest_out, CairnError *err)
 {
-    SCOPED(ObjectReader) reader = object_open(repository, name, kind, err);
+    SCOPED(ObjectReader)
+    reader = object_open_within(repository, name, kind, OBJECT_SMALL_LIMIT, err);
     if (reader == NULL)
         return NULL;
-    if (reader->body_end != reader->body_start || reader->index_size > OBJECT_SMALL_LIMIT) {
+    if (reader->body_end != reader->body_start) {
         cairn_error(err, CAIRN_CORRUPT, "object '%s' is no small object", name);
         return NULL;
     }
@@ -477,4 +595,17 @@ object_get_small(Repository *repository, const char *name, ObjectKind kind, size
     if (digest_out != NULL)
         memcpy(digest_out, reader->digest, SHA256_SIZE);
     return (char *)take(&reader->index);
+}
+
+bool
+object_check_seal(const uint8_t *header, const uint8_t *trailer, const char *name,
+                  const uint8_t *repository_id, ObjectSeal *seal_out, CairnError *err)
+{
+    if (!object_header_check_place(header, name, repository_id, seal_out->repository_id, err))
+        return false;
+    if (memcmp(trailer, TRAILER_MAGIC, 4) != 0)
+        return cairn_error(err, CAIRN_CORRUPT,
+                           "object '%s': trailer is damaged or the end is missing", name);
+    memcpy(seal_out->sha256, trailer + AT_DIGEST, SHA256_SIZE);
+    return true;
 }

@@ -71,15 +71,14 @@ pack_create(Repository *repository, const char *cluster, const BackupId *bid, ui
     return take(&writer);
 }
 
-/* Adds a frame to the frame table and its fingerprints to the directory. */
+/* Adds a frame, stored already, to the frame table and its fingerprints to the directory. */
 static void
-note_frame(PackWriter *writer, const PackFrame *frame)
+note_frame(PackWriter *writer, const PackFrame *frame, const ObjectFrame *stored)
 {
-    CAIRN_ASSERT(frame->slot_count >= 1 && frame->slot_count <= FRAME_SLOTS);
     byte_writer_u8(&writer->frames, frame->codec);
     byte_writer_u8(&writer->frames, frame->slot_count);
-    byte_writer_varint(&writer->frames, frame->stored_size);
-    byte_writer_u32(&writer->frames, crc32c(0, frame->stored, frame->stored_size));
+    byte_writer_varint(&writer->frames, stored->stored_size);
+    byte_writer_u32(&writer->frames, stored->crc);
     byte_writer_bytes(&writer->fingerprints, frame->fingerprints,
                       (size_t)frame->slot_count * FINGERPRINT_SIZE);
     writer->slot_count += frame->slot_count;
@@ -90,18 +89,22 @@ bool
 pack_append_frames(PackWriter *writer, const PackFrame *frames, uint32_t count,
                    uint32_t *first_slot_out, CairnError *err)
 {
-    CAIRN_ASSERT(count > 0);
+    ObjectBlock blocks[PACK_FRAMES_AT_ONCE] = {0};
+    ObjectFrame stored[PACK_FRAMES_AT_ONCE];
+    CAIRN_ASSERT(count > 0 && count <= PACK_FRAMES_AT_ONCE);
     *first_slot_out = writer->slot_count;
-    size_t stored_size = 0;
     for (uint32_t i = 0; i < count; i++) {
-        CAIRN_ASSERT(frames[i].stored == (const uint8_t *)frames[0].stored + stored_size);
-        stored_size += frames[i].stored_size;
-        note_frame(writer, &frames[i]);
+        CAIRN_ASSERT(frames[i].slot_count >= 1 && frames[i].slot_count <= FRAME_SLOTS);
+        blocks[i] = (ObjectBlock){.data = frames[i].stored,
+                                  .size = frames[i].stored_size,
+                                  .raw_size = (uint32_t)frames[i].slot_count * UNIT_SIZE,
+                                  .codec = (CodecId)frames[i].codec};
     }
-    uint64_t offset;
-    return byte_writer_check(&writer->frames, err) &&
-           byte_writer_check(&writer->fingerprints, err) &&
-           object_append_frames(writer->object, frames[0].stored, stored_size, count, &offset, err);
+    if (!object_append_blocks(writer->object, blocks, count, stored, err))
+        return false;
+    for (uint32_t i = 0; i < count; i++)
+        note_frame(writer, &frames[i], &stored[i]);
+    return byte_writer_check(&writer->frames, err) && byte_writer_check(&writer->fingerprints, err);
 }
 
 bool
@@ -166,6 +169,7 @@ pack_finish(PackWriter *writer, uint8_t digest_out[SHA256_SIZE], uint64_t *live_
     byte_writer_varint(&index, writer->run_count);
     byte_writer_bytes(&index, writer->runs.data, writer->runs.size);
     byte_writer_bytes(&index, writer->fingerprints.data, writer->fingerprints.size);
+    CAIRN_ASSERT(writer->slot_count <= PACK_SLOT_LIMIT && index.size <= PACK_INDEX_LIMIT);
     if (!byte_writer_check(frame_table, err) || !byte_writer_check(&index, err) ||
         !object_finish(writer->object, index.data, index.size, digest_out, err))
         return false;
@@ -200,7 +204,8 @@ parse_frames(PackReader *reader, ByteReader *index, CairnError *err)
     uint64_t count = byte_reader_varint(index);
     /* Seven bytes a frame at least: a count beyond the index's length is a lie, and allocates
      * nothing. */
-    if (count > byte_reader_left(index) / 7 || count != object_frame_count(reader->object))
+    if (count > byte_reader_left(index) / 7 || count > PACK_SLOT_LIMIT ||
+        count != object_frame_count(reader->object))
         return damaged(reader, "number of frames is wrong", err);
     reader->frames = calloc(count + 1, sizeof *reader->frames);
     if (reader->frames == NULL)
@@ -217,7 +222,7 @@ parse_frames(PackReader *reader, ByteReader *index, CairnError *err)
         frame->first_slot = reader->slot_count;
         if (index->failed || frame->slot_count < 1 || frame->slot_count > FRAME_SLOTS ||
             frame->stored_size < 1 || frame->stored_size > FRAME_SIZE + 4096 ||
-            reader->slot_count > INT32_MAX)
+            reader->slot_count + frame->slot_count > PACK_SLOT_LIMIT)
             return damaged(reader, "frame table is wrong", err);
         offset += frame->stored_size;
         reader->slot_count += frame->slot_count;
@@ -261,7 +266,8 @@ pack_open(Repository *repository, const char *cluster, const BackupId *bid, uint
         return NULL;
     }
     pack_name(reader->name, cluster, bid, pack);
-    reader->object = object_open(repository, reader->name, OBJECT_PACK, err);
+    reader->object =
+        object_open_within(repository, reader->name, OBJECT_PACK, PACK_INDEX_LIMIT, err);
     if (reader->object == NULL || !parse_index(reader, err))
         return NULL;
     return take(&reader);
@@ -354,8 +360,11 @@ pack_decode_frame(const PackReader *reader, uint32_t frame, CodecContext *codec,
         return cairn_error(err, CAIRN_CORRUPT, "pack '%s': frame %u (at byte %llu) is damaged",
                            reader->name, frame, (unsigned long long)info->offset);
     }
-    if (!codec_decompress(codec, (CodecId)info->codec, stored, info->stored_size, raw,
-                          (size_t)info->slot_count * UNIT_SIZE, err))
+    const ObjectFrame place = {.offset = info->offset,
+                               .stored_size = info->stored_size,
+                               .raw_size = (uint32_t)info->slot_count * UNIT_SIZE,
+                               .codec = (CodecId)info->codec};
+    if (!object_decode(reader->object, &place, codec, stored, raw, err))
         return cairn_error_wrap(err, "pack '%s', frame %u", reader->name, frame);
     return true;
 }
@@ -375,6 +384,12 @@ pack_fingerprint(const PackReader *reader, uint32_t slot)
 {
     CAIRN_ASSERT(slot < reader->slot_count && reader->fingerprints != NULL);
     return reader->fingerprints + (size_t)slot * FINGERPRINT_SIZE;
+}
+
+ObjectScan *
+pack_scan(const PackReader *reader, CairnError *err)
+{
+    return object_scan_new(reader->object, err);
 }
 
 bool

@@ -9,17 +9,22 @@
 
 #include "repository/backup_id.h"
 #include "repository/map.h"
+#include "repository/object_scan.h"
 #include "repository/repository.h"
 
 #include <stdint.h>
 
 enum { FRAME_SLOTS = 16, FRAME_SIZE = FRAME_SLOTS * UNIT_SIZE, PACK_TARGET_SIZE = 64 << 20 };
 
+/* What every pack keeps to, and no reader takes more memory for (docs/format.md, "Pack"). */
+enum { PACK_SLOT_LIMIT = 65536, PACK_INDEX_LIMIT = 4 << 20 };
+
 /* Name of a data pack or map pack below a cluster's backup. name holds STORAGE_NAME_LIMIT bytes. */
 void pack_name(char *name, const char *cluster, const BackupId *bid, uint32_t pack);
 void map_pack_name(char *name, const char *cluster, const BackupId *bid, uint32_t pack);
 
-/* A compressed frame on its way into a pack. */
+/* A compressed frame on its way into a pack, which encrypts it where the repository is encrypted.
+ */
 typedef struct {
     const void *stored; /* borrowed */
     uint32_t stored_size;
@@ -35,6 +40,7 @@ PackWriter *pack_create(Repository *repository, const char *cluster, const Backu
 bool pack_append(PackWriter *writer, const PackFrame *frame, uint32_t *first_slot_out,
                  CairnError *err) MUST_CHECK;
 /* Several, whose stored bytes lie one after another in memory: one write. */
+enum { PACK_FRAMES_AT_ONCE = 64 };
 bool pack_append_frames(PackWriter *writer, const PackFrame *frames, uint32_t count,
                         uint32_t *first_slot_out, CairnError *err) MUST_CHECK;
 /* The units just appended belong to this file: directory run; tail_bytes: 0, or bytes in the short
@@ -71,7 +77,8 @@ void pack_frame_extent(const PackReader *reader, uint32_t frame, uint64_t *offse
    thread; scratch: FRAME_SIZE + 4096 bytes. */
 bool pack_read_frame(const PackReader *reader, uint32_t frame, CodecContext *codec, void *scratch,
                      void *raw, CairnError *err) MUST_CHECK;
-/* The same in two steps, for readers that fetch several neighbouring frames at once. */
+/* The same in two steps, for readers that fetch several neighbouring frames at once. SEALED on a
+   host that only seals (object.h). */
 bool pack_pread(const PackReader *reader, void *data, size_t size, uint64_t offset,
                 CairnError *err) MUST_CHECK;
 bool pack_decode_frame(const PackReader *reader, uint32_t frame, CodecContext *codec,
@@ -81,6 +88,9 @@ uint64_t pack_stored_size(const PackReader *reader);
 const uint8_t *pack_digest(const PackReader *reader);
 /* Fingerprint stored for a slot (FINGERPRINT_SIZE bytes, borrowed). */
 const uint8_t *pack_fingerprint(const PackReader *reader, uint32_t slot);
+/* For who reads all frames in order, and then the whole object's digest (returned owned; the pack
+ * must outlive it). */
+ObjectScan *pack_scan(const PackReader *reader, CairnError *err) MUST_CHECK;
 /* Keyless scrub of the whole object. */
 bool pack_scrub(PackReader *reader, CairnError *err) MUST_CHECK;
 

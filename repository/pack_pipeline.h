@@ -4,9 +4,10 @@
  * (ARCHITECTURE.md, "The way of a page"). Where there is a UnitSource, workers compare, and only
  * units that it does not hold are stored.
  *
- * Memory: jobs_in_flight * 0.5 MiB, three packs' directories (each PACK_DIRECTORY_LIMIT and one
- * frame's events), and the runs of one region of each file in flight. Errors: the first failure of
- * any thread; sticky. Threads: the feeding functions from one thread.
+ * Memory: jobs_in_flight * 0.5 MiB, the directories of the packs at hand (`finishers` + 2 of them,
+ * each directory_limit and one frame's events; where the storage holds objects in memory, whole
+ * packs), and the runs of one region of each file in flight. Errors: the first failure of any
+ * thread; sticky. Threads: the feeding functions from one thread.
  */
 #ifndef PGCAIRN_REPOSITORY_PACK_PIPELINE_H
 #define PGCAIRN_REPOSITORY_PACK_PIPELINE_H
@@ -17,7 +18,14 @@
 
 /* A pack ends early when its directory grows past these: small files with long names, or bad
  * intent. */
-enum { PACK_SLOT_LIMIT = 65536, PACK_DIRECTORY_LIMIT = 2 << 20 };
+enum { PACK_DIRECTORY_LIMIT = 2 << 20 };
+
+/* How large packs get, and how many are made durable at once. */
+typedef struct {
+    uint64_t pack_size; /* a pack that has reached it is full */
+    size_t directory_limit;
+    int finishers;
+} PackPlan;
 
 typedef struct {
     Repository *repository;
@@ -27,6 +35,7 @@ typedef struct {
     UnitSource *source; /* what may be referred to; the feeder's. NULL: every unit is stored */
     int jobs;
     size_t jobs_in_flight;
+    PackPlan packs;
     UnitCheck *check;
     void *check_context;
 } PackPipelineOptions;

@@ -1,6 +1,7 @@
 #include "repository/pin.h"
 
 #include "common/log.h"
+#include "common/parallel.h"
 #include "repository/condemned.h"
 #include "repository/json.h"
 #include "repository/mark.h"
@@ -105,6 +106,19 @@ check_backup(Repository *repository, const char *cluster, const BackupId *bid, C
                        doomed ? "being deleted" : "gone");
 }
 
+typedef struct {
+    Repository *repository;
+    const char *cluster;
+    const BackupId *backups;
+} PinCheck;
+
+static bool
+check_one(void *context, size_t index, CairnError *err)
+{
+    const PinCheck *check = context;
+    return check_backup(check->repository, check->cluster, &check->backups[index], err);
+}
+
 static Pin *
 pin_new(Repository *repository, const char *cluster, CairnError *err)
 {
@@ -132,11 +146,9 @@ pin_take(Repository *repository, const char *cluster, const char *purpose, const
     if (pin == NULL || !random_token(repository_world(repository), pin->token, err) ||
         !place(pin, purpose, backups, count, err))
         return NULL;
-    for (size_t i = 0; i < count; i++) {
-        if (!check_backup(repository, cluster, &backups[i], err))
-            return NULL;
-    }
-    return take(&pin);
+    PinCheck check = {repository, cluster, backups};
+    const int at_once = storage_requests_at_once(repository_storage(repository));
+    return parallel_each(count, at_once, check_one, &check, err) ? take(&pin) : NULL;
 }
 
 /* The new name first: there is no moment without the last one. */
@@ -228,6 +240,10 @@ bool
 pin_take_or_warn(Repository *repository, const char *cluster, const char *purpose,
                  const BackupId *backups, size_t count, Pin **pin_out, CairnError *err)
 {
+    if (repository_is_replica(repository)) {
+        *pin_out = NULL; /* nothing is deleted there */
+        return true;
+    }
     SCOPED(Pin) pin = pin_take(repository, cluster, purpose, backups, count, err);
     if (pin == NULL) {
         if (err->kind != CAIRN_DENIED && err->kind != CAIRN_NO_SPACE)

@@ -122,12 +122,13 @@ read_backups(JsonReader *fields, PinRecord *record)
 }
 
 static bool
-unreadable(const char *cluster, CairnError *err)
+unreadable(const char *token, CairnError *err)
 {
     return cairn_error_hint(err,
-                            "when nobody restores or verifies cluster '%s' on any host, this one "
-                            "object may be removed",
-                            cluster);
+                            "nothing was deleted: somebody may be reading. `pgcairn collect "
+                            "--drop-pin %s` watches it for %d minutes and removes it if its reader "
+                            "gives no sign of life",
+                            token, PIN_STALE_S / 60);
 }
 
 /* False: err is CAIRN_OK when the pin was released meanwhile. */
@@ -140,7 +141,7 @@ read_pin(Repository *repository, const char *cluster, const char *token, PinReco
     SCOPED_JSON json_t *json = json_get(repository, name, OBJECT_PIN, NULL, err);
     if (json == NULL) {
         if (err->kind != CAIRN_NOT_FOUND)
-            return unreadable(cluster, err);
+            return unreadable(token, err);
         cairn_error_clear(err);
         return false;
     }
@@ -155,7 +156,7 @@ read_pin(Repository *repository, const char *cluster, const char *token, PinReco
     read_backups(&fields, &record);
     if (fields.failed) {
         record_free(&record);
-        return unreadable(cluster, err);
+        return unreadable(token, err);
     }
     *record_out = record;
     return true;

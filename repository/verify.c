@@ -1,7 +1,9 @@
 #include "repository/verify_intern.h"
 
+#include "common/parallel.h"
 #include "repository/evidence.h"
 #include "repository/pin.h"
+#include "repository/verify_memory.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -40,126 +42,75 @@ verify_reads(Verify *verify, const char *name, bool *reads_out, CairnError *err)
     return true;
 }
 
+static bool
+read_object(VerifyWorker *worker, VerifyJob *job, CairnError *err)
+{
+    const Verify *verify = worker->verify;
+    SCOPED(ObjectReader)
+    reader =
+        object_open_within(verify->repository, job->object, job->kind, OBJECT_SMALL_LIMIT, err);
+    if (reader == NULL)
+        return false;
+    job->stored_size = object_stored_size(reader);
+    progress_add(verify->options->progress, job->stored_size);
+    return !job->reads_all || object_scrub(reader, err);
+}
+
 bool
 verify_object(Verify *verify, const char *name, ObjectKind kind, const VerifySubject *subject,
-              bool *ok_out, CairnError *err)
+              CairnError *err)
 {
-    bool reads;
-    *ok_out = false;
-    verify->report->object_count++;
-    SCOPED(ObjectReader) reader = object_open(verify->repository, name, kind, err);
-    if (reader == NULL)
-        return verify_note(verify, subject, err);
-    verify->report->byte_count += object_stored_size(reader);
-    progress_add(verify->options->progress, object_stored_size(reader));
-    progress_draw(verify->options->progress);
-    if (!verify_reads(verify, name, &reads, err))
-        return false;
-    if (reads && !object_scrub(reader, err))
-        return verify_note(verify, subject, err);
-    *ok_out = true;
-    return true;
+    VerifyJob job = {.read = read_object,
+                     .kind = kind,
+                     .may_vanish = subject->may_vanish,
+                     .needed_by = subject->needed_by};
+    snprintf(job.object, sizeof job.object, "%s", name);
+    return verify_reads(verify, name, &job.reads_all, err) && verify_add(verify, &job, err);
+}
+
+int
+verify_requests_at_once(const Verify *verify)
+{
+    return storage_requests_at_once(repository_storage(verify->repository));
+}
+
+bool
+verify_has_refs(const Verify *verify, uint32_t index)
+{
+    const BackupCheck *check = &verify->checks[index];
+    return check->wanted && !check->gone && !check->no_refs;
+}
+
+bool
+verify_note_refs(Verify *verify, uint32_t index, CairnError *err)
+{
+    char name[STORAGE_NAME_LIMIT];
+    snprintf(name, sizeof name, "c/%s/b/%s/refs", verify->options->cluster,
+             verify->catalog->backups[index].bid.text);
+    verify->checks[index].no_refs = true;
+    return verify_note(verify, &(VerifySubject){.object = name, .needed_by = {&index, 1}}, err);
 }
 
 Refs *
 verify_refs(Verify *verify, uint32_t index, CairnError *err)
 {
-    BackupCheck *check = &verify->checks[index];
-    if (!check->wanted || check->gone || check->no_refs)
+    if (!verify_has_refs(verify, index))
         return NULL;
-    const CatalogBackup *backup = &verify->catalog->backups[index];
-    Refs *refs = refs_read(verify->repository, backup->fate, err);
+    Refs *refs = refs_read(verify->repository, verify->catalog->backups[index].fate, err);
     if (refs != NULL)
         return refs;
-    char name[STORAGE_NAME_LIMIT];
-    snprintf(name, sizeof name, "c/%s/b/%s/refs", verify->options->cluster, backup->bid.text);
-    check->no_refs = true;
     /* When it is not for us to note, err stays filled: the caller ends. */
-    const bool noted =
-        verify_note(verify, &(VerifySubject){.object = name, .needed_by = {&index, 1}}, err);
+    const bool noted = verify_note_refs(verify, index, err);
     CAIRN_ASSERT(noted == (err->kind == CAIRN_OK));
     return NULL;
-}
-
-/* Small objects beside the packs: intent, marks, evidence. What is none of ours is left alone. */
-typedef struct {
-    Verify *verify;
-    char prefix[STORAGE_NAME_LIMIT];
-    uint32_t index;
-} SmallWalk;
-
-static bool
-small_kind(const char *name, ObjectKind *kind_out)
-{
-    static const struct {
-        const char *prefix;
-        ObjectKind kind;
-    } kinds[] = {{"intent", OBJECT_INTENT}, {"fate", OBJECT_FATE},      {"mark.", OBJECT_MARK},
-                 {"ev.", OBJECT_EVIDENCE},  {"doomed.", OBJECT_DOOMED}, {"refs", OBJECT_REFS}};
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        if (strncmp(name, kinds[i].prefix, strlen(kinds[i].prefix)) == 0) {
-            *kind_out = kinds[i].kind;
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Evidence and intents tell of a backup, they are no part of it. */
-static bool
-rests_on(ObjectKind kind)
-{
-    return kind == OBJECT_FATE || kind == OBJECT_REFS || kind == OBJECT_MARK;
-}
-
-static StorageListNext
-verify_small(void *context, const StorageEntry *entry, CairnError *err)
-{
-    SmallWalk *walk = context;
-    Verify *verify = walk->verify;
-    ObjectKind kind;
-    char name[STORAGE_NAME_LIMIT + 256];
-    bool ok;
-    if (entry->is_directory || !small_kind(entry->name, &kind))
-        return STORAGE_LIST_GO_ON;
-    int size = snprintf(name, sizeof name, "%s/%s", walk->prefix, entry->name);
-    if (size < 0 || (size_t)size >= STORAGE_NAME_LIMIT)
-        return STORAGE_LIST_GO_ON;
-    const bool needed = verify->checks[walk->index].wanted && rests_on(kind);
-    const VerifySubject subject = {
-        .object = name, .needed_by = {&walk->index, needed}, .may_vanish = true};
-    if (kind == OBJECT_REFS && needed) {
-        verify->report->object_count++; /* verify_refs reads it */
-        verify->report->byte_count += entry->size_bytes;
-        return STORAGE_LIST_GO_ON;
-    }
-    return verify_object(verify, name, kind, &subject, &ok, err) ? STORAGE_LIST_GO_ON
-                                                                 : STORAGE_LIST_FAILED;
-}
-
-static bool
-verify_small_objects(Verify *verify, CairnError *err)
-{
-    for (uint32_t i = 0; i < verify->catalog->count; i++) {
-        if (verify->options->selector != NULL && !verify->checks[i].wanted)
-            continue;
-        SmallWalk walk = {.verify = verify, .index = i};
-        snprintf(walk.prefix, sizeof walk.prefix, "c/%s/b/%s", verify->options->cluster,
-                 verify->catalog->backups[i].bid.text);
-        if (!storage_list(repository_storage(verify->repository), walk.prefix, verify_small, &walk,
-                          err))
-            return false;
-    }
-    return true;
 }
 
 static bool
 verify_descriptor(Verify *verify, CairnError *err)
 {
-    bool ok;
     const VerifySubject subject = {.object = "pgcairn.repo"};
     return verify->options->selector != NULL ||
-           verify_object(verify, subject.object, OBJECT_REPOSITORY, &subject, &ok, err);
+           verify_object(verify, subject.object, OBJECT_REPOSITORY, &subject, err);
 }
 
 /* Which backups this run is about. */
@@ -181,28 +132,48 @@ choose_backups(Verify *verify, CairnError *err)
     return true;
 }
 
+/* Highest number of a sampled run, backup by backup. */
+typedef struct {
+    const Verify *verify;
+    uint64_t *runs;
+} RunNumbers;
+
+static bool
+read_run_number(void *context, size_t index, CairnError *err)
+{
+    const RunNumbers *numbers = context;
+    const Verify *verify = numbers->verify;
+    const BackupId *bid = &verify->catalog->backups[index].bid;
+    if (!verify->checks[index].wanted)
+        return true;
+    SCOPED_MEMORY EvidenceList *list = malloc(sizeof *list);
+    if (list == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    if (!evidence_list_read(verify->repository, verify->options->cluster, bid, list, err))
+        return false;
+    numbers->runs[index] = evidence_highest_run(verify->repository, verify->options->cluster, bid,
+                                                list, verify->options->slices);
+    return true;
+}
+
 /* The slice after the one that was read last, by whomever: their evidence counts the runs. */
 static bool
 choose_slice(Verify *verify, CairnError *err)
 {
-    const uint32_t slices = verify->options->slices;
-    SCOPED_MEMORY EvidenceList *list = malloc(sizeof *list);
+    const size_t count = verify->catalog->count;
+    SCOPED_MEMORY uint64_t *runs = calloc(count + 1, sizeof *runs);
+    RunNumbers numbers = {verify, runs};
     uint64_t highest = 0;
-    if (list == NULL)
+    if (runs == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    for (size_t i = 0; i < verify->catalog->count; i++) {
-        const BackupId *bid = &verify->catalog->backups[i].bid;
-        if (!verify->checks[i].wanted)
-            continue;
-        if (!evidence_list_read(verify->repository, verify->options->cluster, bid, list, err))
-            return false;
-        const uint64_t run =
-            evidence_highest_run(verify->repository, verify->options->cluster, bid, list, slices);
-        if (run > highest)
-            highest = run;
+    if (!parallel_each(count, verify_requests_at_once(verify), read_run_number, &numbers, err))
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        if (runs[i] > highest)
+            highest = runs[i];
     }
     verify->run = highest + 1;
-    verify->slice = (uint32_t)(highest % slices) + 1;
+    verify->slice = (uint32_t)(highest % verify->options->slices) + 1;
     return true;
 }
 
@@ -235,43 +206,50 @@ check_options(const VerifyOptions *options, CairnError *err)
 }
 
 static bool
+plan_memory(const Verify *verify, VerifyMemory *memory_out, CairnError *err)
+{
+    const VerifyOptions *options = verify->options;
+    int jobs = options->jobs > 0 ? options->jobs : VERIFY_JOBS_DEFAULT;
+    if (jobs > VERIFY_JOBS_LIMIT)
+        jobs = VERIFY_JOBS_LIMIT;
+    const StorageMemory storage = storage_memory(repository_storage(verify->repository));
+    return verify_memory_plan(options->max_memory_bytes, storage.reader_bytes, jobs, memory_out,
+                              err);
+}
+
+static bool
 open_tools(Verify *verify, CairnError *err)
 {
-    verify->codec = repository_codec(verify->repository, err);
-    if (verify->codec == NULL)
+    VerifyMemory memory;
+    if (!plan_memory(verify, &memory, err))
         return false;
-    verify->fingerprints = repository_digest(verify->repository, DIGEST_FINGERPRINT, err);
-    if (verify->fingerprints == NULL)
-        return false;
-    verify->nodes = map_cache_new(VERIFY_NODE_CACHE, err);
-    if (verify->nodes == NULL)
+    verify->nodes = map_cache_new(memory.node_bytes, err);
+    verify->map_packs =
+        verify->nodes != NULL
+            ? map_packs_new(verify->repository, verify->options->cluster, memory.jobs, err)
+            : NULL;
+    verify->slots = verify->map_packs != NULL ? pack_slots_new(err) : NULL;
+    if (verify->slots == NULL)
         return false;
     verify->checks = calloc(verify->catalog->count + 1, sizeof *verify->checks);
     verify->label_indexes = calloc(verify->catalog->count + 1, sizeof *verify->label_indexes);
-    verify->slots = calloc(PACK_SLOTS_KNOWN, sizeof *verify->slots);
-    verify->raw = malloc(FRAME_SIZE);
-    verify->stored = malloc(OBJECT_FRAME_LIMIT);
-    if (verify->checks == NULL || verify->label_indexes == NULL || verify->slots == NULL ||
-        verify->raw == NULL || verify->stored == NULL)
+    if (verify->checks == NULL || verify->label_indexes == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    return true;
+    return verify_pool_begin(verify, memory.jobs, err);
 }
 
 static void
 close_tools(Verify *verify)
 {
-    if (verify->codec != NULL)
-        codec_close(verify->codec);
+    verify_pool_end(verify);
     for (size_t i = 0; verify->checks != NULL && i < verify->catalog->count; i++)
         free(verify->checks[i].objects);
-    keyed_digest_free(verify->fingerprints);
     map_cache_free(verify->nodes);
+    map_packs_free(verify->map_packs);
+    pack_slots_free(verify->slots);
     damaged_packs_free(&verify->packs);
     free(verify->checks);
     free(verify->label_indexes);
-    free(verify->slots);
-    free(verify->raw);
-    free(verify->stored);
 }
 
 VerifyReport *
@@ -288,6 +266,7 @@ verify_run(Repository *repository, const VerifyOptions *options, CairnError *err
     SCOPED(VerifyReport) report = calloc(1, sizeof *report);
     CAIRN_ASSERT(report != NULL);
     report->arena = arena_new();
+    report->scrub_only = !repository_reads_data(repository);
     report->findings =
         arena_alloc(report->arena, VERIFY_FINDINGS_LISTED * sizeof *report->findings);
 

@@ -12,10 +12,14 @@
  * all of them. What only expired backups need is promised to nobody and not looked at; what
  * disappears because its backups expire meanwhile is no finding.
  *
- * Evidence is added to each backup (evidence.h): verified, or damaged with the packs that are not
- * to be relied on (damage.h). Memory: ranges of packs (refs_sweep.h), a node cache of
- * VERIFY_NODE_CACHE, one pack's directory; findings are listed up to VERIFY_FINDINGS_LISTED.
- * Threads: one thread.
+ * A host that only seals cannot decode what holds pages and WAL; there `full` compares checksums of
+ * all that is stored and decodes maps.
+ *
+ * Evidence is added to each backup (evidence.h): verified (scrubbed, by a host that only seals), or
+ * damaged with the packs that are not to be relied on (damage.h). Memory: ranges of packs
+ * (refs_sweep.h), and what verify_memory.h says; findings are listed up
+ * to VERIFY_FINDINGS_LISTED. Threads: one caller; `jobs` workers inside, which read different
+ * objects. What is found, and in which order, does not depend on their number.
  */
 #ifndef PGCAIRN_REPOSITORY_VERIFY_H
 #define PGCAIRN_REPOSITORY_VERIFY_H
@@ -32,7 +36,8 @@ enum {
     VERIFY_FINDINGS_LISTED = 1000,
     VERIFY_FILES_LISTED = 32,
     VERIFY_LABELS_LISTED = 256,
-    VERIFY_NODE_CACHE = 32 << 20,
+    VERIFY_JOBS_DEFAULT = 2, /* as restore's */
+    VERIFY_JOBS_LIMIT = 64,
 };
 
 typedef enum { VERIFY_QUICK, VERIFY_FULL, VERIFY_SAMPLE } VerifyScope;
@@ -63,7 +68,8 @@ typedef struct {
 
 typedef struct {
     Arena *arena;
-    char scope[32]; /* "quick", "full", "sample 3/7" */
+    char scope[32];  /* "quick", "full", "sample 3/7" */
+    bool scrub_only; /* pages and WAL are sealed and cannot be read here: checksums alone */
     VerifyFinding *findings;
     size_t listed;
     uint64_t finding_count;
@@ -81,8 +87,10 @@ typedef struct {
     const char *cluster;
     const char *selector; /* one backup and its WAL; NULL: everything of the cluster */
     VerifyScope scope;
-    uint32_t slices;    /* of VERIFY_SAMPLE: EVIDENCE_SLICES_MIN to EVIDENCE_SLICES_MAX */
-    Progress *progress; /* may be NULL */
+    uint32_t slices;           /* of VERIFY_SAMPLE: EVIDENCE_SLICES_MIN to EVIDENCE_SLICES_MAX */
+    Progress *progress;        /* may be NULL */
+    int jobs;                  /* 0: VERIFY_JOBS_DEFAULT */
+    uint64_t max_memory_bytes; /* 0: what is usual, and what jobs need (verify_memory.h) */
 } VerifyOptions;
 
 /* Returned owned; NULL only when the repository as a whole cannot be read. USAGE: a sample of one

@@ -1,6 +1,8 @@
 /* What a run leaves behind: evidence beside each backup, and who is whole in the report. */
 #include "repository/verify_intern.h"
 
+#include "common/log.h"
+#include "common/parallel.h"
 #include "repository/evidence.h"
 #include "repository/json.h"
 
@@ -21,6 +23,15 @@ seen_json(const CatalogBackup *backup)
 static bool
 add_evidence(Verify *verify, uint32_t index, const char *kind, json_t *result, CairnError *err)
 {
+    /* Whoever could say so of every backup could make retention let go of them. */
+    if (strcmp(kind, "damaged") == 0 &&
+        storage_is_create_only(repository_storage(verify->repository))) {
+        log_warn("this connection is create-only, so the damage of backup %s is reported and not "
+                 "recorded: run `pgcairn verify` on the repository host",
+                 verify->catalog->backups[index].bid.text);
+        json_decref(result);
+        return true;
+    }
     if (verify->options->scope == VERIFY_SAMPLE)
         json_object_set_new(result, "run", json_integer((json_int_t)verify->run));
     SCOPED_MEMORY char *text = json_dumps(result, JSON_COMPACT);
@@ -100,7 +111,8 @@ record_proof(Verify *verify, uint32_t index, CairnError *err)
     json_t *result = json_pack("{s:o}", "seen", seen_json(&verify->catalog->backups[index]));
     if (result == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    return add_evidence(verify, index, "verified", result, err);
+    const char *kind = verify->report->scrub_only ? "scrubbed" : "verified";
+    return add_evidence(verify, index, kind, result, err);
 }
 
 static void
@@ -126,30 +138,37 @@ count_good(Verify *verify, const CatalogBackup *backup, CairnError *err)
     return true;
 }
 
+static bool
+is_proven(const Verify *verify, uint32_t index)
+{
+    const BackupCheck *check = &verify->checks[index];
+    /* Whoever only scrubs proves nothing that slices could add up to. */
+    const bool proves = verify->options->scope == VERIFY_FULL ||
+                        (verify->options->scope == VERIFY_SAMPLE && !verify->report->scrub_only);
+    return proves && check->wanted && !check->gone && !check->damaged && !check->unproven;
+}
+
+static bool
+record_proof_of(void *context, size_t index, CairnError *err)
+{
+    Verify *verify = context;
+    return !is_proven(verify, (uint32_t)index) || record_proof(verify, (uint32_t)index, err);
+}
+
 /* *added_out: evidence was written that carries the number of a sampled run. */
 static bool
 conclude_backup(Verify *verify, uint32_t index, bool *added_out, CairnError *err)
 {
-    BackupCheck *check = &verify->checks[index];
+    const BackupCheck *check = &verify->checks[index];
     const CatalogBackup *backup = &verify->catalog->backups[index];
-    *added_out = false;
-    if (!catalog_has_expired(verify->repository, verify->options->cluster, &backup->bid,
-                             &check->gone, err))
-        return false;
-    if (check->gone)
-        return true;
     verify->report->backup_count++;
+    *added_out = is_proven(verify, index);
     if (check->damaged) {
         report_damaged(verify->report, backup);
         return record_damage(verify, index, added_out, err);
     }
     if (check->unproven)
         return true; /* nothing is proven either way */
-    if (verify->options->scope != VERIFY_QUICK) {
-        *added_out = true;
-        if (!record_proof(verify, index, err))
-            return false;
-    }
     return count_good(verify, backup, err);
 }
 
@@ -240,6 +259,11 @@ conclude_latecomers(Verify *verify, CairnError *err)
 bool
 verify_conclude(Verify *verify, CairnError *err)
 {
+    /* Proofs come first: damage that was found before ends with them, and is counted after. */
+    const int at_once = verify_requests_at_once(verify);
+    if (!verify_look_who_is_left(verify, err) ||
+        !parallel_each(verify->catalog->count, at_once, record_proof_of, verify, err))
+        return false;
     bool counted = false;
     VerifyReport *report = verify->report;
     report->damaged_backups =

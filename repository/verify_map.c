@@ -1,4 +1,7 @@
-/* Maps: every node of a backup's map is checked, and that all it leads to is really there. */
+/*
+ * Maps: every node of a backup's map is checked, and that all it leads to is really there. Each is
+ * walked by one thread, several at a time; what they share is read by the first that comes to it.
+ */
 #include "repository/verify_intern.h"
 
 #include "common/cancel.h"
@@ -8,7 +11,7 @@
 #include <string.h>
 
 typedef struct {
-    Verify *verify;
+    const Verify *verify;
     Refs *refs;            /* sorted by search_order */
     const RefsRange *last; /* that held the pack asked for last */
 } MapCheck;
@@ -65,15 +68,12 @@ check_node(void *context, const MapNodeRef *ref, CairnError *err)
 
 /* *slots_out 0: not known, since the pack cannot be opened; the packs' own turn has said so. */
 static bool
-find_slots(Verify *verify, const BackupId *creator, uint32_t pack_number, uint32_t *slots_out,
+find_slots(const Verify *verify, const BackupId *creator, uint32_t pack_number, uint32_t *slots_out,
            CairnError *err)
 {
-    const PackSlots *known = verify_slots_place(verify, creator, pack_number);
-    *slots_out = 0;
-    if (known->pack == pack_number && backup_id_equal(&known->creator, creator)) {
-        *slots_out = known->slot_count;
+    if (pack_slots_find(verify->slots, creator, pack_number, slots_out))
         return true;
-    }
+    *slots_out = 0;
     if (damaged_packs_contain(&verify->packs, creator, pack_number))
         return true;
     SCOPED(PackReader)
@@ -85,7 +85,7 @@ find_slots(Verify *verify, const BackupId *creator, uint32_t pack_number, uint32
         return true;
     }
     *slots_out = pack_slot_count(pack);
-    verify_remember_slots(verify, creator, pack_number, *slots_out);
+    pack_slots_put(verify->slots, creator, pack_number, *slots_out);
     return true;
 }
 
@@ -129,8 +129,10 @@ check_regions(MapCheck *check, MapReader *map, const char *path, CairnError *err
 static bool
 walk_map(MapCheck *check, const Fate *fate, CairnError *err)
 {
-    const MapWalkOptions options = {
-        .cache = check->verify->nodes, .watch = check_node, .context = check};
+    const MapWalkOptions options = {.cache = check->verify->nodes,
+                                    .packs = check->verify->map_packs,
+                                    .watch = check_node,
+                                    .context = check};
     SCOPED(MapReader)
     map = map_reader_open_walk(check->verify->repository, check->verify->options->cluster,
                                &fate->map_root, &options, err);
@@ -156,35 +158,47 @@ walk_map(MapCheck *check, const Fate *fate, CairnError *err)
 }
 
 static bool
-verify_map(Verify *verify, uint32_t index, const char *prefix, CairnError *err)
+read_map(VerifyWorker *worker, VerifyJob *job, CairnError *err)
 {
-    SCOPED(Refs) refs = verify_refs(verify, index, err);
-    if (refs == NULL)
-        return err->kind == CAIRN_OK;
+    const Verify *verify = worker->verify;
+    const CatalogBackup *backup = &verify->catalog->backups[job->backup];
+    SCOPED(Refs) refs = refs_read(verify->repository, backup->fate, err);
+    if (refs == NULL) {
+        job->no_refs = true;
+        snprintf(job->object, sizeof job->object, "c/%s/b/%s/refs", verify->options->cluster,
+                 backup->bid.text);
+        return false;
+    }
     if (refs->count > 1)
         qsort(refs->ranges, refs->count, sizeof *refs->ranges, search_order);
     MapCheck check = {.verify = verify, .refs = refs};
-    if (walk_map(&check, verify->catalog->backups[index].fate, err))
-        return true;
-    /* A map pack that is not there has been reported by its own name. */
-    if (err->kind == CAIRN_NOT_FOUND && verify->checks[index].damaged) {
+    return walk_map(&check, backup->fate, err);
+}
+
+bool
+verify_note_map(Verify *verify, const VerifyJob *job, const VerifySubject *subject, CairnError *err)
+{
+    BackupCheck *check = &verify->checks[job->backup];
+    if (!job->no_refs && err->kind == CAIRN_NOT_FOUND && check->damaged) {
         cairn_error_clear(err);
         return true;
     }
-    return verify_note(verify, &(VerifySubject){.object = prefix, .needed_by = {&index, 1}}, err);
+    check->no_refs |= job->no_refs;
+    return verify_note_now(verify, subject, err);
 }
 
 bool
 verify_maps(Verify *verify, CairnError *err)
 {
     for (uint32_t i = 0; i < verify->catalog->count; i++) {
-        char prefix[STORAGE_NAME_LIMIT];
+        VerifyJob job = {
+            .read = read_map, .uncounted = true, .is_map = true, .backup = i, .needed_by = {&i, 1}};
         bool reads;
-        snprintf(prefix, sizeof prefix, "c/%s/b/%s", verify->options->cluster,
+        snprintf(job.object, sizeof job.object, "c/%s/b/%s", verify->options->cluster,
                  verify->catalog->backups[i].bid.text);
-        if (!verify_reads(verify, prefix, &reads, err) ||
-            (reads && !verify_map(verify, i, prefix, err)))
+        if (!verify_reads(verify, job.object, &reads, err) ||
+            (reads && verify_has_refs(verify, i) && !verify_add(verify, &job, err)))
             return false;
     }
-    return true;
+    return verify_settle(verify, err);
 }

@@ -280,30 +280,13 @@ verify_path(WalCheck *check, const TimelineHistory *path, CairnError *err)
     return true;
 }
 
-/* Marks those that expired while we read: WAL before the oldest that is left is nobody's. */
-static bool
-look_who_is_left(WalCheck *check, CairnError *err)
-{
-    Verify *verify = check->verify;
-    SCOPED_MEMORY uint32_t *indexes = calloc(verify->catalog->count + 1, sizeof *indexes);
-    size_t count = 0;
-    if (indexes == NULL)
-        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    for (uint32_t i = 0; i < verify->catalog->count; i++) {
-        if (verify->checks[i].wanted)
-            indexes[count++] = i;
-    }
-    const BackupSet all = {indexes, count};
-    return verify_keep_live(verify, &all, true, indexes, &count, err);
-}
-
 bool
 verify_holes(WalCheck *check, CairnError *err)
 {
     /* The archive was listed before; whoever expired since has been marked before its WAL went. */
     if (check->archive == NULL)
         return true;
-    if (!look_who_is_left(check, err))
+    if (!verify_look_who_is_left(check->verify, err))
         return false;
     for (size_t i = wal_archive_timeline_count(check->archive); i-- > 0;) {
         const WalTimeline *leaf = wal_archive_timeline(check->archive, i);

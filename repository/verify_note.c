@@ -1,6 +1,8 @@
 /* Findings: what is said of an object that is not as it should be, and of whom. */
 #include "repository/verify_intern.h"
 
+#include "common/parallel.h"
+
 #include <string.h>
 
 static bool
@@ -25,24 +27,56 @@ kind_of_finding(CairnErrorKind kind, FindingKind *kind_out)
     }
 }
 
+/* Backups that are looked at again, now. */
+typedef struct {
+    Verify *verify;
+    const BackupSet *set;
+} Recheck;
+
+/* A backup's own `gone` and nothing else is written: the set holds each once. */
+static bool
+look_again(void *context, size_t i, CairnError *err)
+{
+    const Recheck *recheck = context;
+    Verify *verify = recheck->verify;
+    const uint32_t index = recheck->set->indexes[i];
+    BackupCheck *check = &verify->checks[index];
+    /* Collect removes only after the mark is there: whoever looks after the loss sees it. */
+    return check->gone ||
+           catalog_has_expired(verify->repository, verify->options->cluster,
+                               &verify->catalog->backups[index].bid, &check->gone, err);
+}
+
 bool
 verify_keep_live(Verify *verify, const BackupSet *set, bool recheck, uint32_t *indexes,
                  size_t *count_out, CairnError *err)
 {
+    Recheck again = {verify, set};
+    const int at_once = verify_requests_at_once(verify);
+    if (recheck && !parallel_each(set->count, at_once, look_again, &again, err))
+        return false;
     size_t count = 0;
     for (size_t i = 0; i < set->count; i++) {
-        const uint32_t index = set->indexes[i];
-        BackupCheck *check = &verify->checks[index];
-        /* Collect removes only after the mark is there: whoever looks after the loss sees it. */
-        if (recheck && !check->gone &&
-            !catalog_has_expired(verify->repository, verify->options->cluster,
-                                 &verify->catalog->backups[index].bid, &check->gone, err))
-            return false;
-        if (!check->gone)
-            indexes[count++] = index;
+        if (!verify->checks[set->indexes[i]].gone)
+            indexes[count++] = set->indexes[i];
     }
     *count_out = count;
     return true;
+}
+
+bool
+verify_look_who_is_left(Verify *verify, CairnError *err)
+{
+    SCOPED_MEMORY uint32_t *indexes = calloc(verify->catalog->count + 1, sizeof *indexes);
+    size_t count = 0;
+    if (indexes == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    for (uint32_t i = 0; i < verify->catalog->count; i++) {
+        if (verify->checks[i].wanted)
+            indexes[count++] = i;
+    }
+    const BackupSet all = {indexes, count};
+    return verify_keep_live(verify, &all, true, indexes, &count, err);
 }
 
 const char *
@@ -138,6 +172,16 @@ file_finding(Verify *verify, const VerifySubject *subject, FindingKind kind, con
 
 bool
 verify_note(Verify *verify, const VerifySubject *subject, CairnError *err)
+{
+    CairnError failure = {0};
+    if (verify_settle(verify, &failure))
+        return verify_note_now(verify, subject, err);
+    *err = failure;
+    return false;
+}
+
+bool
+verify_note_now(Verify *verify, const VerifySubject *subject, CairnError *err)
 {
     FindingKind kind;
     size_t count;

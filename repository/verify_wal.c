@@ -4,6 +4,7 @@
 
 #include "common/cancel.h"
 #include "repository/wal_ack.h"
+#include "repository/wal_history.h"
 #include "repository/wal_object.h"
 #include "repository/wal_piece.h"
 
@@ -74,9 +75,11 @@ find_path(WalStore *store, const Fate *fate, TimelineHistory *path, CairnError *
     timeline_history_root(fate->stop_timeline, path);
     if (fate->start_timeline == fate->stop_timeline)
         return true;
-    size_t size;
-    SCOPED_MEMORY char *text = wal_store_history(store, fate->stop_timeline, &size, err);
-    return text != NULL && timeline_history_parse(fate->stop_timeline, text, size, path, err);
+    SCOPED_MEMORY TimelineHistory *stored = wal_history_read(store, fate->stop_timeline, err);
+    if (stored == NULL)
+        return false;
+    *path = *stored;
+    return true;
 }
 
 static bool
@@ -118,12 +121,12 @@ gather_needs(WalCheck *check, CairnError *err)
     return true;
 }
 
-/* What a stored file is: only segments have a place on a path. */
-typedef struct {
-    bool is_segment;
-    uint32_t timeline;
-    uint64_t segment;
-} WalPlace;
+static bool
+is_history(const char *file, WalFileName *name_out)
+{
+    CairnError ignored = {0}; /* a file that is none of PostgreSQL's is needed by nobody */
+    return wal_file_name_parse(file, name_out, &ignored) && name_out->kind == WAL_FILE_HISTORY;
+}
 
 /* Who needs the file. */
 static BackupSet
@@ -131,20 +134,19 @@ place_file(const WalCheck *check, const char *file, WalPlace *place_out)
 {
     const Incarnation *incarnation = check->incarnation;
     WalFileName name;
-    CairnError ignored = {0}; /* a file that is none of PostgreSQL's is needed by nobody */
     *place_out = (WalPlace){0};
     place_out->is_segment = wal_segment_parse(file, incarnation->wal_segment_size,
                                               &place_out->timeline, &place_out->segment);
     if (place_out->is_segment)
         return verify_needed_by(check, place_out->timeline, place_out->segment);
-    if (wal_file_name_parse(file, &name, &ignored) && name.kind == WAL_FILE_HISTORY)
+    if (is_history(file, &name))
         return backups_of(check->verify, incarnation->system_id, incarnation->major, name.timeline,
                           check->indexes);
     return (BackupSet){0};
 }
 
-static bool
-note_file(WalCheck *check, VerifySubject *subject, const WalPlace *place, CairnError *err)
+bool
+verify_note_wal(WalCheck *check, VerifySubject *subject, const WalPlace *place, CairnError *err)
 {
     const uint64_t size = check->incarnation->wal_segment_size;
     const TimelineHistory *path =
@@ -158,15 +160,43 @@ note_file(WalCheck *check, VerifySubject *subject, const WalPlace *place, CairnE
             return false;
         }
     }
-    return verify_note(check->verify, subject, err);
+    return verify_note_now(check->verify, subject, err);
 }
 
 static bool
-open_file(Verify *verify, const char *object, bool is_piece, CairnError *err)
+open_file(const Verify *verify, const char *object, bool is_piece, CairnError *err)
 {
     SCOPED(ObjectReader)
     reader = object_open(verify->repository, object, is_piece ? OBJECT_WAL_TAIL : OBJECT_WAL, err);
     return reader != NULL;
+}
+
+/* The thread's own, since a WalStore has one. */
+static WalStore *
+store_of(VerifyWorker *worker, const Incarnation *incarnation, CairnError *err)
+{
+    const Verify *verify = worker->verify;
+    if (worker->wal != NULL && worker->incarnation.system_id == incarnation->system_id &&
+        worker->incarnation.major == incarnation->major)
+        return worker->wal;
+    wal_store_close(worker->wal);
+    worker->incarnation = *incarnation;
+    worker->wal =
+        wal_store_open(verify->repository, verify->options->cluster, &worker->incarnation, err);
+    return worker->wal;
+}
+
+static bool
+read_file(VerifyWorker *worker, VerifyJob *job, CairnError *err)
+{
+    const Incarnation *incarnation = &job->incarnation;
+    WalPieceName piece;
+    if (job->reads_all) {
+        WalStore *store = store_of(worker, incarnation, err);
+        return store != NULL && wal_store_verify(store, job->file, err);
+    }
+    const bool is_piece = wal_piece_name_parse(job->file, incarnation->wal_segment_size, &piece);
+    return open_file(worker->verify, job->object, is_piece, err);
 }
 
 /* Reads or opens one file; what is wrong is noted with all that hangs on it. */
@@ -174,20 +204,21 @@ static bool
 check_file(WalCheck *check, const char *object, const char *file, bool listed, CairnError *err)
 {
     Verify *verify = check->verify;
-    WalPlace place;
-    WalPieceName piece;
-    bool reads;
-    VerifySubject subject = {.object = object, .is_wal = true, .may_vanish = listed};
-    subject.needed_by = place_file(check, file, &place);
+    WalFileName name;
+    VerifyJob job = {.read = read_file,
+                     .wal = check,
+                     .is_wal = true,
+                     .incarnation = *check->incarnation,
+                     .may_vanish = listed};
+    job.needed_by = place_file(check, file, &job.place);
+    snprintf(job.object, sizeof job.object, "%s", object);
+    snprintf(job.file, sizeof job.file, "%s", file);
     verify->report->wal_file_count++;
-    verify->report->object_count++;
-    if (!verify_reads(verify, object, &reads, err))
+    if (!verify_reads(verify, object, &job.reads_all, err))
         return false;
-    const bool is_piece = wal_piece_name_parse(file, check->incarnation->wal_segment_size, &piece);
-    if (reads ? wal_store_verify(check->store, file, err)
-              : open_file(verify, object, is_piece, err))
-        return true;
-    return note_file(check, &subject, &place, err);
+    /* Small, and the whole timeline hangs on it: read in every run. */
+    job.reads_all = job.reads_all || is_history(file, &name);
+    return verify_add(verify, &job, err);
 }
 
 /* Everything that is stored of one incarnation, walked by name, whatever it is. */
@@ -202,8 +233,7 @@ static bool
 check_ack(WalCheck *check, const char *object, CairnError *err)
 {
     const VerifySubject subject = {.object = object, .may_vanish = true};
-    bool ok;
-    return verify_object(check->verify, object, OBJECT_WAL_ACK, &subject, &ok, err);
+    return verify_object(check->verify, object, OBJECT_WAL_ACK, &subject, err);
 }
 
 static StorageListNext
@@ -282,35 +312,65 @@ is_in_hole(const WalCheck *check, uint32_t timeline, uint64_t segment)
     return false;
 }
 
+/* A question in a thread: not of its place on a path, but of the backups that need it. */
+static bool
+look_for_segment(VerifyWorker *worker, VerifyJob *job, CairnError *err)
+{
+    WalStore *store = store_of(worker, &job->incarnation, err);
+    bool present;
+    if (store == NULL || !wal_store_has(store, job->file, &present, err))
+        return false;
+    return present || cairn_error(err, CAIRN_NOT_FOUND,
+                                  "WAL segment '%s' is missing; without it the backup is of no use",
+                                  job->file);
+}
+
+/* The walk over everything reads it, where it is. */
+static bool
+ask_for_segment(WalCheck *check, const char *file, const BackupSet *needed_by, CairnError *err)
+{
+    VerifyJob job = {.read = look_for_segment,
+                     .uncounted = true,
+                     .is_wal = true,
+                     .incarnation = *check->incarnation,
+                     .needed_by = *needed_by};
+    snprintf(job.object, sizeof job.object, "%s", file);
+    snprintf(job.file, sizeof job.file, "%s", file);
+    return verify_add(check->verify, &job, err);
+}
+
+/* Where there is no such walk. */
+static bool
+read_needed_segment(WalCheck *check, const char *file, const BackupSet *needed_by, CairnError *err)
+{
+    char object[STORAGE_NAME_LIMIT + 1];
+    WalFileName name;
+    bool present;
+    const VerifySubject subject = {.object = file, .needed_by = *needed_by, .is_wal = true};
+    if (!wal_store_has(check->store, file, &present, err))
+        return verify_note(check->verify, &subject, err);
+    if (!present) {
+        cairn_error(err, CAIRN_NOT_FOUND,
+                    "WAL segment '%s' is missing; without it the backup is of no use", file);
+        return verify_note(check->verify, &subject, err);
+    }
+    return wal_file_name_parse(file, &name, err) &&
+           wal_object_name(check->store, &name, file, NULL, object, err) &&
+           check_file(check, object, file, false, err);
+}
+
 static bool
 verify_needed_segment(WalCheck *check, uint32_t timeline, uint64_t segment, uint32_t backup,
                       CairnError *err)
 {
     const BackupSet needed_by = verify_needed_by(check, timeline, segment);
-    char file[WAL_NAME_SIZE], object[STORAGE_NAME_LIMIT + 1];
-    WalFileName name;
-    bool present;
+    char file[WAL_NAME_SIZE];
     if (needed_by.indexes[0] != backup || is_in_hole(check, timeline, segment))
         return true; /* said already, of all of them */
     wal_segment_name(file, timeline, segment, check->incarnation->wal_segment_size);
-    if (!wal_store_has(check->store, file, &present, err)) {
-        return verify_note(check->verify,
-                           &(VerifySubject){.object = file, .needed_by = needed_by, .is_wal = true},
-                           err);
-    }
-    if (!present) {
-        cairn_error(err, CAIRN_NOT_FOUND,
-                    "WAL segment '%s' is missing; without it the backup is of no use", file);
-        return verify_note(check->verify,
-                           &(VerifySubject){.object = file, .needed_by = needed_by, .is_wal = true},
-                           err);
-    }
-    /* The walk over everything reads it, where there is one. */
-    if (check->verify->options->selector == NULL)
-        return true;
-    return wal_file_name_parse(file, &name, err) &&
-           wal_object_name(check->store, &name, file, NULL, object, err) &&
-           check_file(check, object, file, false, err);
+    return check->verify->options->selector == NULL
+               ? ask_for_segment(check, file, &needed_by, err)
+               : read_needed_segment(check, file, &needed_by, err);
 }
 
 static bool
@@ -363,14 +423,15 @@ verify_incarnation_wal(Verify *verify, const Incarnation *incarnation, CairnErro
     if (check.store == NULL || !load_archive(&check, err) || !gather_needs(&check, err))
         return false;
     if (verify->options->selector != NULL)
-        return verify_needs(&check, err);
+        return verify_needs(&check, err) && verify_settle(verify, err);
     WalWalk walk = {.check = &check};
     char name[INCARNATION_NAME_SIZE];
     incarnation_name(name, incarnation->system_id, incarnation->major);
     snprintf(walk.prefix, sizeof walk.prefix, "c/%s/w/%s", verify->options->cluster, name);
     return storage_list(repository_storage(verify->repository), walk.prefix, walk_entry, &walk,
                         err) &&
-           verify_histories(&check, err) && verify_holes(&check, err) && verify_needs(&check, err);
+           verify_settle(verify, err) && verify_histories(&check, err) &&
+           verify_holes(&check, err) && verify_needs(&check, err) && verify_settle(verify, err);
 }
 
 /* The record of an incarnation, and its WAL unless what is needed to read it is damaged. */
@@ -400,10 +461,12 @@ typedef struct {
 } SystemId;
 
 typedef struct {
+    Verify *verify;
     SystemId systems[INCARNATION_LIMIT];
     size_t count;
 } SystemList;
 
+/* UNSUPPORTED when there are too many. */
 static bool
 add_system(SystemList *list, uint64_t system_id, int major, CairnError *err)
 {
@@ -417,9 +480,20 @@ add_system(SystemList *list, uint64_t system_id, int major, CairnError *err)
     return true;
 }
 
+/* Whoever may create can make any number of records: that must not end the run. */
+static bool
+note_surplus(Verify *verify, const char *name, CairnError *err)
+{
+    char object[STORAGE_NAME_LIMIT];
+    snprintf(object, sizeof object, "c/%s/i/%s", verify->options->cluster, name);
+    cairn_error_wrap(err, "its WAL is not looked at");
+    return verify_note(verify, &(VerifySubject){.object = object, .is_wal = true}, err);
+}
+
 static StorageListNext
 collect_incarnation(void *context, const StorageEntry *entry, CairnError *err)
 {
+    SystemList *list = context;
     uint64_t system_id;
     int major;
     char expected[INCARNATION_NAME_SIZE];
@@ -428,24 +502,27 @@ collect_incarnation(void *context, const StorageEntry *entry, CairnError *err)
     incarnation_name(expected, system_id, major);
     if (strcmp(expected, entry->name) != 0)
         return STORAGE_LIST_GO_ON;
-    return add_system(context, system_id, major, err) ? STORAGE_LIST_GO_ON : STORAGE_LIST_FAILED;
+    return add_system(list, system_id, major, err) || note_surplus(list->verify, expected, err)
+               ? STORAGE_LIST_GO_ON
+               : STORAGE_LIST_FAILED;
 }
 
 bool
 verify_wal(Verify *verify, CairnError *err)
 {
     char prefix[STORAGE_NAME_LIMIT];
-    SystemList list = {0};
-    snprintf(prefix, sizeof prefix, "c/%s/i", verify->options->cluster);
-    if (verify->options->selector == NULL && !storage_list(repository_storage(verify->repository),
-                                                           prefix, collect_incarnation, &list, err))
-        return false;
-    /* Those that backups name, too: a record that is gone would hide all their WAL. */
+    SystemList list = {.verify = verify};
+    /* Those that backups name, too: a record that is gone would hide all their WAL. First, since
+       there is room for so many only. */
     for (size_t i = 0; i < verify->catalog->count; i++) {
         const Fate *fate = verify->catalog->backups[i].fate;
         if (verify->checks[i].wanted && !add_system(&list, fate->system_id, fate->major, err))
             return false;
     }
+    snprintf(prefix, sizeof prefix, "c/%s/i", verify->options->cluster);
+    if (verify->options->selector == NULL && !storage_list(repository_storage(verify->repository),
+                                                           prefix, collect_incarnation, &list, err))
+        return false;
     for (size_t i = 0; i < list.count; i++) {
         if (!verify_incarnation(verify, list.systems[i].system_id, list.systems[i].major, err))
             return false;

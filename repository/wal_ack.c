@@ -29,18 +29,11 @@ wal_ack_decision_name(WalAckDecision decision)
 static const char *
 parse_lsn_digits(const char *text, uint64_t *lsn_out)
 {
-    uint64_t lsn = 0;
+    uint32_t high, low;
 
-    for (size_t i = 0; i < LSN_DIGITS; i++) {
-        const char c = text[i];
-        if (c >= '0' && c <= '9')
-            lsn = lsn << 4 | (uint64_t)(c - '0');
-        else if (c >= 'A' && c <= 'F')
-            lsn = lsn << 4 | (uint64_t)(c - 'A' + 10);
-        else
-            return NULL;
-    }
-    *lsn_out = lsn;
+    if (!wal_digits_parse(text, &high) || !wal_digits_parse(text + LSN_DIGITS / 2, &low))
+        return NULL;
+    *lsn_out = (uint64_t)high << 32 | low;
     return text + LSN_DIGITS;
 }
 
@@ -120,10 +113,8 @@ static bool
 check_absent(WalStore *store, const WalAck *ack, uint64_t log, CairnError *err)
 {
     StoredSearch search = {.store = store, .ack = ack};
-    char below[WAL_PREFIX_SIZE];
 
-    snprintf(below, sizeof below, "/%08" PRIX32 "/%08" PRIX32, ack->timeline, (uint32_t)log);
-    if (!wal_store_list(store, below, match_stored, &search, err))
+    if (!wal_store_list_log(store, ack->timeline, (uint32_t)log, match_stored, &search, err))
         return false;
     if (search.found) {
         cairn_error(err, CAIRN_CONFLICT, "'%s' is stored: there is no hole to acknowledge",
@@ -139,15 +130,15 @@ static bool
 put_part(WalStore *store, const WalAck *ack, uint64_t start_lsn, uint64_t end_lsn, CairnError *err)
 {
     const World *world = repository_world(store->repository);
-    char name[STORAGE_NAME_LIMIT + 1], token[2 * TOKEN_BYTES + 1], user[WAL_ACK_TEXT_SIZE];
+    char own[65], name[STORAGE_NAME_LIMIT + 1];
+    char token[2 * TOKEN_BYTES + 1], user[WAL_ACK_TEXT_SIZE];
 
     if (!random_token(world, token, err))
         return false;
     fill_user(user);
-    snprintf(name, sizeof name,
-             "%.400s/%08" PRIX32 "/%08" PRIX32 "/" ACK_PREFIX "%016" PRIX64 "-%016" PRIX64 ".%s",
-             store->prefix, ack->timeline, (uint32_t)(start_lsn >> LOG_SHIFT), start_lsn, end_lsn,
+    snprintf(own, sizeof own, ACK_PREFIX "%016" PRIX64 "-%016" PRIX64 ".%s", start_lsn, end_lsn,
              token);
+    wal_store_name(store, ack->timeline, (uint32_t)(start_lsn >> LOG_SHIFT), own, name);
     SCOPED_JSON json_t *json =
         json_pack("{s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "decision",
                   wal_ack_decision_name(ack->decision), "timeline", (json_int_t)ack->timeline,
@@ -269,8 +260,7 @@ collect_ack(void *context, const StorageEntry *entry, CairnError *err)
     if (entry->is_directory || !wal_ack_name_parse(entry->name, &start_lsn, &end_lsn) ||
         start_lsn >= list->end_lsn || end_lsn <= list->start_lsn || list->count == WAL_ACK_LIMIT)
         return STORAGE_LIST_GO_ON;
-    snprintf(name, sizeof name, "%.400s/%08" PRIX32 "/%08" PRIX32 "/%.60s", list->store->prefix,
-             list->timeline, list->log, entry->name);
+    wal_store_name(list->store, list->timeline, list->log, entry->name, name);
     if (!grow(list, err))
         return STORAGE_LIST_FAILED;
     if (read_ack(list->store, list->timeline, name, start_lsn, end_lsn, &list->acks[list->count],
@@ -289,19 +279,16 @@ find_acks(WalStore *store, AckList *list, CairnError *err)
 {
     SCOPED_MEMORY uint32_t *logs = NULL;
     size_t count = 0;
-    char below[WAL_PREFIX_SIZE];
 
-    snprintf(below, sizeof below, "/%08" PRIX32, list->timeline);
     if (list->start_lsn >= list->end_lsn)
         return true;
-    if (!wal_store_groups(store, below, &logs, &count, err))
+    if (!wal_store_logs(store, list->timeline, &logs, &count, err))
         return false;
     for (size_t i = 0; i < count; i++) {
         if (logs[i] < list->start_lsn >> LOG_SHIFT || logs[i] > (list->end_lsn - 1) >> LOG_SHIFT)
             continue;
         list->log = logs[i];
-        snprintf(below, sizeof below, "/%08" PRIX32 "/%08" PRIX32, list->timeline, list->log);
-        if (!wal_store_list(store, below, collect_ack, list, err))
+        if (!wal_store_list_log(store, list->timeline, list->log, collect_ack, list, err))
             return false;
     }
     return true;

@@ -21,7 +21,8 @@
 typedef struct {
     uint32_t timeline;
     TimelineHistory *history; /* its path from the root; NULL when <timeline>.history is not stored
-                                 though the timeline is not the oldest one */
+                                 though the timeline is not the oldest one, or is unreadable: */
+    char *history_problem;    /* it is there, and why it tells nothing; NULL otherwise */
     WalRun *runs;
     size_t run_count;
     bool has_unfinished;         /* pieces of a segment behind the last run are stored, */
@@ -33,6 +34,7 @@ typedef struct {
 
 typedef struct WalArchive WalArchive;
 
+/* A history that is unreadable is told of its timeline, and the rest is loaded. */
 WalArchive *wal_archive_load(Repository *repository, const char *cluster,
                              const Incarnation *incarnation, CairnError *err) MUST_CHECK;
 void wal_archive_free(WalArchive *archive);
@@ -43,6 +45,10 @@ const WalTimeline *wal_archive_timeline(const WalArchive *archive, size_t index)
 const WalTimeline *wal_archive_find(const WalArchive *archive, uint32_t timeline); /* or NULL */
 const Incarnation *wal_archive_incarnation(const WalArchive *archive);
 WalStore *wal_archive_store(WalArchive *archive);
+
+/* The first timeline above `above` whose history is there and unreadable; NULL: none. Where such a
+   timeline began nobody knows: it may have left any that has a lower number, anywhere. */
+const WalTimeline *wal_archive_unreadable_history(const WalArchive *archive, uint32_t above);
 
 /*
  * Names of segments that [start_lsn, end_lsn) of a path needs and the repository lacks: count, and

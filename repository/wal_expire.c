@@ -59,15 +59,12 @@ find_last(WalStore *store, uint32_t timeline, LastSearch *search, CairnError *er
 {
     SCOPED_MEMORY uint32_t *logs = NULL;
     size_t count = 0;
-    char below[WAL_PREFIX_SIZE];
     *search = (LastSearch){.store = store, .timeline = timeline};
-    snprintf(below, sizeof below, "/%08" PRIX32, timeline);
-    if (!wal_store_groups(store, below, &logs, &count, err))
+    if (!wal_store_logs(store, timeline, &logs, &count, err))
         return false;
     while (count > 0 && !search->found) {
         count--;
-        snprintf(below, sizeof below, "/%08" PRIX32 "/%08" PRIX32, timeline, logs[count]);
-        if (!wal_store_list(store, below, match_last, search, err))
+        if (!wal_store_list_log(store, timeline, logs[count], match_last, search, err))
             return false;
     }
     return true;
@@ -159,23 +156,47 @@ note_entry(void *context, const StorageEntry *entry, CairnError *err)
     return STORAGE_LIST_GO_ON;
 }
 
+/* Some of a log's doomed files, from `first` on. */
 static bool
-remove_log(WalStore *store, Doomed *doomed, const char *below, uint64_t *files, uint64_t *bytes,
+remove_some(Doomed *doomed, Storage *storage, const char *prefix, size_t first, size_t count,
+            bool *gone, CairnError *err)
+{
+    const char *pointers[REMOVALS_BATCH];
+    SCOPED_MEMORY char(*names)[STORAGE_NAME_LIMIT + 64] = calloc(count, sizeof *names);
+    if (names == NULL)
+        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
+    for (size_t i = 0; i < count; i++) {
+        snprintf(names[i], sizeof *names, "%.430s/%.130s", prefix, doomed->names[first + i]);
+        pointers[i] = names[i];
+    }
+    return cancel_check(err) &&
+           removals_try_many(doomed->expiry->removals, storage, pointers, count, gone, err);
+}
+
+static bool
+remove_log(WalStore *store, Doomed *doomed, uint32_t log, uint64_t *files, uint64_t *bytes,
            CairnError *err)
 {
     Storage *storage = repository_storage(store->repository);
-    char prefix[STORAGE_NAME_LIMIT + 1], name[2 * STORAGE_NAME_LIMIT];
+    char prefix[STORAGE_NAME_LIMIT + 1];
     doomed->count = 0;
     doomed->others = false;
-    if (!wal_store_list(store, below, note_entry, doomed, err))
+    if (!wal_store_list_log(store, doomed->reach->timeline, log, note_entry, doomed, err))
         return false;
-    snprintf(prefix, sizeof prefix, "%.400s%s", store->prefix, below);
-    for (size_t i = 0; i < doomed->count; i++) {
-        snprintf(name, sizeof name, "%s/%s", prefix, doomed->names[i]);
-        if (!doomed->expiry->dry_run && (!cancel_check(err) || !storage_remove(storage, name, err)))
+    wal_store_log_prefix(store, doomed->reach->timeline, log, prefix);
+    for (size_t first = 0; first < doomed->count; first += REMOVALS_BATCH) {
+        const size_t left = doomed->count - first;
+        const size_t count = left < REMOVALS_BATCH ? left : REMOVALS_BATCH;
+        bool gone[REMOVALS_BATCH];
+        memset(gone, true, sizeof gone);
+        if (!doomed->expiry->dry_run &&
+            !remove_some(doomed, storage, prefix, first, count, gone, err))
             return false;
-        *files += 1;
-        *bytes += doomed->sizes[i];
+        for (size_t i = 0; i < count; i++) {
+            *files += gone[i];
+            *bytes += gone[i] ? doomed->sizes[first + i] : 0;
+            doomed->others = doomed->others || !gone[i];
+        }
     }
     return doomed->others || doomed->expiry->dry_run || storage_prune(storage, prefix, err);
 }
@@ -185,14 +206,10 @@ expire_timeline(WalStore *store, Doomed *doomed, uint64_t *files, uint64_t *byte
 {
     SCOPED_MEMORY uint32_t *logs = NULL;
     size_t count = 0;
-    char below[WAL_PREFIX_SIZE];
-    snprintf(below, sizeof below, "/%08" PRIX32, doomed->reach->timeline);
-    if (!wal_store_groups(store, below, &logs, &count, err))
+    if (!wal_store_logs(store, doomed->reach->timeline, &logs, &count, err))
         return false;
     for (size_t i = 0; i < count && (uint64_t)logs[i] << 32 < doomed->expiry->floor_lsn; i++) {
-        snprintf(below, sizeof below, "/%08" PRIX32 "/%08" PRIX32, doomed->reach->timeline,
-                 logs[i]);
-        if (!remove_log(store, doomed, below, files, bytes, err))
+        if (!remove_log(store, doomed, logs[i], files, bytes, err))
             return false;
     }
     return true;

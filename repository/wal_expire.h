@@ -8,6 +8,7 @@
 #ifndef PGCAIRN_REPOSITORY_WAL_EXPIRE_H
 #define PGCAIRN_REPOSITORY_WAL_EXPIRE_H
 
+#include "repository/removals.h"
 #include "repository/wal_store.h"
 
 #include <stdbool.h>
@@ -35,6 +36,7 @@ typedef struct {
     const WalReach *reach; /* nor any beyond these: they came later than the look */
     size_t reach_count;
     bool dry_run; /* count only */
+    Removals *removals;
 } WalExpiry;
 
 /* Adds what was deleted to the two counts, also before a failure. */

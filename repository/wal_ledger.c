@@ -3,6 +3,7 @@
 #include "common/cancel.h"
 #include "common/log.h"
 #include "repository/wal_log_index.h"
+#include "repository/wal_object.h"
 
 #include <stdlib.h>
 
@@ -75,11 +76,12 @@ indexed_facts(WalLedger *ledger, uint32_t timeline, uint64_t number, CairnError 
     return ledger->index != NULL ? wal_log_index_facts(ledger->index, number, err) : NULL;
 }
 
-/* True where what cannot be read is only worth a warning. */
+/* True where what cannot be read is only worth a warning. SEALED says that this host has not the
+   key; what the storage denies ends the walk: going on would take WAL that is there for a hole. */
 static bool
 pass_over(CairnError *err)
 {
-    if (err->kind != CAIRN_CORRUPT && err->kind != CAIRN_NOT_FOUND)
+    if (err->kind != CAIRN_CORRUPT && err->kind != CAIRN_NOT_FOUND && err->kind != CAIRN_SEALED)
         return false;
     log_warn("a WAL segment is passed over: %s", err->message);
     cairn_error_clear(err);

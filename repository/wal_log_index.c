@@ -38,7 +38,7 @@ struct WalLogIndexBuilder {
 static uint32_t
 segments_of_log(const WalStore *store)
 {
-    return (uint32_t)((UINT64_C(1) << 32) / store->incarnation->wal_segment_size);
+    return (uint32_t)wal_segments_per_log(store->incarnation->wal_segment_size);
 }
 
 WalLogName

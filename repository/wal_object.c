@@ -2,6 +2,7 @@
 
 #include "common/cancel.h"
 #include "common/timestamp.h"
+#include "repository/object_scan.h"
 #include "repository/wal_facts_format.h"
 
 #include <jansson.h>
@@ -86,7 +87,7 @@ wal_index_format(const WalIndex *index, ByteWriter *bytes, CairnError *err)
     byte_writer_u64(bytes, index->start_lsn);
     byte_writer_varint(bytes, index->frame_count);
     for (size_t i = 0; i < index->frame_count; i++) {
-        const WalFrame *frame = &index->frames[i];
+        const ObjectFrame *frame = &index->frames[i];
         byte_writer_u8(bytes, (uint8_t)frame->codec);
         byte_writer_varint(bytes, frame->raw_size);
         byte_writer_varint(bytes, frame->stored_size);
@@ -102,7 +103,7 @@ wal_index_format(const WalIndex *index, ByteWriter *bytes, CairnError *err)
 static bool
 read_frame(WalIndex *index, size_t number, uint64_t *raw_left, uint64_t *offset, ByteReader *bytes)
 {
-    WalFrame *frame = &index->frames[number];
+    ObjectFrame *frame = &index->frames[number];
 
     frame->codec = (CodecId)byte_reader_u8(bytes);
     frame->raw_size = (uint32_t)byte_reader_varint_max(bytes, WAL_FRAME_SIZE);
@@ -303,27 +304,45 @@ wal_object_free(WalObject *object)
     free(object);
 }
 
-bool
-wal_object_frame(WalObject *object, size_t number, uint8_t *raw, CairnError *err)
+static bool
+decode_frame(WalObject *object, size_t number, const uint8_t *stored, uint8_t *raw, CairnError *err)
 {
-    WalStore *store = object->store;
-    const WalFrame *frame = &object->index.frames[number];
+    const ObjectFrame *frame = &object->index.frames[number];
 
-    CAIRN_ASSERT(number < object->index.frame_count);
-    if (!object_pread(object->object, store->stored, frame->stored_size, frame->offset, err))
-        return false;
-    if (crc32c(0, store->stored, frame->stored_size) != frame->crc) {
+    if (crc32c(0, stored, frame->stored_size) != frame->crc) {
         return cairn_error(err, CAIRN_CORRUPT, "object '%s': frame %zu is damaged", object->name,
                            number);
     }
-    if (!codec_decompress(store->codec, frame->codec, store->stored, frame->stored_size, raw,
-                          frame->raw_size, err))
+    if (!object_decode(object->object, frame, object->store->codec, stored, raw, err))
         return cairn_error_wrap(err, "object '%s': frame %zu", object->name, number);
     return true;
 }
 
 bool
-wal_object_stream(WalObject *object, WalSink *sink, void *context, CairnError *err)
+wal_object_frame(WalObject *object, size_t number, uint8_t *raw, CairnError *err)
+{
+    const ObjectFrame *frame = &object->index.frames[number];
+    uint8_t *stored = object->store->stored;
+
+    CAIRN_ASSERT(number < object->index.frame_count);
+    return object_pread(object->object, stored, frame->stored_size, frame->offset, err) &&
+           decode_frame(object, number, stored, raw, err);
+}
+
+/* The same of an object that is read once, in order. */
+static bool
+scan_frame(WalObject *object, ObjectScan *scan, size_t number, uint8_t *raw, CairnError *err)
+{
+    const ObjectFrame *frame = &object->index.frames[number];
+    const uint8_t *stored;
+
+    return object_scan_frame(scan, frame->offset, frame->stored_size, &stored, err) &&
+           decode_frame(object, number, stored, raw, err);
+}
+
+/* scan NULL: frames are read one by one. */
+static bool
+stream(WalObject *object, ObjectScan *scan, WalSink *sink, void *context, CairnError *err)
 {
     WalStore *store = object->store;
     const WalIndex *index = &object->index;
@@ -335,7 +354,9 @@ wal_object_stream(WalObject *object, WalSink *sink, void *context, CairnError *e
     for (size_t i = 0; i < index->frame_count; i++) {
         const size_t size = index->frames[i].raw_size;
 
-        if (!cancel_check(err) || !wal_object_frame(object, i, store->raw, err) ||
+        if (!cancel_check(err) ||
+            !(scan != NULL ? scan_frame(object, scan, i, store->raw, err)
+                           : wal_object_frame(object, i, store->raw, err)) ||
             !keyed_digest_update(store->digest, store->raw, size, err) ||
             !sink(context, store->raw, size, offset, err))
             return false;
@@ -348,4 +369,27 @@ wal_object_stream(WalObject *object, WalSink *sink, void *context, CairnError *e
                            object->name);
     }
     return true;
+}
+
+bool
+wal_object_stream(WalObject *object, WalSink *sink, void *context, CairnError *err)
+{
+    return stream(object, NULL, sink, context, err);
+}
+
+static bool
+ignore_bytes(void *context, const void *data, size_t size, uint64_t offset, CairnError *err)
+{
+    (void)context, (void)data, (void)size, (void)offset, (void)err;
+    return true;
+}
+
+bool
+wal_object_verify(WalObject *object, CairnError *err)
+{
+    SCOPED(ObjectScan) scan = object_scan_new(object->object, err);
+
+    return scan != NULL &&
+           (!object_is_readable(object->object) || stream(object, scan, ignore_bytes, NULL, err)) &&
+           object_scan_finish(scan, err);
 }

@@ -1,7 +1,8 @@
 /*
  * One stored WAL file taken apart: its index and its frames (docs/format.md, "WAL"). Private to the
  * files that make up wal_store.h: wal_store.c (names, delivering), wal_listing.c (what is there),
- * wal_put.c (storing), wal_object.c (reading) and wal_facts_store.c (facts of what is stored).
+ * wal_successor.c (what that proves), wal_put.c (storing), wal_object.c (reading) and
+ * wal_facts_store.c (facts of what is stored).
  *
  * Errors: CORRUPT names the object and the part. Everything read from an index is bounded and
  * checked before it is believed, so that frames add up to exactly the file. Threads: as the store:
@@ -38,17 +39,24 @@ struct WalStore {
     uint8_t *stored; /* WAL_STORED_LIMIT */
 };
 
-/* Entries of the prefix "<store's own><below>"; below is "" or begins with a slash. */
-enum { WAL_PREFIX_SIZE = 24 };
-bool wal_store_list(const WalStore *store, const char *below, StorageListCallback *callback,
-                    void *context, CairnError *err) MUST_CHECK;
-
-/* Directories of eight hex digits below `below` (timelines, logs), ascending. values is malloc'ed
-   (returned owned), never NULL on success. */
-bool wal_store_groups(const WalStore *store, const char *below, uint32_t **values_out,
-                      size_t *count_out, CairnError *err) MUST_CHECK;
+/* Where the WAL of a log lies, <store's prefix>/<TLI>/<log>, and the name of an object there, whose
+   own has 64 bytes at most. */
+void wal_store_log_prefix(const WalStore *store, uint32_t timeline, uint32_t log,
+                          char prefix[STORAGE_NAME_LIMIT + 1]);
+void wal_store_name(const WalStore *store, uint32_t timeline, uint32_t log, const char *name,
+                    char text[STORAGE_NAME_LIMIT + 1]);
+/* What is there. */
+bool wal_store_list_log(const WalStore *store, uint32_t timeline, uint32_t log,
+                        StorageListCallback *callback, void *context, CairnError *err) MUST_CHECK;
+/* Logs of which anything is stored, ascending. malloc'ed (returned owned), never NULL on success.
+ */
+bool wal_store_logs(const WalStore *store, uint32_t timeline, uint32_t **logs_out,
+                    size_t *count_out, CairnError *err) MUST_CHECK;
 
 bool wal_store_prepare(WalStore *store, CairnError *err) MUST_CHECK;
+/* The first `size` bytes of store->raw as a block, whose data is store->stored. */
+bool wal_store_compress(WalStore *store, size_t size, ObjectBlock *block_out,
+                        CairnError *err) MUST_CHECK;
 
 /* Does a stored history say that a timeline left this one in `segment` or later? */
 bool wal_store_forked(WalStore *store, uint32_t timeline, uint64_t segment, bool *forked_out,
@@ -63,14 +71,6 @@ bool wal_object_name(const WalStore *store, const WalFileName *file, const char 
 uint64_t wal_file_start_lsn(const WalFileName *file, uint32_t segment_size);
 
 typedef struct {
-    uint64_t offset; /* in the object */
-    uint32_t raw_size;
-    uint32_t stored_size;
-    uint32_t crc;
-    CodecId codec;
-} WalFrame;
-
-typedef struct {
     WalFileKind kind;
     uint64_t size;      /* of the file */
     uint64_t data_size; /* without its tail of zeros */
@@ -79,7 +79,7 @@ typedef struct {
     uint64_t start_lsn;
     size_t frame_count;
     uint32_t frame_size; /* raw, of every frame but the last */
-    WalFrame *frames;
+    ObjectFrame *frames;
     /* Section 1. Writing: borrowed, NULL to write none. Reading: its bytes, borrowed from the
        object's index and not looked at; 0 when there is none. */
     const WalFacts *facts;
@@ -124,6 +124,10 @@ bool wal_object_frame(WalObject *object, size_t number, uint8_t *raw, CairnError
 typedef bool WalSink(void *context, const void *data, size_t size, uint64_t offset,
                      CairnError *err);
 bool wal_object_stream(WalObject *object, WalSink *sink, void *context, CairnError *err) MUST_CHECK;
+
+/* Every byte, read once: frames and the keyed digest where they can be decoded here, and the
+ * SHA-256. */
+bool wal_object_verify(WalObject *object, CairnError *err) MUST_CHECK;
 
 /* The digest of a WAL file is finished by its size, so that the zero tail is part of it. */
 bool wal_digest_finish(KeyedDigest *digest, uint64_t size, uint8_t digest_out[KEYED_DIGEST_SIZE],

@@ -19,7 +19,7 @@
 #define PGCAIRN_REPOSITORY_WAL_OVERFLOW_H
 
 #include "common/scoped.h"
-#include "postgres/wal_name.h"
+#include "postgres/archive_queue.h"
 #include "repository/wal_store.h"
 
 typedef struct WalOverflow WalOverflow;
@@ -38,15 +38,19 @@ bool wal_overflow_directory(const WalOverflowPlace *place, char below[WAL_OVERFL
                             CairnError *err) MUST_CHECK;
 
 /*
- * Files of this cluster's name that wait in other directories than the place's: of a repository
- * that had another path, or of a system of before. Nothing ships them while the place is what is
- * configured (wal_overflow_others.c).
+ * Files of this cluster's name that wait in other directories than these places': of a repository
+ * that had another path, or of a system of before. Nothing ships them while the places are what is
+ * configured (wal_overflow_others.c). places: one or more, below the same overflow-path.
  */
 typedef struct {
     size_t files;
     char directory[WAL_OVERFLOW_DIRECTORY_SIZE]; /* one that has any, below overflow-path */
+    size_t unreadable;                           /* directories of which nothing is known, */
+    char unreadable_directory[WAL_OVERFLOW_DIRECTORY_SIZE]; /* one of them, */
+    CairnError problem;                                     /* and why */
 } WalOverflowOthers;
-bool wal_overflow_others(const World *world, const WalOverflowPlace *place,
+/* Fails when overflow-path itself cannot be looked through. */
+bool wal_overflow_others(const World *world, const WalOverflowPlace *places, size_t count,
                          WalOverflowOthers *others_out, CairnError *err) MUST_CHECK;
 
 /* create false: NOT_FOUND when nothing was ever put there. overflow-path itself must exist, and is
@@ -65,12 +69,8 @@ bool wal_overflow_put(WalOverflow *overflow, int wal_directory_fd, const char *f
 bool wal_overflow_fetch(WalOverflow *overflow, const char *file_name, int fd,
                         CairnError *err) MUST_CHECK;
 
-/* The first names in the server's order. */
-enum { WAL_OVERFLOW_LIMIT = 64 };
 typedef struct {
-    char names[WAL_OVERFLOW_LIMIT][WAL_FILE_NAME_LIMIT];
-    size_t count;
-    size_t total; /* also those beyond the limit */
+    ArchiveQueue queue;
     uint64_t bytes;
     int64_t oldest_us; /* when the oldest was put there; 0: none */
 } WalOverflowList;

@@ -1,5 +1,7 @@
 #include "repository/wal_overflow.h"
 
+#include "common/directory.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -9,8 +11,8 @@ enum { KEY_DIGITS = 24 };
 
 typedef struct {
     const World *world;
-    const char *cluster;
-    char own[WAL_OVERFLOW_DIRECTORY_SIZE];
+    const WalOverflowPlace *places;
+    size_t place_count;
     char key[WAL_OVERFLOW_DIRECTORY_SIZE]; /* <cluster>-<24 hex>, while it is looked through */
     char directory[WAL_OVERFLOW_DIRECTORY_SIZE]; /* the same with the system */
     WalOverflowOthers others;
@@ -21,33 +23,40 @@ typedef bool Visitor(Search *search, int fd, const char *name, CairnError *err);
 static bool
 visit(Search *search, int parent_fd, const char *name, Visitor *visitor, CairnError *err)
 {
-    const Disk *disk = search->world->disk;
-    const int fd = disk->openat(
-        disk, parent_fd, name,
-        O_RDONLY | O_DIRECTORY | O_CLOEXEC | (parent_fd == AT_FDCWD ? 0 : O_NOFOLLOW), 0);
-    DIR *directory = fd >= 0 ? disk->opendir(disk, fd) : NULL;
-    const struct dirent *entry;
-    bool done = true;
+    SCOPED(Directory)
+    directory =
+        directory_open(search->world, parent_fd, name, parent_fd == AT_FDCWD ? 0 : O_NOFOLLOW);
+    const char *entry;
 
-    if (directory == NULL) {
-        const int failure = errno;
-        if (fd >= 0)
-            disk->close(disk, fd);
-        errno = failure;
+    if (directory == NULL)
         /* What is no directory is none of ours. */
         return errno == ENOTDIR || errno == ELOOP || errno == ENOENT ||
                cairn_error_errno(err, "unable to list '%s' in overflow-path", name);
+    while ((entry = directory_next(directory)) != NULL) {
+        if (entry[0] != '.' && !visitor(search, directory_fd(directory), entry, err))
+            return false;
     }
-    errno = 0;
-    while (done && (entry = disk->readdir(disk, directory)) != NULL) {
-        if (entry->d_name[0] != '.')
-            done = visitor(search, fd, entry->d_name, err);
-        errno = 0;
+    return directory_complete(directory) ||
+           cairn_error_errno(err, "unable to list '%s' in overflow-path", name);
+}
+
+/* Below overflow-path: what cannot be looked through is told, and hides nothing beside it. */
+static bool
+visit_below(Search *search, int parent_fd, const char *name, const char *path, Visitor *visitor,
+            CairnError *err)
+{
+    WalOverflowOthers *others = &search->others;
+
+    if (visit(search, parent_fd, name, visitor, err))
+        return true;
+    if (err->kind == CAIRN_CANCELLED || err->kind == CAIRN_INTERNAL)
+        return false;
+    if (others->unreadable++ == 0) {
+        snprintf(others->unreadable_directory, sizeof others->unreadable_directory, "%s", path);
+        others->problem = *err;
     }
-    if (done && errno != 0)
-        done = cairn_error_errno(err, "unable to list '%s' in overflow-path", name);
-    disk->closedir(disk, directory);
-    return done;
+    cairn_error_clear(err);
+    return true;
 }
 
 static bool
@@ -67,35 +76,50 @@ count_file(Search *search, int fd, const char *name, CairnError *err)
 }
 
 static bool
+is_place(const Search *search, bool *is_place_out, CairnError *err)
+{
+    char below[WAL_OVERFLOW_DIRECTORY_SIZE];
+    *is_place_out = false;
+    for (size_t i = 0; i < search->place_count && !*is_place_out; i++) {
+        if (!wal_overflow_directory(&search->places[i], below, err))
+            return false;
+        *is_place_out = strcmp(search->directory, below) == 0;
+    }
+    return true;
+}
+
+static bool
 visit_system(Search *search, int fd, const char *name, CairnError *err)
 {
+    bool known;
     if (snprintf(search->directory, sizeof search->directory, "%.100s/%s", search->key, name) >=
-            (int)sizeof search->directory ||
-        strcmp(search->directory, search->own) == 0)
+        (int)sizeof search->directory)
         return true;
-    return visit(search, fd, name, count_file, err);
+    return is_place(search, &known, err) &&
+           (known || visit_below(search, fd, name, search->directory, count_file, err));
 }
 
 static bool
 visit_key(Search *search, int fd, const char *name, CairnError *err)
 {
-    const size_t size = strlen(search->cluster);
+    const char *cluster = search->places[0].cluster;
+    const size_t size = strlen(cluster);
 
-    if (strlen(name) != size + 1 + KEY_DIGITS || strncmp(name, search->cluster, size) != 0 ||
+    if (strlen(name) != size + 1 + KEY_DIGITS || strncmp(name, cluster, size) != 0 ||
         name[size] != '-' || strspn(name + size + 1, "0123456789abcdef") != KEY_DIGITS)
         return true;
     snprintf(search->key, sizeof search->key, "%s", name);
-    return visit(search, fd, name, visit_system, err);
+    return visit_below(search, fd, name, search->key, visit_system, err);
 }
 
 bool
-wal_overflow_others(const World *world, const WalOverflowPlace *place,
+wal_overflow_others(const World *world, const WalOverflowPlace *places, size_t count,
                     WalOverflowOthers *others_out, CairnError *err)
 {
-    Search search = {.world = world, .cluster = place->cluster};
+    CAIRN_ASSERT(count > 0);
+    Search search = {.world = world, .places = places, .place_count = count};
 
-    if (!wal_overflow_directory(place, search.own, err) ||
-        !visit(&search, AT_FDCWD, place->path, visit_key, err))
+    if (!visit(&search, AT_FDCWD, places[0].path, visit_key, err))
         return false;
     *others_out = search.others;
     return true;

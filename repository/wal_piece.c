@@ -11,24 +11,6 @@
 
 enum { SEGMENT_DIGITS = 24, TOKEN_DIGITS = 16, OFFSET_DIGITS = 8 };
 
-static bool
-parse_offset(const char *text, uint32_t *offset_out)
-{
-    uint32_t value = 0;
-
-    for (size_t i = 0; i < OFFSET_DIGITS; i++) {
-        const char c = text[i];
-        if (c >= '0' && c <= '9')
-            value = value << 4 | (uint32_t)(c - '0');
-        else if (c >= 'A' && c <= 'F')
-            value = value << 4 | (uint32_t)(c - 'A' + 10);
-        else
-            return false;
-    }
-    *offset_out = value;
-    return true;
-}
-
 bool
 wal_piece_name_parse(const char *name, uint32_t segment_size, WalPieceName *name_out)
 {
@@ -46,7 +28,7 @@ wal_piece_name_parse(const char *name, uint32_t segment_size, WalPieceName *name
         return false;
     snprintf(segment, sizeof segment, "%.24s", name);
     if (!wal_segment_parse(segment, segment_size, &parsed.timeline, &parsed.segment) ||
-        !parse_offset(offset, &parsed.offset) || parsed.offset >= segment_size)
+        !wal_digits_parse(offset, &parsed.offset) || parsed.offset >= segment_size)
         return false;
     memcpy(parsed.name, name, WAL_PIECE_NAME_SIZE);
     *name_out = parsed;
@@ -59,24 +41,17 @@ wal_piece_start_lsn(const WalStore *store, const WalPieceName *name)
     return name->segment * store->incarnation->wal_segment_size + name->offset;
 }
 
-/* "/<TLI>/<log>" */
-static void
-log_prefix(const WalStore *store, uint32_t timeline, uint64_t segment, char below[WAL_PREFIX_SIZE])
+static uint32_t
+log_of(const WalStore *store, uint64_t segment)
 {
-    const uint64_t per_log = (UINT64_C(1) << 32) / store->incarnation->wal_segment_size;
-
-    snprintf(below, WAL_PREFIX_SIZE, "/%08" PRIX32 "/%08" PRIX32, timeline,
-             (uint32_t)(segment / per_log));
+    return (uint32_t)(segment / wal_segments_per_log(store->incarnation->wal_segment_size));
 }
 
 void
 wal_piece_object_name(const WalStore *store, const WalPieceName *name,
                       char text[STORAGE_NAME_LIMIT + 1])
 {
-    char below[WAL_PREFIX_SIZE];
-
-    log_prefix(store, name->timeline, name->segment, below);
-    snprintf(text, STORAGE_NAME_LIMIT + 1, "%.400s%s/%s", store->prefix, below, name->name);
+    wal_store_name(store, name->timeline, log_of(store, name->segment), name->name, text);
 }
 
 /* -- storing -- */
@@ -90,23 +65,20 @@ typedef struct {
 
 /* One frame: read, digested, compressed. */
 static bool
-append_frame(NewPiece *piece, ObjectWriter *object, WalFrame *frame, uint64_t at, CairnError *err)
+append_frame(NewPiece *piece, ObjectWriter *object, ObjectFrame *frame, uint64_t at,
+             CairnError *err)
 {
     WalStore *store = piece->store;
     const uint64_t left = piece->index.size - at;
     const size_t size = left < piece->index.frame_size ? (size_t)left : piece->index.frame_size;
-    size_t stored_size;
+    ObjectBlock block;
 
     if (!file_pread(repository_world(store->repository), piece->fd, store->raw, size,
                     piece->offset + at, "the receiver's segment", err) ||
         !keyed_digest_update(store->digest, store->raw, size, err) ||
-        !codec_compress(store->codec, store->raw, size, store->stored, WAL_STORED_LIMIT,
-                        &stored_size, &frame->codec, err))
+        !wal_store_compress(store, size, &block, err))
         return false;
-    frame->raw_size = (uint32_t)size;
-    frame->stored_size = (uint32_t)stored_size;
-    frame->crc = crc32c(0, store->stored, stored_size);
-    return object_append(object, store->stored, stored_size, &frame->offset, err);
+    return object_append(object, &block, frame, err);
 }
 
 static bool
@@ -116,7 +88,7 @@ write_piece(NewPiece *piece, const char *name, CairnError *err)
     WalIndex *index = &piece->index;
     const size_t count = (size_t)((index->size + index->frame_size - 1) / index->frame_size);
     SCOPED_BYTES ByteWriter bytes = {0};
-    SCOPED_MEMORY WalFrame *frames = calloc(count, sizeof *frames);
+    SCOPED_MEMORY ObjectFrame *frames = calloc(count, sizeof *frames);
 
     if (frames == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
@@ -247,15 +219,16 @@ bool
 wal_piece_list(WalStore *store, uint32_t timeline, uint64_t segment, WalPieceName **names_out,
                size_t *count_out, CairnError *err)
 {
+    char prefix[STORAGE_NAME_LIMIT + 1];
     PieceList list = {.store = store, .timeline = timeline, .segment = segment};
-    char below[WAL_PREFIX_SIZE];
 
     list.names = malloc(sizeof *list.names);
     list.capacity = 1;
     if (list.names == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    log_prefix(store, timeline, segment, below);
-    if (!wal_store_list(store, below, collect_piece, &list, err)) {
+    wal_store_log_prefix(store, timeline, log_of(store, segment), prefix);
+    if (!storage_list_with_gone(repository_storage(store->repository), prefix, collect_piece, &list,
+                                err)) {
         free(list.names);
         return false;
     }
@@ -271,17 +244,14 @@ wal_piece_last(WalStore *store, uint32_t timeline, uint64_t *segment_out, bool *
 {
     SCOPED_MEMORY uint32_t *logs = NULL;
     size_t count = 0;
-    char below[WAL_PREFIX_SIZE];
     PieceList list = {.store = store, .timeline = timeline, .any_segment = true};
 
-    snprintf(below, sizeof below, "/%08" PRIX32, timeline);
-    if (!wal_store_groups(store, below, &logs, &count, err))
+    if (!wal_store_logs(store, timeline, &logs, &count, err))
         return false;
     /* The unfinished segment lies in the newest log, or in the one before as long as nothing of the
        next is complete. */
     for (size_t tries = 0; tries < 2 && count > 0 && !list.found; tries++) {
-        snprintf(below, sizeof below, "/%08" PRIX32 "/%08" PRIX32, timeline, logs[--count]);
-        if (!wal_store_list(store, below, collect_piece, &list, err))
+        if (!wal_store_list_log(store, timeline, logs[--count], collect_piece, &list, err))
             return false;
     }
     *found_out = list.found;

@@ -36,7 +36,10 @@ bool wal_piece_put(WalStore *store, uint32_t timeline, uint64_t segment, int fd,
 /* Absent already is success. */
 bool wal_piece_remove(WalStore *store, const WalPieceName *name, CairnError *err) MUST_CHECK;
 
-/* Pieces of a segment, by offset; malloc'ed (returned owned), never NULL on success. */
+/* Pieces of a segment, by offset; malloc'ed (returned owned), never NULL on success. Those that
+   went while the list was made are in it, as far as the storage tells: what took their place may
+   not be.
+ */
 bool wal_piece_list(WalStore *store, uint32_t timeline, uint64_t segment, WalPieceName **names_out,
                     size_t *count_out, CairnError *err) MUST_CHECK;
 /* The newest segment of a timeline of which pieces are stored. */

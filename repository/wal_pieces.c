@@ -367,20 +367,20 @@ static bool
 check_first_page(WalPieces *pieces, CairnError *err)
 {
     const Incarnation *incarnation = pieces->store->incarnation;
-    const WalPieceName *name = &pieces->parts[0].name;
+    const WalPieceName name = pieces->parts[0].name; /* reading may load the parts anew */
     uint8_t page[WAL_LONG_HEADER_SIZE];
     WalIdentity identity;
 
     if (!wal_pieces_pread(pieces, page, sizeof page, 0, err) ||
         !wal_identity_read(page, sizeof page, &identity, err))
-        return cairn_error_wrap(err, "'%s'", name->name);
+        return cairn_error_wrap(err, "'%s'", name.name);
     if (identity.system_id == incarnation->system_id && identity.major == incarnation->major &&
         identity.segment_size == incarnation->wal_segment_size &&
-        identity.lsn == wal_piece_start_lsn(pieces->store, name) &&
-        identity.timeline <= name->timeline)
+        identity.lsn == wal_piece_start_lsn(pieces->store, &name) &&
+        identity.timeline <= name.timeline)
         return true;
     return cairn_error(err, CAIRN_MISMATCH, "'%s' holds WAL of another place or cluster",
-                       name->name);
+                       name.name);
 }
 
 static bool
@@ -428,18 +428,10 @@ wal_pieces_fetch(WalPieces *pieces, int fd, CairnError *err)
     return done && write_zeros(pieces, fd, err);
 }
 
-static bool
-ignore_bytes(void *context, const void *data, size_t size, uint64_t offset, CairnError *err)
-{
-    (void)context, (void)data, (void)size, (void)offset, (void)err;
-    return true;
-}
-
 bool
 wal_piece_verify(WalStore *store, const WalPieceName *name, CairnError *err)
 {
     SCOPED(WalObject) object = open_piece(store, name, err);
 
-    return object != NULL && object_scrub(object->object, err) &&
-           wal_object_stream(object, ignore_bytes, NULL, err);
+    return object != NULL && wal_object_verify(object, err);
 }

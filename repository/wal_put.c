@@ -190,7 +190,7 @@ examine(Incoming *in, CairnError *err)
 typedef struct {
     Incoming *in;
     ObjectWriter *object;
-    WalFrame *frames;
+    ObjectFrame *frames;
     size_t done;
     bool failed; /* err is filled */
 } FrameRun;
@@ -201,23 +201,17 @@ append_frame(FrameRun *run, CairnError *err)
 {
     Incoming *in = run->in;
     WalStore *store = in->store;
-    WalFrame *frame = &run->frames[run->done];
     const uint64_t at = (uint64_t)run->done * in->index.frame_size;
     const size_t size = piece_size(in, at, in->index.frame_size);
-    size_t stored_size;
+    ObjectBlock block;
 
     run->failed = true;
     if (!cancel_check(err) || !read_at(in, store->raw, size, at, err))
         return false;
     if (!in->has_digest && !keyed_digest_update(store->digest, store->raw, size, err))
         return false;
-    if (!codec_compress(store->codec, store->raw, size, store->stored, WAL_STORED_LIMIT,
-                        &stored_size, &frame->codec, err))
-        return false;
-    frame->raw_size = (uint32_t)size;
-    frame->stored_size = (uint32_t)stored_size;
-    frame->crc = crc32c(0, store->stored, stored_size);
-    if (!object_append(run->object, store->stored, stored_size, &frame->offset, err))
+    if (!wal_store_compress(store, size, &block, err) ||
+        !object_append(run->object, &block, &run->frames[run->done], err))
         return false;
     run->done++;
     run->failed = false;
@@ -280,12 +274,14 @@ store_object(Incoming *in, CairnError *err)
         codec_id(in->store->codec) == CODEC_LZ4 ? WAL_FRAME_SIZE / 2 : WAL_FRAME_SIZE;
     const size_t count = (size_t)((index->data_size + index->frame_size - 1) / index->frame_size);
     SCOPED_BYTES ByteWriter bytes = {0};
-    SCOPED_MEMORY WalFrame *frames = calloc(count + 1, sizeof *frames);
+    SCOPED_MEMORY ObjectFrame *frames = calloc(count + 1, sizeof *frames);
 
     if (frames == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
     SCOPED(ObjectWriter)
-    object = object_create(in->store->repository, in->name, OBJECT_WAL, 0, err);
+    object = is_segment(in)
+                 ? object_create(in->store->repository, in->name, OBJECT_WAL, 0, err)
+                 : object_create_readable(in->store->repository, in->name, OBJECT_WAL, err);
     if (object == NULL || (!in->has_digest && !keyed_digest_begin(in->store->digest, err)))
         return false;
     FrameRun run = {.in = in, .object = object, .frames = frames};
@@ -437,6 +433,14 @@ compare_segments(Incoming *in, const WalObject *object, bool *tail_differs_out, 
     uint64_t stored_used = 0;
     uint64_t incoming_used = 0;
     uint64_t difference = 0;
+    if (!object_is_readable(object->object)) {
+        refuse(in, object, NULL, err);
+        return cairn_error_hint(err,
+                                "nothing was overwritten; this host only seals and cannot tell "
+                                "whether no more than the unused end differs: push this file where "
+                                "the private key is, or, when two servers archive as one cluster, "
+                                "stop the one that must not");
+    }
     SCOPED(WalSegmentReader)
     stored = wal_store_read(in->store, in->file.timeline, in->index.start_lsn / segment_size, err);
 

@@ -47,6 +47,12 @@ bool wal_store_put(WalStore *store, const char *file_name, int fd, bool *existed
    verified before true; what fd holds after false is garbage. NOT_FOUND: proven absent. */
 bool wal_store_fetch(WalStore *store, const char *file_name, int fd, CairnError *err) MUST_CHECK;
 
+/* Size of the stored object, and proven presence of it (false: NOT_FOUND). */
+bool wal_store_object_size(WalStore *store, const char *file_name, uint64_t *size_out,
+                           CairnError *err) MUST_CHECK;
+/* The same of a segment, for who knows from before that this storage is the repository. */
+bool wal_store_segment_size(Storage *storage, const char *cluster, uint64_t system_id, int major,
+                            const char *segment, uint64_t *size_out, CairnError *err) MUST_CHECK;
 /* Proven presence. */
 bool wal_store_has(WalStore *store, const char *file_name, bool *present_out,
                    CairnError *err) MUST_CHECK;
