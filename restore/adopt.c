@@ -1,5 +1,6 @@
 #include "restore/adopt.h"
 
+#include "common/directory.h"
 #include "common/file.h"
 #include "common/scoped.h"
 #include "postgres/backup_label.h"
@@ -105,23 +106,22 @@ await_history(Histories *histories, const char *name, uint32_t timeline, CairnEr
 }
 
 static bool
-await_listed(Histories *histories, DIR *listing, CairnError *err)
+await_listed(Histories *histories, CairnError *err)
 {
-    const Disk *disk = histories->world->disk;
-    for (;;) {
+    SCOPED(Directory) directory = directory_open(histories->world, histories->wal_fd, ".", 0);
+    const char *name;
+
+    if (directory == NULL)
+        return cairn_error_errno(err, "unable to list 'pg_wal'");
+    while ((name = directory_next(directory)) != NULL) {
         WalFileName parsed;
         CairnError ignored = {0};
-        errno = 0;
-        const struct dirent *entry = disk->readdir(disk, listing);
-        if (entry == NULL)
-            return errno == 0 || cairn_error_errno(err, "unable to list 'pg_wal'");
-        if (!wal_file_name_parse(entry->d_name, &parsed, &ignored) ||
-            parsed.kind != WAL_FILE_HISTORY || has_status(histories, entry->d_name, ".done")) {
-            continue;
-        }
-        if (!await_history(histories, entry->d_name, parsed.timeline, err))
+        if (wal_file_name_parse(name, &parsed, &ignored) && parsed.kind == WAL_FILE_HISTORY &&
+            !has_status(histories, name, ".done") &&
+            !await_history(histories, name, parsed.timeline, err))
             return false;
     }
+    return directory_complete(directory) || cairn_error_errno(err, "unable to list 'pg_wal'");
 }
 
 /*
@@ -141,23 +141,13 @@ await_histories(const World *world, int pgdata_fd, Adopted *adopted, CairnError 
     SCOPED_FD status_fd = disk->openat(disk, wal_fd, "archive_status", flags, 0);
     if (status_fd < 0)
         return cairn_error_errno(err, "unable to open 'pg_wal/archive_status'");
-    const int list_fd = disk->openat(disk, wal_fd, ".", flags, 0);
-    DIR *listing = list_fd < 0 ? NULL : disk->opendir(disk, list_fd);
-    if (listing == NULL) {
-        cairn_error_errno(err, "unable to list 'pg_wal'");
-        if (list_fd >= 0)
-            disk->close(disk, list_fd);
-        return false;
-    }
     Histories histories = {
         .world = world,
         .wal_fd = wal_fd,
         .status_fd = status_fd,
         .adopted = adopted,
     };
-    const bool good = await_listed(&histories, listing, err);
-    disk->closedir(disk, listing);
-    return good && file_sync_directory(world, status_fd, ".", err);
+    return await_listed(&histories, err) && file_sync_directory(world, status_fd, ".", err);
 }
 
 static bool

@@ -1,5 +1,6 @@
 #include "restore/place.h"
 
+#include "common/directory.h"
 #include "common/file.h"
 #include "common/log.h"
 #include "postgres/wal_name.h"
@@ -25,12 +26,6 @@ exists(const World *world, int fd, const char *path)
     return world->disk->fstatat(world->disk, fd, path, &status, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-static bool
-is_dot(const char *name)
-{
-    return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
-}
-
 /* Called for each entry of a directory; dirfd is the stream's. */
 typedef bool EntryCallback(const World *world, int dirfd, const char *name, void *context,
                            CairnError *err);
@@ -40,29 +35,18 @@ for_each_entry(const World *world, int fd, EntryCallback *callback, void *contex
 {
     const Disk *disk = world->disk;
     /* A descriptor of its own, so that the stream's position is not shared. */
-    int own = disk->openat(disk, fd, ".", DIRECTORY_FLAGS, 0);
+    const int own = disk->openat(disk, fd, ".", DIRECTORY_FLAGS, 0);
     if (own < 0)
         return cairn_error_errno(err, "unable to open directory");
-    DIR *stream = disk->opendir(disk, own);
-    if (stream == NULL) {
-        cairn_error_errno(err, "unable to list directory");
-        disk->close(disk, own);
-        return false;
+    SCOPED(Directory) directory = directory_open_fd(world, own);
+    if (directory == NULL)
+        return cairn_error_errno(err, "unable to list directory");
+    const char *name;
+    while ((name = directory_next(directory)) != NULL) {
+        if (!callback(world, own, name, context, err))
+            return false;
     }
-    bool good = true;
-    while (good) {
-        errno = 0;
-        const struct dirent *entry = disk->readdir(disk, stream);
-        if (entry == NULL) {
-            if (errno != 0)
-                good = cairn_error_errno(err, "unable to list directory");
-            break;
-        }
-        if (!is_dot(entry->d_name))
-            good = callback(world, own, entry->d_name, context, err);
-    }
-    disk->closedir(disk, stream);
-    return good;
+    return directory_complete(directory) || cairn_error_errno(err, "unable to list directory");
 }
 
 typedef struct {

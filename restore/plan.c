@@ -1,27 +1,12 @@
-#include "restore/plan.h"
+#include "restore/plan_intern.h"
 
-#include "common/arena.h"
 #include "common/timestamp.h"
 #include "postgres/wal_name.h"
 #include "restore/plan_target.h"
-#include "restore/plan_windows.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct {
-    Repository *repository;
-    const Catalog *catalog;
-    const Target *target;
-    const PlanOptions *options;
-    Arena *arena;
-    PlanCandidates candidates;
-    bool set_by_hand;     /* one backup, named by --set */
-    size_t earlier_count; /* backups of an earlier system, which only --set reaches */
-    Incarnation incarnation;
-    WalArchive *archive;
-} Planner;
 
 /* A backup and a path on which the target is reached. */
 typedef struct {
@@ -101,60 +86,13 @@ find_candidates(Planner *planner, CairnError *err)
                                                      : list_candidates(planner, err);
 }
 
-/* Refuses with what can be reached instead. */
-static bool
-refuse(Planner *planner, CairnErrorKind kind, const char *why, CairnError *err)
-{
-    char target[TARGET_TEXT_SIZE];
-    char windows[PLAN_WINDOWS_SIZE];
-    char earlier[96] = "";
-
-    target_describe(target, planner->target);
-    CairnError problem = {0};
-    if (!plan_windows_describe(planner->archive, &planner->candidates, windows, &problem))
-        snprintf(windows, sizeof windows, "  unknown: %.200s", problem.message);
-    if (planner->target->type == TARGET_DEFAULT)
-        cairn_error(err, kind, "%s", why);
-    else
-        cairn_error(err, kind, "target %s cannot be reached: %s", target, why);
-    if (planner->earlier_count > 0)
-        snprintf(earlier, sizeof earlier,
-                 "\n  from %zu backup%s of an earlier system: by --set=LABEL",
-                 planner->earlier_count, planner->earlier_count == 1 ? "" : "s");
-    return cairn_error_hint(err, "what can be reached:\n%s%s", windows, earlier);
-}
-
-/*
- * Stored WAL of which nobody knows where it belongs: it may be the newest there is, so it is never
- * passed over. (Where a later timeline's history tells of it, it is no leaf.)
- */
-static bool
-refuse_without_history(Planner *planner, uint32_t timeline, CairnErrorKind kind, const char *more,
-                       CairnError *err)
-{
-    char windows[CAIRN_ERROR_HINT_SIZE];
-    char why[256];
-
-    snprintf(why, sizeof why,
-             "WAL of timeline %u is stored, but not %08X.history, which says where it began%s",
-             timeline, timeline, more);
-    refuse(planner, kind, why, err);
-    snprintf(windows, sizeof windows, "%s", err->hint);
-    return cairn_error_hint(
-        err,
-        "store it, in the data directory that has it: `pgcairn-wal push "
-        "pg_wal/%08X.history`; or look at another timeline, paused at a target: "
-        "--target-timeline=N; %.*s",
-        timeline, CAIRN_ERROR_HINT_SIZE - 208, windows);
-}
-
 static bool
 check_histories(Planner *planner, CairnError *err)
 {
     for (size_t i = 0; i < wal_archive_timeline_count(planner->archive); i++) {
         const WalTimeline *timeline = wal_archive_timeline(planner->archive, i);
         if (timeline->is_leaf && timeline->history == NULL)
-            return refuse_without_history(planner, timeline->timeline, CAIRN_REFUSED, "", err);
+            return plan_refuse_without_history(planner, timeline->timeline, CAIRN_REFUSED, "", err);
     }
     return true;
 }
@@ -233,14 +171,14 @@ refuse_reach(Planner *planner, const Choice *failed, CairnError *err)
     case REACH_AMBIGUOUS:
         snprintf(why, sizeof why, "%s; name the backup by --set, recovery then stops at the first",
                  failed->reach.why);
-        return refuse(planner, CAIRN_REFUSED, why, err);
+        return plan_refuse(planner, CAIRN_REFUSED, why, err);
     default:
         break;
     }
     snprintf(why, sizeof why, "%s%s", prefix, failed->reach.why);
     const bool unknown =
         failed->reach.verdict == REACH_ABSENT && (type == TARGET_XID || type == TARGET_NAME);
-    return refuse(planner, unknown ? CAIRN_NOT_FOUND : CAIRN_REFUSED, why, err);
+    return plan_refuse(planner, unknown ? CAIRN_NOT_FOUND : CAIRN_REFUSED, why, err);
 }
 
 /* Both stop at the same record of the same timeline, from the same backup. */
@@ -282,8 +220,8 @@ choose_among_leaves(Planner *planner, Choice *choice_out, CairnError *err)
             *choice_out = choice;
         } else if (!same_stop(choice_out, &choice)) {
             cairn_error_clear(err);
-            refuse(planner, CAIRN_REFUSED, "the archive has several timelines on which it can be",
-                   err);
+            plan_refuse(planner, CAIRN_REFUSED,
+                        "the archive has several timelines on which it can be", err);
             char hint[CAIRN_ERROR_HINT_SIZE];
             snprintf(hint, sizeof hint, "%s", err->hint);
             return cairn_error_hint(err, "choose one by --target-timeline=N; %.*s",
@@ -291,7 +229,8 @@ choose_among_leaves(Planner *planner, Choice *choice_out, CairnError *err)
         }
     }
     if (asked == 0)
-        return refuse(planner, CAIRN_REFUSED, "no WAL of this cluster is in the repository", err);
+        return plan_refuse(planner, CAIRN_REFUSED, "no WAL of this cluster is in the repository",
+                           err);
     return found_count > 0 || refuse_reach(planner, &failed, err);
 }
 
@@ -304,10 +243,10 @@ choose_on_timeline(Planner *planner, uint32_t number, Choice *choice_out, CairnE
 
     if (timeline == NULL) {
         snprintf(why, sizeof why, "no WAL of timeline %u is in the repository", number);
-        return refuse(planner, CAIRN_NOT_FOUND, why, err);
+        return plan_refuse(planner, CAIRN_NOT_FOUND, why, err);
     }
     if (timeline->history == NULL)
-        return refuse_without_history(planner, number, CAIRN_NOT_FOUND, "", err);
+        return plan_refuse_without_history(planner, number, CAIRN_NOT_FOUND, "", err);
     if (!choose_backup(planner, timeline->history, choice_out, &found, err))
         return false;
     return found || refuse_reach(planner, choice_out, err);
@@ -327,7 +266,7 @@ choose_current(Planner *planner, Choice *choice_out, CairnError *err)
         if (timeline == NULL)
             continue;
         if (timeline->history == NULL)
-            return refuse_without_history(planner, timeline->timeline, CAIRN_REFUSED, "", err);
+            return plan_refuse_without_history(planner, timeline->timeline, CAIRN_REFUSED, "", err);
         planner->candidates = (PlanCandidates){.backups = &all.backups[i], .count = 1};
         *choice_out = (Choice){0};
         const bool asked = choose_backup(planner, timeline->history, choice_out, &found, err);
@@ -357,27 +296,54 @@ latest_timeline(const WalArchive *archive)
 
 /*
  * The server gives its new timeline the first number above its own that has no history file, and
- * `pgcairn-wal get` will not call a file absent whose WAL is stored: else two timelines would share
- * a number. So recovery can be looked at there, but ends in FATAL where it should open.
+ * `pgcairn-wal get` will not call a file absent whose WAL is stored, or while one is unreadable
+ * that may name the timeline: else two timelines would share a number. So recovery can be looked at
+ * there, but ends in FATAL where it should open.
  */
 static bool
 find_closing_timeline(Planner *planner, const TimelineHistory *path, uint32_t *closed_by_out,
                       CairnError *err)
 {
     const Target *target = planner->target;
+    const WalTimeline *unreadable =
+        wal_archive_unreadable_history(planner->archive, path->timeline);
     uint32_t number = path->timeline + 1;
     const WalTimeline *next = wal_archive_find(planner->archive, number);
 
     while (next != NULL && next->history != NULL)
         next = wal_archive_find(planner->archive, ++number);
-    *closed_by_out = next != NULL && target->type != TARGET_NONE ? number : 0;
+    if (next == NULL && unreadable != NULL)
+        number = unreadable->timeline;
+    *closed_by_out =
+        (next != NULL || unreadable != NULL) && target->type != TARGET_NONE ? number : 0;
     if (*closed_by_out == 0 || (target->type != TARGET_DEFAULT && target->type != TARGET_STANDBY &&
                                 target->action != ACTION_PROMOTE)) {
         return true;
     }
-    return refuse_without_history(
+    if (unreadable != NULL && unreadable->timeline == number)
+        return plan_refuse_damaged_history(
+            planner, unreadable,
+            ", and so recovery could not end: which numbers of timelines are taken is not known",
+            err);
+    return plan_refuse_without_history(
         planner, number, CAIRN_REFUSED,
         ": recovery could not end, its new timeline would get that number", err);
+}
+
+/*
+ * `pgcairn-wal get` calls a segment the end of WAL only where no history says that a timeline left
+ * this one later, and asks all of them. So recovery to the end of the archive would stop in FATAL.
+ */
+static bool
+check_end_is_told(Planner *planner, const TimelineHistory *path, CairnError *err)
+{
+    const WalTimeline *unreadable =
+        wal_archive_unreadable_history(planner->archive, path->stretches[0].timeline);
+    if (unreadable == NULL || planner->target->type != TARGET_DEFAULT)
+        return true;
+    return plan_refuse_damaged_history(
+        planner, unreadable, ", and so recovery could not tell the end of the WAL from a hole",
+        err);
 }
 
 static bool
@@ -444,7 +410,7 @@ check_fork_segment(Planner *planner, const Choice *choice, CairnError *err)
              "timeline %u left %u at %s, and no WAL of it is stored: recovery would go on into "
              "timeline %u's",
              path->timeline, parent->timeline, fork, parent->timeline);
-    refuse(planner, CAIRN_REFUSED, why, err);
+    plan_refuse(planner, CAIRN_REFUSED, why, err);
     char windows[CAIRN_ERROR_HINT_SIZE];
     snprintf(windows, sizeof windows, "%s", err->hint);
     return cairn_error_hint(err,
@@ -485,7 +451,8 @@ make_plan(const Planner *planner, const Choice *choice, CairnError *err)
 }
 
 /* PostgreSQL reads ahead of what it replays, into a hole right behind the target too; it must be
- * told that nothing is missing there. */
+ * told that nothing is missing there. The same where a history is unreadable that could tell of
+ * one. */
 static void
 note_hole(const WalArchive *archive, RestorePlan *plan)
 {
@@ -493,7 +460,8 @@ note_hole(const WalArchive *archive, RestorePlan *plan)
     const uint64_t end_lsn = plan->unbroken_end_lsn;
     if (plan->setting == NULL || plan->stop.end_lsn > end_lsn || end_lsn < segment_size)
         return;
-    if (plan_stored_end(archive, plan->path, segment_size) <= end_lsn)
+    if (plan_stored_end(archive, plan->path, segment_size) <= end_lsn &&
+        wal_archive_unreadable_history(archive, plan->path->stretches[0].timeline) == NULL)
         return;
     wal_segment_name(plan->hole_after, timeline_history_at(plan->path, end_lsn - 1),
                      wal_segment_before(end_lsn, segment_size), segment_size);
@@ -535,11 +503,14 @@ plan_make(Repository *repository, const Catalog *catalog, const Target *target,
     Choice choice = {0};
     uint32_t closed_by;
     if (!choose(&planner, &choice, err) || !check_fork_segment(&planner, &choice, err) ||
+        !check_end_is_told(&planner, choice.path, err) ||
         !find_closing_timeline(&planner, choice.path, &closed_by, err))
         return NULL;
     RestorePlan *plan = make_plan(&planner, &choice, err);
     if (plan != NULL) {
+        const WalTimeline *closing = wal_archive_find(archive, closed_by);
         plan->closed_by = closed_by;
+        plan->closed_by_damage = closing != NULL && closing->history_problem != NULL;
         plan->unbroken_end_lsn =
             wal_archive_unbroken_end(archive, plan->path, plan->backup->fate->start_lsn);
         note_hole(archive, plan);

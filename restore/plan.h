@@ -47,8 +47,9 @@ typedef struct {
     uint64_t unbroken_end_lsn;      /* of the path's whole segments; 0: not looked for */
     char hole_after[WAL_NAME_SIZE]; /* last whole segment before a hole with more WAL behind it,
                                        when there is a target to stop at; "" else */
-    uint32_t closed_by; /* it can be read, but opens for writing only once the history of this
-                           timeline is stored; 0: it opens */
+    uint32_t closed_by;    /* it can be read, but opens for writing only once the history of this
+                              timeline is stored; 0: it opens */
+    bool closed_by_damage; /* that history is stored, and unreadable */
 } RestorePlan;
 
 typedef struct {

@@ -32,7 +32,8 @@ describe_timeline(const WalTimeline *timeline, char *text, size_t size)
 {
     const TimelineHistory *path = timeline->history;
     if (path == NULL) {
-        snprintf(text, size, "timeline %u (its history file is missing)", timeline->timeline);
+        snprintf(text, size, "timeline %u (its history file is %s)", timeline->timeline,
+                 timeline->history_problem != NULL ? "damaged" : "missing");
     } else if (path->stretch_count < 2) {
         snprintf(text, size, "timeline %u", timeline->timeline);
     } else {

@@ -260,7 +260,9 @@ plan_memory(Restore *restore, CairnError *err)
     int jobs = restore->options->jobs > 0 ? restore->options->jobs : RESTORE_JOBS_DEFAULT;
     if (jobs > MATERIALISE_JOBS_LIMIT)
         jobs = MATERIALISE_JOBS_LIMIT;
-    return restore_memory_plan(restore->options->max_memory_bytes, jobs, &restore->memory, err);
+    const StorageMemory storage = storage_memory(repository_storage(restore->options->repository));
+    return restore_memory_plan(restore->options->max_memory_bytes, storage.reader_bytes, jobs,
+                               &restore->memory, err);
 }
 
 static bool

@@ -22,6 +22,8 @@ enum { RESTORE_JOBS_DEFAULT = 2 };
 typedef struct {
     const World *world;
     Repository *repository;
+    bool all_repositories; /* recovery asks every one that the cluster names for WAL, not this alone
+                            */
     const char *cluster;
     const char *pgdata;      /* the cluster's configured one, or NULL */
     const char *config_file; /* that pgcairn-wal shall read; NULL: none */

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,18 +65,49 @@ rescue_into(Restore *restore, const Incarnation *incarnation, uint64_t checkpoin
     return true;
 }
 
-/* A damaged pg_control is why some restore at all. Segments say themselves whose they are: those of
- * another system than the cluster's newest one are refused. */
+/* No segment says whose the old directory was: what else waits is the cluster's newest system's.
+ * Where that cannot be told, replacing the directory could destroy what nobody else has. */
 static bool
-rescue_without_control(Restore *restore, int fd, CairnError *err)
+rescue_of_newest(Restore *restore, bool waits, int fd, CairnError *err)
 {
     const RestoreOptions *options = restore->options;
+    IncarnationTrouble trouble;
     size_t count = 0;
     SCOPED_MEMORY Incarnation *known = calloc(INCARNATION_LIMIT, sizeof *known);
     if (known == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    return incarnation_list(options->repository, options->cluster, known, &count, err) &&
-           (count == 0 || rescue_into(restore, &known[count - 1], 0, fd, err));
+    if (!incarnation_list(options->repository, options->cluster, known, &count, &trouble, err))
+        return false;
+    incarnation_warn(&trouble);
+    if (count > 0)
+        return rescue_into(restore, &known[count - 1], 0, fd, err);
+    if (!waits || trouble.count == 0)
+        return true;
+    *err = trouble.problem;
+    return cairn_error_wrap(err, "WAL waits in the old directory, and whose it is cannot be told");
+}
+
+/* A damaged pg_control is why some restore at all. Segments say themselves whose they are. */
+static bool
+rescue_without_control(Restore *restore, int fd, CairnError *err)
+{
+    const RestoreOptions *options = restore->options;
+    WalFilesOwner owner;
+    Incarnation incarnation;
+    if (!wal_files_find_owner(options->world, fd, &owner, err))
+        return false;
+    if (!owner.identified)
+        return rescue_of_newest(restore, owner.waits, fd, err);
+    if (incarnation_get(options->repository, options->cluster, owner.system_id, owner.major,
+                        &incarnation, err))
+        return rescue_into(restore, &incarnation, 0, fd, err);
+    if (err->kind == CAIRN_NOT_FOUND && !owner.waits) {
+        cairn_error_clear(err); /* another cluster's, and archived as far as it goes */
+        return true;
+    }
+    return cairn_error_wrap(
+        err, "WAL of system %" PRIu64 " (PostgreSQL %d) %s in the old directory", owner.system_id,
+        owner.major, owner.waits ? "waits" : "lies unfinished");
 }
 
 /* What a copy wrote is no WAL of the cluster, whatever its system identifier says. */

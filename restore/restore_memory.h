@@ -26,9 +26,9 @@ typedef struct {
     size_t cache_bytes; /* for packs that are open though nobody reads them */
 } RestoreMemory;
 
-/* max_memory_bytes 0: RESTORE_DEFAULT_MEMORY, or what jobs need. jobs: as many as are wanted; fewer
- * where more do not fit. */
-bool restore_memory_plan(uint64_t max_memory_bytes, int jobs, RestoreMemory *memory_out,
-                         CairnError *err) MUST_CHECK;
+/* storage_bytes: what the storage's readers hold. max_memory_bytes 0: RESTORE_DEFAULT_MEMORY, or
+ * what jobs need. jobs: as many as are wanted; fewer where more do not fit. */
+bool restore_memory_plan(uint64_t max_memory_bytes, uint64_t storage_bytes, int jobs,
+                         RestoreMemory *memory_out, CairnError *err) MUST_CHECK;
 
 #endif

@@ -24,6 +24,7 @@ make_settings(Restore *restore, CairnError *err)
         .config_file = options->config_file,
         .cluster = options->cluster,
         .repository = repository_config(options->repository),
+        .all_repositories = options->all_repositories,
         .hole_after = restore->plan->hole_after,
     };
 

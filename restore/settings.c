@@ -244,8 +244,10 @@ settings_restore_command(const RestoreCommandOptions *options, ByteWriter *comma
     if (options->config_file != NULL) {
         append_text(command_out, " --config=");
         append_word(command_out, options->config_file);
-        append_text(command_out, " --repository=");
-        append_word(command_out, options->repository->name);
+        if (!options->all_repositories) {
+            append_text(command_out, " --repository=");
+            append_word(command_out, options->repository->name);
+        }
     }
     append_text(command_out, " --cluster=");
     append_word(command_out, options->cluster);

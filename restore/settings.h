@@ -51,6 +51,7 @@ typedef struct {
     const char *config_file;
     const char *cluster;
     const RepositoryConfig *repository;
+    bool all_repositories;  /* every one that the cluster names, as it is configured then */
     const char *hole_after; /* "": none */
 } RestoreCommandOptions;
 

@@ -26,9 +26,10 @@ window_json(const Window *window)
 static json_t *
 hole_json(const WindowHole *hole)
 {
-    return json_pack("{s:o, s:o, s:I, s:s, s:s}", "start_lsn", json_lsn(hole->start_lsn), "end_lsn",
-                     json_lsn(hole->end_lsn), "segment_count", (json_int_t)hole->segment_count,
-                     "first_segment", hole->first_segment, "last_segment", hole->last_segment);
+    return json_pack("{s:o, s:o, s:I, s:s, s:s, s:b}", "start_lsn", json_lsn(hole->start_lsn),
+                     "end_lsn", json_lsn(hole->end_lsn), "segment_count",
+                     (json_int_t)hole->segment_count, "first_segment", hole->first_segment,
+                     "last_segment", hole->last_segment, "acknowledged", hole->acknowledged);
 }
 
 static json_t *
@@ -42,10 +43,11 @@ timeline_json(const WindowTimeline *timeline)
     for (size_t i = 0; i < timeline->hole_count; i++)
         json_array_append_new(holes, hole_json(&timeline->holes[i]));
     return json_pack(
-        "{s:I, s:o, s:o, s:b, s:b, s:o, s:o}", "timeline", (json_int_t)timeline->timeline, "parent",
-        forked ? json_integer(timeline->parent) : json_null(), "fork_lsn",
+        "{s:I, s:o, s:o, s:b, s:b, s:s?, s:o, s:o}", "timeline", (json_int_t)timeline->timeline,
+        "parent", forked ? json_integer(timeline->parent) : json_null(), "fork_lsn",
         forked ? json_lsn(timeline->fork_lsn) : json_null(), "is_leaf", timeline->is_leaf,
-        "history_missing", timeline->history_missing, "windows", windows, "holes", holes);
+        "history_missing", timeline->history_missing, "history_problem", timeline->history_problem,
+        "windows", windows, "holes", holes);
 }
 
 static json_t *

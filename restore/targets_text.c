@@ -5,22 +5,8 @@
 #include "common/timestamp.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-
-static void add(ByteWriter *text, const char *format, ...) PRINTF_LIKE(2, 3);
-
-static void
-add(ByteWriter *text, const char *format, ...)
-{
-    char line[CAIRN_ERROR_MESSAGE_SIZE + 512];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(line, sizeof line, format, arguments);
-    va_end(arguments);
-    byte_writer_bytes(text, line, strlen(line));
-}
 
 /* "2026-11-22 23:31:40+00 (0/5000060)"; without a time the LSN alone. */
 static void
@@ -31,25 +17,25 @@ add_position(ByteWriter *text, uint64_t lsn, int64_t time_us)
     lsn_format(lsn_text, lsn);
     timestamp_format(time_text, time_us);
     if (time_us != 0)
-        add(text, "%s (%s)", time_text, lsn_text);
+        byte_writer_format(text, "%s (%s)", time_text, lsn_text);
     else
-        add(text, "%s", lsn_text);
+        byte_writer_format(text, "%s", lsn_text);
 }
 
 static void
 add_window(ByteWriter *text, const char *indent, const Window *window)
 {
-    add(text, "%s  ", indent);
+    byte_writer_format(text, "%s  ", indent);
     add_position(text, window->from_lsn, window->from_us);
-    add(text, " .. ");
+    byte_writer_format(text, " .. ");
     add_position(text, window->to_lsn, window->to_us);
-    add(text, "  %sfrom backup %s%s", window->inherited ? "goes on " : "",
-        window->backup->fate->label, window->backup_count > 1 ? ", and " : "");
+    byte_writer_format(text, "  %sfrom backup %s%s", window->inherited ? "goes on " : "",
+                       window->backup->fate->label, window->backup_count > 1 ? ", and " : "");
     if (window->backup_count > 1)
-        add(text, "%zu more", window->backup_count - 1);
+        byte_writer_format(text, "%zu more", window->backup_count - 1);
     if (window->problem != NULL)
-        add(text, "; what follows cannot be read: %.300s", window->problem);
-    add(text, "\n");
+        byte_writer_format(text, "; what follows cannot be read: %.300s", window->problem);
+    byte_writer_format(text, "\n");
 }
 
 static void
@@ -59,8 +45,9 @@ add_hole(ByteWriter *text, const char *indent, const WindowHole *hole)
     char end[LSN_TEXT_SIZE];
     lsn_format(start, hole->start_lsn);
     lsn_format(end, hole->end_lsn);
-    add(text, "%s  HOLE %s .. %s  %" PRIu64 " missing: %s .. %s\n", indent, start, end,
-        hole->segment_count, hole->first_segment, hole->last_segment);
+    byte_writer_format(text, "%s  HOLE %s .. %s  %" PRIu64 " missing: %s .. %s%s\n", indent, start,
+                       end, hole->segment_count, hole->first_segment, hole->last_segment,
+                       hole->acknowledged ? "  acknowledged" : "");
 }
 
 /* Its windows and holes in the order of WAL, then the timelines that left it. */
@@ -75,13 +62,16 @@ add_timeline(ByteWriter *text, const WindowTree *tree, const WindowTimeline *tim
     snprintf(indent, sizeof indent, "%*s", (int)(2 * (depth < 16 ? depth : 16)), "");
     lsn_format(fork, timeline->fork_lsn);
     if (timeline->parent != 0)
-        add(text, "%stimeline %" PRIu32 ", left %" PRIu32 " at %s\n", indent, timeline->timeline,
-            timeline->parent, fork);
+        byte_writer_format(text, "%stimeline %" PRIu32 ", left %" PRIu32 " at %s\n", indent,
+                           timeline->timeline, timeline->parent, fork);
     else
-        add(text, "%stimeline %" PRIu32 "%s\n", indent, timeline->timeline,
-            timeline->history_missing ? ": its history file is missing, so that nobody knows where "
-                                        "it began"
-                                      : "");
+        byte_writer_format(
+            text, "%stimeline %" PRIu32 "%s\n", indent, timeline->timeline,
+            timeline->history_problem != NULL
+                ? ": its history file is damaged, so that nobody knows where it began"
+            : timeline->history_missing
+                ? ": its history file is missing, so that nobody knows where it began"
+                : "");
     for (size_t i = 0; i < timeline->window_count; i++) {
         const Window *window = &timeline->windows[i];
         for (; hole < timeline->hole_count && timeline->holes[hole].start_lsn < window->from_lsn;
@@ -92,7 +82,7 @@ add_timeline(ByteWriter *text, const WindowTree *tree, const WindowTimeline *tim
     for (; hole < timeline->hole_count; hole++)
         add_hole(text, indent, &timeline->holes[hole]);
     if (timeline->window_count == 0)
-        add(text, "%s  nothing: no backup with its WAL leads here\n", indent);
+        byte_writer_format(text, "%s  nothing: no backup with its WAL leads here\n", indent);
     /* Parents have lower numbers, so this ends. */
     for (size_t i = 0; i < tree->count; i++) {
         if (tree->timelines[i].parent == timeline->timeline &&
@@ -114,9 +104,9 @@ has_parent(const WindowTree *tree, const WindowTimeline *timeline)
 static void
 add_command(const Targets *targets, const Moment *moment, const RestoreCall *call, ByteWriter *text)
 {
-    add(text, "  ");
+    byte_writer_format(text, "  ");
     targets_format_command(targets, moment, call, text);
-    add(text, "\n");
+    byte_writer_format(text, "\n");
 }
 
 static void
@@ -124,7 +114,8 @@ add_tree(const Targets *targets, const RestoreCall *call, ByteWriter *text)
 {
     const WindowTree *tree = targets->tree;
     const Window *newest = NULL;
-    add(text, "cluster %s, system %" PRIu64 ", PostgreSQL %d: moments that can be returned to\n",
+    byte_writer_format(
+        text, "cluster %s, system %" PRIu64 ", PostgreSQL %d: moments that can be returned to\n",
         targets->cluster, targets->incarnation.system_id, targets->incarnation.major);
     for (size_t i = 0; i < tree->count; i++) {
         const WindowTimeline *timeline = &tree->timelines[i];
@@ -134,15 +125,16 @@ add_tree(const Targets *targets, const RestoreCall *call, ByteWriter *text)
             newest = &timeline->windows[timeline->window_count - 1];
     }
     if (targets->earlier_count > 0)
-        add(text, "and %zu backup%s of an earlier system: by restore --set=LABEL\n",
-            targets->earlier_count, targets->earlier_count == 1 ? "" : "s");
+        byte_writer_format(text, "and %zu backup%s of an earlier system: by restore --set=LABEL\n",
+                           targets->earlier_count, targets->earlier_count == 1 ? "" : "s");
     if (newest == NULL)
         return;
     Moment end = {.lsn = newest->to_lsn, .backup = newest->backup->fate};
     end.target.type = TARGET_DEFAULT;
     end.target.timeline_choice = targets->several_leaves ? TIMELINE_NUMBER : TIMELINE_UNSAID;
     end.target.timeline = targets->timeline;
-    add(text, "to its newest moment (--time, --lsn, --xid or --name choose an earlier one):\n");
+    byte_writer_format(
+        text, "to its newest moment (--time, --lsn, --xid or --name choose an earlier one):\n");
     add_command(targets, &end, call, text);
 }
 
@@ -168,10 +160,10 @@ add_reach(const Targets *targets, const Moment *moment, const char *where, const
           ByteWriter *text)
 {
     if (moment->backup == NULL) {
-        add(text, "cannot be returned to: %s\n", moment->why_not);
+        byte_writer_format(text, "cannot be returned to: %s\n", moment->why_not);
         return;
     }
-    add(text, "%s (from backup %s):\n", where, moment->backup->label);
+    byte_writer_format(text, "%s (from backup %s):\n", where, moment->backup->label);
     add_command(targets, moment, call, text);
 }
 
@@ -181,14 +173,14 @@ add_restore_points(const Targets *targets, const RestoreCall *call, ByteWriter *
     char lsn[LSN_TEXT_SIZE];
     char time[TIMESTAMP_TEXT_SIZE];
     if (targets->count == 0)
-        add(text, "no restore points in the stored WAL\n");
+        byte_writer_format(text, "no restore points in the stored WAL\n");
     if (targets->left_out > 0)
-        add(text, "%zu older ones are left out: --count=N\n", targets->left_out);
+        byte_writer_format(text, "%zu older ones are left out: --count=N\n", targets->left_out);
     for (size_t i = 0; i < targets->count; i++) {
         const Moment *moment = &targets->moments[i];
         lsn_format(lsn, moment->lsn);
         timestamp_format(time, moment->time_us);
-        add(text, "%s  %s  '%s'\n", time, lsn, moment->what);
+        byte_writer_format(text, "%s  %s  '%s'\n", time, lsn, moment->what);
         add_reach(targets, moment, "  to it", call, text);
     }
 }
@@ -212,46 +204,49 @@ add_around(const Targets *targets, const RestoreCall *call, ByteWriter *text)
     char lsn[LSN_TEXT_SIZE];
     char size[32];
     timestamp_format(time, targets->asked_us);
-    add(text, "transactions that ended near %s, timeline %" PRIu32 "\n", time, targets->timeline);
-    add(text, "  %-32s %-8s %12s %-14s %10s %10s\n", "TIME", "ENDED", "XID", "LSN", "RECORDS",
-        "WAL");
+    byte_writer_format(text, "transactions that ended near %s, timeline %" PRIu32 "\n", time,
+                       targets->timeline);
+    byte_writer_format(text, "  %-32s %-8s %12s %-14s %10s %10s\n", "TIME", "ENDED", "XID", "LSN",
+                       "RECORDS", "WAL");
     for (size_t i = 0; i < targets->count; i++) {
         const Moment *moment = &targets->moments[i];
         timestamp_format(time, moment->time_us);
         lsn_format(lsn, moment->lsn);
         format_bytes(size, moment->record_bytes);
-        add(text, "%s %-32s %-8s %12" PRIu32 " %-14s %10" PRIu64 " %10s\n",
-            moment == from ? ">" : " ", time, moment_kind_name(moment->kind), moment->xid, lsn,
-            moment->record_count, size);
+        byte_writer_format(text, "%s %-32s %-8s %12" PRIu32 " %-14s %10" PRIu64 " %10s\n",
+                           moment == from ? ">" : " ", time, moment_kind_name(moment->kind),
+                           moment->xid, lsn, moment->record_count, size);
     }
-    add(text, "RECORDS and WAL are what a transaction wrote in the segments that were read.\n");
+    byte_writer_format(
+        text, "RECORDS and WAL are what a transaction wrote in the segments that were read.\n");
     if (from == NULL)
         from = &targets->moments[targets->count - 1];
     char where[128];
     snprintf(where, sizeof where,
              "to just before transaction %" PRIu32 " ended, with no trace of it", from->xid);
     add_reach(targets, from, where, call, text);
-    add(text, "for another one put its LSN there\n");
+    byte_writer_format(text, "for another one put its LSN there\n");
 }
 
 static void
 add_events(const Targets *targets, const RestoreCall *call, ByteWriter *text)
 {
     if (targets->note[0] != '\0')
-        add(text, "%s\n", targets->note);
+        byte_writer_format(text, "%s\n", targets->note);
     for (size_t i = 0; i < targets->count; i++) {
         const Moment *moment = &targets->moments[i];
-        add(text, "%s: %s at ", moment->what, describe_kind(moment->kind));
+        byte_writer_format(text, "%s: %s at ", moment->what, describe_kind(moment->kind));
         add_position(text, moment->lsn, moment->time_us);
         if (moment->xid != 0)
-            add(text, ", transaction %" PRIu32, moment->xid);
+            byte_writer_format(text, ", transaction %" PRIu32, moment->xid);
         if (moment->relfilenode != 0)
-            add(text, ", file %" PRIu32 "/%" PRIu32, moment->database, moment->relfilenode);
-        add(text, "\n");
+            byte_writer_format(text, ", file %" PRIu32 "/%" PRIu32, moment->database,
+                               moment->relfilenode);
+        byte_writer_format(text, "\n");
         add_reach(targets, moment, "to just before it", call, text);
     }
     if (targets->left_out > 0)
-        add(text, "and %zu more\n", targets->left_out);
+        byte_writer_format(text, "and %zu more\n", targets->left_out);
 }
 
 void
@@ -272,14 +267,14 @@ targets_format_text(const Targets *targets, const RestoreCall *call, ByteWriter 
         break;
     }
     if (targets->counts.unreadable + targets->counts.incomplete > 0)
-        add(text,
-            "WARNING: %" PRIu64 " segments could not be read, and of %" PRIu64
-            " not all is known: something may be missing above\n",
-            targets->counts.unreadable, targets->counts.incomplete);
+        byte_writer_format(text,
+                           "WARNING: %" PRIu64 " segments could not be read, and of %" PRIu64
+                           " not all is known: something may be missing above\n",
+                           targets->counts.unreadable, targets->counts.incomplete);
     if (targets->counts.missing > 0)
-        add(text,
-            "WARNING: %" PRIu64
-            " segments of the WAL that was looked through are missing: something "
-            "may have happened in them\n",
-            targets->counts.missing);
+        byte_writer_format(text,
+                           "WARNING: %" PRIu64
+                           " segments of the WAL that was looked through are missing: something "
+                           "may have happened in them\n",
+                           targets->counts.missing);
 }

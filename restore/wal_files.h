@@ -20,6 +20,16 @@ bool wal_files_check(WalStore *store, const RestorePlan *plan, CairnError *err) 
 bool wal_files_lay(WalStore *store, const RestorePlan *plan, const World *world,
                    TargetDirectory *directory, CairnError *err) MUST_CHECK;
 
+/* What an old pg_wal says of itself. */
+typedef struct {
+    bool waits;      /* a file there waits to be archived (.ready) */
+    bool identified; /* a segment tells whose it is; one that waits is asked before others */
+    uint64_t system_id;
+    int major;
+} WalFilesOwner;
+bool wal_files_find_owner(const World *world, int pgdata_fd, WalFilesOwner *owner_out,
+                          CairnError *err) MUST_CHECK;
+
 typedef struct {
     size_t count;                    /* files that were new to the repository */
     char partial[WAL_NAME_SIZE + 8]; /* the first of those stored as .partial; empty: none is */

@@ -1,5 +1,7 @@
 #include "restore/windows.h"
 
+#include "repository/wal_ack.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,13 +164,32 @@ fill_holes(const WindowReader *reader, const WalTimeline *stored, WindowTimeline
 }
 
 static bool
+mark_acknowledged(const WindowReader *reader, WindowTimeline *timeline, CairnError *err)
+{
+    for (size_t i = 0; i < timeline->hole_count; i++) {
+        WindowHole *hole = &timeline->holes[i];
+        SCOPED_MEMORY WalAck *acks = NULL;
+        size_t count = 0;
+        if (!wal_ack_find(wal_archive_store(reader->archive), timeline->timeline, hole->start_lsn,
+                          hole->end_lsn, &acks, &count, err))
+            return false;
+        hole->acknowledged = wal_ack_covering(acks, count, hole->start_lsn, hole->end_lsn) != NULL;
+    }
+    return true;
+}
+
+static bool
 read_timeline(const WindowReader *reader, const WalTimeline *stored, WindowTimeline *timeline,
               CairnError *err)
 {
     timeline->timeline = stored->timeline;
     timeline->is_leaf = stored->is_leaf;
-    timeline->history_missing = stored->history == NULL;
+    timeline->history_missing = stored->history == NULL && stored->history_problem == NULL;
+    if (stored->history_problem != NULL)
+        timeline->history_problem = arena_strdup(reader->tree->arena, stored->history_problem);
     fill_holes(reader, stored, timeline);
+    if (!mark_acknowledged(reader, timeline, err))
+        return false;
     if (stored->history == NULL)
         return true;
     if (stored->history->stretch_count > 1) {

@@ -29,6 +29,7 @@ typedef struct {
     uint64_t segment_count;
     char first_segment[WAL_NAME_SIZE];
     char last_segment[WAL_NAME_SIZE];
+    bool acknowledged; /* somebody decided to live with it */
 } WindowHole;
 
 typedef struct {
@@ -36,6 +37,7 @@ typedef struct {
     uint32_t parent; /* 0: none, or not known */
     uint64_t fork_lsn;
     bool history_missing;
+    const char *history_problem; /* it is there and unreadable: why; NULL */
     bool is_leaf;
     Window *windows;
     size_t window_count;
