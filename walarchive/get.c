@@ -3,10 +3,11 @@
 #include "common/cancel.h"
 #include "common/file.h"
 #include "common/log.h"
-#include "repository/incarnation.h"
+#include "repository/wal_history.h"
 #include "repository/wal_overflow.h"
 #include "repository/wal_store.h"
 #include "walarchive/data_directory.h"
+#include "walarchive/get_places.h"
 #include "walarchive/prefetch.h"
 
 #include <errno.h>
@@ -167,62 +168,67 @@ ends_known_wal(const WalGet *get)
            strcmp(get->file_name + TIMELINE_DIGITS, get->hole_after + TIMELINE_DIGITS) == 0;
 }
 
-/* Absent from the repository: is that the end of this history, or a hole in it? */
+/* Absent from the repositories: is that the end of this history, or a hole in it? Each is asked,
+   since one of them may have fallen behind. */
 static WalGetResult
-judge_absence(WalStore *wal, const WalGet *get, CairnError *err)
+judge_absence(GetPlaces *places, const WalGet *get, CairnError *err)
 {
     const char *file_name = get->file_name;
-    WalSuccessor successor;
 
-    if (!wal_store_successor(wal, file_name, &successor, err))
+    for (size_t i = 0; i < places->count; i++) {
+        WalStore *wal = get_places_store(places, i, err);
+        WalSuccessor successor;
+
+        if (wal == NULL)
+            return WAL_GET_TROUBLE;
+        if (!wal_store_successor(wal, file_name, &successor, err)) {
+            if (!is_known_hole(get) || !wal_history_is_unreadable(err->kind))
+                return WAL_GET_TROUBLE;
+            cairn_error_clear(err); /* whatever it says, the target lies before it */
+            continue;
+        }
+        if (!successor.found)
+            continue;
+        if (is_known_hole(get)) {
+            cairn_error(err, CAIRN_NOT_FOUND,
+                        "'%s' is missing from the archive; the recovery target lies before it",
+                        file_name);
+            return WAL_GET_ABSENT;
+        }
+        cairn_error(err, CAIRN_CORRUPT,
+                    "'%s' is missing from the archive, although '%s' is stored: a hole in "
+                    "the WAL",
+                    file_name, successor.name);
+        cairn_error_hint(
+            err, "the server that wrote it may still have it to push, or it was removed; to end "
+                 "recovery before the hole on purpose, set a recovery target");
         return WAL_GET_TROUBLE;
-    if (!successor.found) {
-        cairn_error(err, CAIRN_NOT_FOUND, "'%s' is not in the archive", file_name);
-        return WAL_GET_ABSENT;
     }
-    if (is_known_hole(get)) {
-        cairn_error(err, CAIRN_NOT_FOUND,
-                    "'%s' is missing from the archive; the recovery target lies before it",
-                    file_name);
-        return WAL_GET_ABSENT;
-    }
-    cairn_error(err, CAIRN_CORRUPT,
-                "'%s' is missing from the archive, although '%s' is stored: a hole in "
-                "the WAL",
-                file_name, successor.name);
-    cairn_error_hint(
-        err, "the server that wrote it may still have it to push, or it was removed; to end "
-             "recovery before the hole on purpose, set a recovery target");
-    return WAL_GET_TROUBLE;
+    cairn_error(err, CAIRN_NOT_FOUND, "'%s' is not in the archive", file_name);
+    return WAL_GET_ABSENT;
 }
 
 /* -- what push could not bring into the repository yet, on this host */
 
 static WalOverflow *
-open_overflow(const World *world, const WalGet *get, uint64_t system_id, int major, CairnError *err)
+open_overflow(const World *world, const WalGet *get, size_t index, uint64_t system_id, int major,
+              CairnError *err)
 {
     const WalOverflowPlace place = {.path = get->overflow_path,
-                                    .repository = get->repository,
+                                    .repository = get->repositories[index],
                                     .cluster = get->cluster,
                                     .system_id = system_id,
                                     .major = major};
     return wal_overflow_open(world, &place, false, err);
 }
 
-/*
- * The repository does not have the whole file. True: nor does overflow-path know better. Else the
- * file waits there and cannot be delivered, or WAL behind it does: this is not the end. Never
- * NOT_FOUND.
- */
 static bool
-is_unknown_to_overflow(const World *world, const WalGet *get, uint64_t system_id, int major,
-                       uint32_t segment_size, CairnError *err)
+is_unknown_to_one(const World *world, const WalGet *get, size_t index, uint64_t system_id,
+                  int major, uint32_t segment_size, CairnError *err)
 {
     bool later = false;
 
-    if (get->overflow_path == NULL || is_known_hole(get))
-        return true;
-    SCOPED(WalOverflow) overflow = open_overflow(world, get, system_id, major, err);
+    SCOPED(WalOverflow) overflow = open_overflow(world, get, index, system_id, major, err);
     if (overflow == NULL) {
         if (err->kind != CAIRN_NOT_FOUND)
             return false;
@@ -245,28 +251,97 @@ is_unknown_to_overflow(const World *world, const WalGet *get, uint64_t system_id
 }
 
 /*
+ * No repository has the whole file. True: nor does overflow-path know better. Else the file waits
+ * there and cannot be delivered, or WAL behind it does: this is not the end. Never NOT_FOUND.
+ */
+static bool
+is_unknown_to_overflow(const World *world, const WalGet *get, uint64_t system_id, int major,
+                       uint32_t segment_size, CairnError *err)
+{
+    if (get->overflow_path == NULL || is_known_hole(get))
+        return true;
+    for (size_t i = 0; i < get->repository_count; i++) {
+        if (!is_unknown_to_one(world, get, i, system_id, major, segment_size, err))
+            return false;
+    }
+    return true;
+}
+
+/* -- from the repositories */
+
+/* Where the most of a segment that was never finished is stored. */
+static bool
+find_longest(GetPlaces *places, const WalGet *get, size_t *index_out, CairnError *err)
+{
+    const uint32_t segment_size = places->control->wal_segment_size;
+    uint32_t timeline, longest = 0;
+    uint64_t number;
+
+    *index_out = 0;
+    if (places->count == 1 || !wal_segment_parse(get->file_name, segment_size, &timeline, &number))
+        return true;
+    for (size_t i = 0; i < places->count; i++) {
+        WalStore *wal = get_places_store(places, i, err);
+        WalSuccessor successor;
+        WalUnfinished unfinished;
+
+        if (wal == NULL || !wal_store_successor(wal, get->file_name, &successor, err) ||
+            !wal_store_unfinished(wal, timeline, number, &unfinished, err))
+            return false;
+        /* What lies behind it in one repository makes its end in another no end. */
+        if (successor.found && !is_known_hole(get) && !ends_known_wal(get))
+            return cairn_error(err, CAIRN_NOT_FOUND, "'%s' has a successor", get->file_name);
+        if (unfinished.broken && !ends_known_wal(get) && !is_known_hole(get)) {
+            cairn_error(err, CAIRN_CORRUPT,
+                        "repository '%s' has more of '%s' than can be read: later commits were "
+                        "received",
+                        places->places[i].config->name, get->file_name);
+            return cairn_error_hint(err, "name another repository with --repository to recover to "
+                                         "what that one has");
+        }
+        if (unfinished.found && unfinished.segment == number && unfinished.size > longest) {
+            longest = unfinished.size;
+            *index_out = i;
+        }
+    }
+    return true;
+}
+
+static bool
+fetch_unfinished(GetPlaces *places, const WalGet *get, Target *target, CairnError *err)
+{
+    const ControlFile *control = places->control;
+    size_t index = 0;
+
+    if (!find_longest(places, get, &index, err))
+        return false;
+    WalStore *wal = get_places_store(places, index, err);
+    if (wal == NULL ||
+        !wal_store_fetch_unfinished(wal, get->file_name, ends_known_wal(get), target->fd, err))
+        return false;
+    if (!is_unknown_to_overflow(target->world, get, control->system_id, control->major,
+                                control->wal_segment_size, err))
+        return false;
+    log_info("'%s' was never finished: recovery gets what was received of it", get->file_name);
+    return true;
+}
+
+/*
  * The whole file; else, at the end of the last timeline, what a receiver stored of the segment that
  * the server was writing, so that recovery reaches the last seconds too. A standby gets whole files
  * only: it waits for more, and takes what it was given once for all there is.
  */
 static bool
-fetch(WalStore *wal, const WalGet *get, Target *target, CairnError *err)
+fetch(GetPlaces *places, const WalGet *get, Target *target, CairnError *err)
 {
-    const Incarnation *incarnation = wal_store_incarnation(wal);
-
-    if (wal_store_fetch(wal, get->file_name, target->fd, err))
+    if (get_places_fetch(places, get->file_name, target->fd, err))
         return true;
     if (err->kind != CAIRN_NOT_FOUND || target->standby)
         return false;
     cairn_error_clear(err);
-    if (wal_store_fetch_unfinished(wal, get->file_name, ends_known_wal(get), target->fd, err)) {
-        if (!is_unknown_to_overflow(target->world, get, incarnation->system_id, incarnation->major,
-                                    incarnation->wal_segment_size, err))
-            return false;
-        log_info("'%s' was never finished: recovery gets what was received of it", get->file_name);
+    if (fetch_unfinished(places, get, target, err))
         return true;
-    }
-    if (err->kind == CAIRN_CORRUPT && is_known_hole(get)) {
+    if (wal_history_is_unreadable(err->kind) && is_known_hole(get)) {
         cairn_error_clear(err);
         return cairn_error(err, CAIRN_NOT_FOUND, "'%s' is not stored whole", get->file_name);
     }
@@ -274,59 +349,31 @@ fetch(WalStore *wal, const WalGet *get, Target *target, CairnError *err)
         return false;
     /* It may have become whole between the two looks. */
     cairn_error_clear(err);
-    return wal_store_fetch(wal, get->file_name, target->fd, err);
+    return get_places_fetch(places, get->file_name, target->fd, err);
 }
 
 static WalGetResult
-deliver(WalStore *wal, const WalGet *get, Target *target, CairnError *err)
+attempt(const World *world, const WalGet *get, const ControlFile *control, Target *target,
+        CairnError *err)
 {
+    SCOPED_GET_PLACES places;
+
+    get_places_init(&places, world, get->repositories, get->repository_count, get->cluster,
+                    control);
     if (!target_create(target, err))
         return WAL_GET_TROUBLE;
-    if (!fetch(wal, get, target, err)) {
+    if (!fetch(&places, get, target, err)) {
         target_abandon(target);
         if (err->kind != CAIRN_NOT_FOUND)
             return WAL_GET_TROUBLE;
         cairn_error_clear(err);
-        return judge_absence(wal, get, err);
+        return judge_absence(&places, get, err);
     }
     if (!target_publish(target, err)) {
         target_abandon(target);
         return WAL_GET_TROUBLE;
     }
     return WAL_GET_DELIVERED;
-}
-
-/* Here NOT_FOUND of repository or incarnation is trouble: a path not mounted, or a wrong setting.
- */
-static WalGetResult
-attempt(const World *world, const WalGet *get, const ControlFile *control, Target *target,
-        CairnError *err)
-{
-    Incarnation incarnation;
-    SCOPED(Repository) repository = repository_open(world, get->repository, err);
-
-    if (repository == NULL)
-        return WAL_GET_TROUBLE;
-    if (!incarnation_get(repository, get->cluster, control->system_id, control->major, &incarnation,
-                         err)) {
-        if (err->kind == CAIRN_NOT_FOUND) {
-            cairn_error_clear(err);
-            cairn_error(err, CAIRN_MISMATCH,
-                        "cluster '%s' of the repository never was system %" PRIu64
-                        " of PostgreSQL %d",
-                        get->cluster, control->system_id, control->major);
-            cairn_error_hint(err, "name the cluster whose WAL this server needs with --cluster");
-        }
-        return WAL_GET_TROUBLE;
-    }
-    if (incarnation.wal_segment_size != control->wal_segment_size) {
-        cairn_error(err, CAIRN_MISMATCH,
-                    "the repository's WAL segments have %" PRIu32 " bytes, this server's %" PRIu32,
-                    incarnation.wal_segment_size, control->wal_segment_size);
-        return WAL_GET_TROUBLE;
-    }
-    SCOPED(WalStore) wal = wal_store_open(repository, get->cluster, &incarnation, err);
-    return wal != NULL ? deliver(wal, get, target, err) : WAL_GET_TROUBLE;
 }
 
 /* Time heals an unreachable disk, a hole (pushes arrive late) and bad reads, but no wrong settings.
@@ -396,7 +443,7 @@ take_prefetched(const GetSpool *spool, const WalGet *get, const Target *target)
     return get_spool_take(spool, get->file_name, target->directory_fd, target->name);
 }
 
-/* After the answer is known: what comes next can be fetched while this one is replayed. */
+/* What comes next can be fetched while this one is replayed. */
 static void
 fetch_ahead(const World *world, const WalGet *get, const Prefetch *prefetch, GetSpool *spool)
 {
@@ -419,9 +466,15 @@ get_segment(const World *world, const WalGet *get, const Prefetch *prefetch, Tar
 
     if (prefetch->window > 0)
         get_spool_open(world, &prefetch->where, false, &spool);
-    if (!take_prefetched(&spool, get, target))
+    /* A recovery begins, and there is no spool yet: those behind this one are fetched beside it. A
+       standby asks like this again and again at the end of WAL, where nothing is behind it. */
+    const bool begins = prefetch->window > 0 && spool.fd < 0 && !target->standby;
+    if (begins)
+        fetch_ahead(world, get, prefetch, &spool);
+    if (begins || !take_prefetched(&spool, get, target))
         result = attempt_until(world, get, prefetch->where.control, target, err);
-    if (prefetch->window > 0 && result == WAL_GET_DELIVERED)
+    /* Else only after the answer is known. */
+    if (prefetch->window > 0 && !begins && result == WAL_GET_DELIVERED)
         fetch_ahead(world, get, prefetch, &spool);
     get_spool_close(&spool);
     return result;
@@ -438,17 +491,13 @@ sweep_spools(const World *world, const GetSpoolOptions *where)
     get_spool_close(&spool);
 }
 
-/* It is what the server wrote; one that does not agree with its digest is not taken. */
 static bool
-deliver_overflowed(const World *world, const WalGet *get, const ControlFile *control,
-                   Target *target)
+deliver_from_one(const World *world, const WalGet *get, size_t index, const ControlFile *control,
+                 Target *target)
 {
     CairnError err = {0};
-
-    if (get->overflow_path == NULL)
-        return false;
     SCOPED(WalOverflow)
-    overflow = open_overflow(world, get, control->system_id, control->major, &err);
+    overflow = open_overflow(world, get, index, control->system_id, control->major, &err);
     if (overflow == NULL)
         return false;
     const bool done = target_create(target, &err) &&
@@ -457,6 +506,20 @@ deliver_overflowed(const World *world, const WalGet *get, const ControlFile *con
     if (!done)
         target_abandon(target);
     return done;
+}
+
+/* It is what the server wrote; one that does not agree with its digest is not taken. */
+static bool
+deliver_overflowed(const World *world, const WalGet *get, const ControlFile *control,
+                   Target *target)
+{
+    if (get->overflow_path == NULL)
+        return false;
+    for (size_t i = 0; i < get->repository_count; i++) {
+        if (deliver_from_one(world, get, i, control, target))
+            return true;
+    }
+    return false;
 }
 
 static WalGetResult
@@ -490,7 +553,8 @@ wal_get(const World *world, const WalGet *get, CairnError *err)
     CAIRN_ASSERT(directory_fd >= 0);
     target.mode = file_mode_of(world, pgdata_fd);
     target.standby = is_standby(world, pgdata_fd);
-    const Prefetch prefetch = {.where = {.repository = get->repository,
+    const Prefetch prefetch = {.where = {.repositories = get->repositories,
+                                         .repository_count = get->repository_count,
                                          .cluster = get->cluster,
                                          .control = &control,
                                          .pgdata_fd = pgdata_fd,

@@ -16,7 +16,10 @@
 #include "common/world.h"
 
 typedef struct {
-    const RepositoryConfig *repository;
+    /* Nearest first: the first that has the file whole gives it (get_places.h). Proven absent is
+       what none of them has, and all have answered. */
+    const RepositoryConfig *const *repositories;
+    size_t repository_count;
     const char *cluster;
     const char *file_name;     /* %f */
     const char *path;          /* %p */

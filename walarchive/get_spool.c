@@ -5,6 +5,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/scoped.h"
+#include "storage/connect.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -34,38 +35,32 @@ static const int64_t LEFTOVER_AGE_S = 3600;
 
 static const int DIRECTORY_FLAGS = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 
-/* FNV-1a: tells recoveries apart, and starts no library. */
-static uint64_t
-hash_text(const char *text, size_t size)
-{
-    uint64_t hash = UINT64_C(14695981039346656037);
-
-    for (size_t i = 0; i < size; i++)
-        hash = (hash ^ (uint8_t)text[i]) * UINT64_C(1099511628211);
-    return hash;
-}
-
 /* What PG_VERSION's inode says: a restore writes it anew, and nobody touches it afterwards. */
 static bool
 make_token(const World *world, const GetSpoolOptions *options, char token[GET_SPOOL_TOKEN_SIZE])
 {
     const Disk *disk = world->disk;
     struct stat data, version;
-    char text[3 * PATH_MAX];
+    char place[STORAGE_PLACE_TEXT_SIZE];
+    char text[4 * PATH_MAX];
 
     if (disk->fstat(disk, options->pgdata_fd, &data) != 0 ||
         disk->fstatat(disk, options->pgdata_fd, "PG_VERSION", &version, AT_SYMLINK_NOFOLLOW) != 0)
         return false;
-    const int size = snprintf(
-        text, sizeof text, "%ju %ju %ju %jd.%09ld %" PRIu64 " %d %" PRIu32 " %s %s %s",
-        (uintmax_t)data.st_dev, (uintmax_t)data.st_ino, (uintmax_t)version.st_ino,
-        (intmax_t)version.st_ctim.tv_sec, version.st_ctim.tv_nsec, options->control->system_id,
-        options->control->major, options->control->wal_segment_size,
-        options->repository->type != NULL ? options->repository->type : "posix",
-        options->repository->path != NULL ? options->repository->path : "", options->cluster);
+    int size = snprintf(text, sizeof text, "%ju %ju %ju %jd.%09ld %" PRIu64 " %d %" PRIu32 " %s",
+                        (uintmax_t)data.st_dev, (uintmax_t)data.st_ino, (uintmax_t)version.st_ino,
+                        (intmax_t)version.st_ctim.tv_sec, version.st_ctim.tv_nsec,
+                        options->control->system_id, options->control->major,
+                        options->control->wal_segment_size, options->cluster);
+    for (size_t i = 0; i < options->repository_count; i++) {
+        if (size < 0 || (size_t)size >= sizeof text)
+            return false;
+        storage_place_text(options->repositories[i], place);
+        size += snprintf(text + size, sizeof text - (size_t)size, "\n%s", place);
+    }
     if (size < 0 || (size_t)size >= sizeof text)
         return false;
-    snprintf(token, GET_SPOOL_TOKEN_SIZE, "%016" PRIx64, hash_text(text, (size_t)size));
+    snprintf(token, GET_SPOOL_TOKEN_SIZE, "%016" PRIx64, fnv1a(text, (size_t)size));
     return true;
 }
 

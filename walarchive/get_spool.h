@@ -8,8 +8,8 @@
  * Or below a configured directory: `<spool-path>/pgsql_tmp_pgcairn_get.<token>`.
  *
  * Whose: the token is a digest of the data directory's identity (device and inode, and those of
- * PG_VERSION with its change time, which a new restore makes anew), the system, and the repository
- * and cluster asked. Recoveries side by side have different ones and never meet.
+ * PG_VERSION with its change time, which a new restore makes anew), the system, and the
+ * repositories and cluster asked. Recoveries side by side have different ones and never meet.
  *
  * Names in it are all the state there is, changed by rename alone:
  *     want.<segment>           what recovery is expected to ask for next
@@ -38,7 +38,8 @@
 enum { GET_SPOOL_FILES_LIMIT = 256, GET_SPOOL_TOKEN_SIZE = 17, GET_SPOOL_NAME_SIZE = 64 };
 
 typedef struct {
-    const RepositoryConfig *repository;
+    const RepositoryConfig *const *repositories;
+    size_t repository_count;
     const char *cluster;
     const ControlFile *control;
     int pgdata_fd;

@@ -4,7 +4,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "postgres/timeline.h"
-#include "repository/wal_store.h"
+#include "walarchive/get_places.h"
 #include "walarchive/prefetch_fork.h"
 
 #include <errno.h>
@@ -33,8 +33,7 @@ typedef struct {
     const World *world;
     const Prefetch *prefetch;
     const GetSpool *spool;
-    Repository *repository;
-    Incarnation incarnation;
+    GetPlaces *places; /* the controlling thread's */
     uint64_t window;
 
     /* What the controlling thread alone knows. */
@@ -59,7 +58,7 @@ typedef struct {
 typedef struct {
     Run *run;
     int index;
-    WalStore *store;
+    GetPlaces places;
 } Worker;
 
 static void
@@ -144,7 +143,7 @@ fetch(Worker *worker, GetSpoolFile *file, CairnError *err)
                      O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, run->spool->file_mode);
     if (fd < 0)
         return cairn_error_errno(err, "unable to create '%s'", temporary);
-    bool done = wal_store_fetch(worker->store, segment, fd, err) &&
+    bool done = get_places_fetch(&worker->places, segment, fd, err) &&
                 (get_spool_look(run->spool, fd, file) ||
                  cairn_error(err, CAIRN_IO, "'%s' cannot be read back", temporary));
     if (disk->close(disk, fd) != 0 && done)
@@ -217,13 +216,11 @@ read_fork(Run *run, WalStore *store, uint32_t timeline, uint32_t other, CairnErr
 }
 
 static bool
-read_forks(Run *run, WalStore *store, uint32_t timeline, CairnError *err)
+read_forks_of(Run *run, WalStore *store, uint32_t timeline, CairnError *err)
 {
     SCOPED_MEMORY uint32_t *timelines = NULL;
     size_t count = 0;
 
-    run->fork_count = 0;
-    run->forks_of = timeline;
     if (!wal_store_timelines(store, &timelines, &count, err))
         return false;
     for (size_t i = 0; i < count; i++) {
@@ -231,6 +228,24 @@ read_forks(Run *run, WalStore *store, uint32_t timeline, CairnError *err)
             return false;
     }
     return true;
+}
+
+/* As each of the repositories knows them; one that is out of reach keeps nobody from fetching what
+   the others have. */
+static bool
+read_forks(Run *run, uint32_t timeline)
+{
+    bool any = false;
+
+    run->fork_count = 0;
+    run->forks_of = timeline;
+    for (size_t i = 0; i < run->places->count; i++) {
+        CairnError ignored = {0};
+        WalStore *store = get_places_store(run->places, i, &ignored);
+
+        any |= store != NULL && read_forks_of(run, store, timeline, &ignored);
+    }
+    return any;
 }
 
 static uint64_t
@@ -259,14 +274,13 @@ sweep_outside(const GetSpool *spool, const GetSpoolState *state, uint64_t window
 
 /* Brings the workers up to date; *moved_out: recovery took a step. False: the end. */
 static bool
-look(Run *run, WalStore *store, bool *moved_out)
+look(Run *run, bool *moved_out)
 {
     GetSpoolState state;
-    CairnError err = {0};
 
     if (!get_spool_read(run->spool, &state) || !state.wants)
         return false;
-    if (state.want_timeline != run->forks_of && !read_forks(run, store, state.want_timeline, &err))
+    if (state.want_timeline != run->forks_of && !read_forks(run, state.want_timeline))
         return false;
     pthread_mutex_lock(&run->mutex);
     *moved_out = state.want_timeline != run->timeline || state.want_segment != run->next;
@@ -330,7 +344,7 @@ patience_ms(Run *run)
 
 /* True: the spool is of no more use. */
 static bool
-control(Run *run, WalStore *store)
+control(Run *run)
 {
     int64_t moved_ms = now_ms(run), looked_ms = moved_ms;
 
@@ -340,7 +354,7 @@ control(Run *run, WalStore *store)
         const int64_t now = now_ms(run);
         bool moved = false;
 
-        if (cancel_requested() || run->ended || !look(run, store, &moved))
+        if (cancel_requested() || run->ended || !look(run, &moved))
             return false;
         if (moved)
             moved_ms = now;
@@ -371,29 +385,26 @@ start_workers(Worker *workers, pthread_t *threads, int count)
 }
 
 static bool
-run_workers(Run *run, WalStore *store, CairnError *err)
+run_workers(Run *run)
 {
-    Worker workers[PREFETCH_JOBS_MAX] = {0};
+    static Worker workers[PREFETCH_JOBS_MAX];
     pthread_t threads[PREFETCH_JOBS_MAX];
-    int opened = 0;
+    const int jobs = run->prefetch->jobs;
     bool over = false;
 
-    for (; opened < run->prefetch->jobs; opened++) {
-        workers[opened] = (Worker){.run = run, .index = opened};
-        run->claimed[opened] = NOBODY;
-        workers[opened].store =
-            wal_store_open(run->repository, run->prefetch->where.cluster, &run->incarnation, err);
-        if (workers[opened].store == NULL)
-            break;
+    for (int i = 0; i < jobs; i++) {
+        workers[i] = (Worker){.run = run, .index = i};
+        run->claimed[i] = NOBODY;
+        get_places_share(run->places, &workers[i].places);
     }
-    const int started = opened == run->prefetch->jobs ? start_workers(workers, threads, opened) : 0;
+    const int started = start_workers(workers, threads, jobs);
     if (started > 0)
-        over = control(run, store);
+        over = control(run);
     end_run(run);
     for (int i = 0; i < started; i++)
         pthread_join(threads[i], NULL);
-    for (int i = 0; i < opened; i++)
-        wal_store_close(workers[i].store);
+    for (int i = 0; i < jobs; i++)
+        get_places_close(&workers[i].places);
     return over;
 }
 
@@ -421,6 +432,7 @@ serve(const World *world, const Prefetch *prefetch, const GetSpool *spool)
 {
     static Run run; /* too big for a stack; there is one a process */
     CairnError err = {0};
+    bool opened = false;
     const GetSpoolOptions *where = &prefetch->where;
 
     run = (Run){.world = world,
@@ -431,18 +443,17 @@ serve(const World *world, const Prefetch *prefetch, const GetSpool *spool)
                 .work = PTHREAD_COND_INITIALIZER};
     if (!has_space(&run))
         return;
-    SCOPED(Repository) repository = repository_open(world, where->repository, &err);
-    run.repository = repository;
-    if (repository == NULL ||
-        !incarnation_get(repository, where->cluster, where->control->system_id,
-                         where->control->major, &run.incarnation, &err) ||
-        run.incarnation.wal_segment_size != spool->segment_size)
-        return;
-    SCOPED(WalStore) store = wal_store_open(repository, where->cluster, &run.incarnation, &err);
-    if (store != NULL && run_workers(&run, store, &err)) {
+    SCOPED_GET_PLACES places;
+    get_places_init(&places, world, where->repositories, where->repository_count, where->cluster,
+                    where->control);
+    run.places = &places;
+    for (size_t i = 0; i < places.count; i++)
+        opened |= get_places_store(&places, i, &err) != NULL;
+    if (opened && run_workers(&run)) {
         GetSpool mine = *spool;
         get_spool_remove(&mine);
     }
+    run.places = NULL;
 }
 
 void

@@ -1,9 +1,11 @@
 #include "walarchive/push.h"
 
 #include "common/cancel.h"
+#include "common/timestamp.h"
 #include "repository/identity.h"
 #include "repository/wal_ack.h"
 #include "repository/wal_overflow.h"
+#include "storage/connect.h"
 #include "walarchive/ahead_process.h"
 #include "walarchive/data_directory.h"
 #include "walarchive/prefetch_fork.h"
@@ -88,20 +90,38 @@ wait_for_name(const World *world, const WalBatch *batch, const Spool *spool, con
     return true;
 }
 
+/* Without the repository: is it remembered, once nobody has the file in hand any more, or patience
+   has run out (waited)? The lock is not kept: the repository may hang. False: cancelled. */
+static bool
+recall_later(const World *world, const WalPush *push, const Spool *spool, const WalSource *source,
+             bool *waited, WalPushed *pushed, CairnError *err)
+{
+    SCOPED_SPOOL_LOCK lock = SPOOL_UNLOCKED;
+
+    if (!wait_for_name(world, push->batch, spool, source->name, &lock, err))
+        return false;
+    *waited = lock.fd < 0;
+    pushed->remembered = wal_push_recalls(spool, push, source);
+    return true;
+}
+
+/* waited: with no patience left. */
 static bool
 push_in_batch(const World *world, const WalPush *push, int pgdata_fd, WalPlace *place,
-              const WalSource *source, WalPushed *pushed, CairnError *err)
+              const WalSource *source, bool waited, WalPushed *pushed, CairnError *err)
 {
     SCOPED_SPOOL_LOCK lock = SPOOL_UNLOCKED;
 
     pushed->remembered = wal_place_holds(place, source);
     if (pushed->remembered)
         return true;
-    if (!wait_for_name(world, push->batch, place->spool, source->name, &lock, err))
-        return false;
-    pushed->remembered = wal_place_holds(place, source);
-    if (pushed->remembered)
-        return true;
+    if (!waited) {
+        if (!wait_for_name(world, push->batch, place->spool, source->name, &lock, err))
+            return false;
+        pushed->remembered = wal_place_holds(place, source);
+        if (pushed->remembered)
+            return true;
+    }
     spool_take_failure(place->spool, source->name, pushed->failed_ahead,
                        sizeof pushed->failed_ahead);
     const bool done = wal_place_put(place, source, false, pushed, err);
@@ -175,6 +195,22 @@ overflow_instead(const World *world, const WalPush *push, int pgdata_fd, const W
     return true;
 }
 
+bool
+wal_place_ship(WalPlace *place, const World *world, const WalPush *push, size_t limit,
+               size_t *shipped_out, CairnError *err)
+{
+    *shipped_out = 0;
+    SCOPED(WalOverflow)
+    overflow = open_overflow(world, push, place->incarnation.system_id, place->incarnation.major,
+                             false, err);
+    if (overflow != NULL)
+        return wal_overflow_ship(overflow, place->store, limit, shipped_out, err);
+    if (err->kind != CAIRN_NOT_FOUND)
+        return false;
+    cairn_error_clear(err); /* nothing was ever put there */
+    return true;
+}
+
 /* Some of what waits, in order. This file's answer is said already, so trouble is only told. */
 static void
 ship_some(const World *world, const WalPush *push, int pgdata_fd, const char *file_name,
@@ -184,15 +220,9 @@ ship_some(const World *world, const WalPush *push, int pgdata_fd, const char *fi
 
     if (push->overflow_path == NULL || place->store == NULL)
         return;
-    SCOPED(WalOverflow)
-    overflow = open_overflow(world, push, place->incarnation.system_id, place->incarnation.major,
-                             false, &err);
-    if (overflow == NULL && err.kind == CAIRN_NOT_FOUND)
-        return; /* nothing was ever put there */
     const size_t limit =
         ready_list_has_other(world, pgdata_fd, file_name) ? SHIP_BETWEEN : SHIP_ALONE;
-    if (overflow == NULL ||
-        !wal_overflow_ship(overflow, place->store, limit, &pushed->shipped, &err))
+    if (!wal_place_ship(place, world, push, limit, &pushed->shipped, &err))
         snprintf(pushed->trouble, sizeof pushed->trouble, "%.500s", err.message);
 }
 
@@ -252,7 +282,7 @@ is_skipped(const World *world, const WalPush *push, int pgdata_fd, const char *f
 {
     ControlFile control;
     Incarnation incarnation;
-    SCOPED(Repository) repository = repository_open(world, push->repository, err);
+    SCOPED(Repository) repository = push_repository_open(world, push->repository, err);
 
     if (repository == NULL || !data_directory_control(world, pgdata_fd, &control, err) ||
         !incarnation_get(repository, push->cluster, control.system_id, control.major, &incarnation,
@@ -269,13 +299,87 @@ was_given_up(const World *world, const WalPush *push, int pgdata_fd, WalPushed *
 {
     CairnError ignored = {0};
 
-    if (err->kind == CAIRN_CANCELLED ||
+    /* One that just did not answer would be waited for once more, to be asked in vain. */
+    if (err->kind == CAIRN_CANCELLED || pushed->not_tried || pushed->unreachable ||
         !is_skipped(world, push, pgdata_fd, last_component(push->path), &ignored))
         return false;
     snprintf(pushed->trouble, sizeof pushed->trouble, "%.500s", err->message);
     pushed->skipped = true;
     cairn_error_clear(err);
     return true;
+}
+
+/* -- one that did not answer a moment ago */
+
+static bool
+did_not_answer(const Spool *spool, WalPushed *pushed, CairnError *err)
+{
+    SpoolAbsence absence;
+    char at[TIMESTAMP_TEXT_SIZE];
+
+    if (!spool_recalls_absence(spool, &absence))
+        return false;
+    timestamp_format(at, absence.at_us);
+    cairn_error(err, CAIRN_UNAVAILABLE,
+                "not tried, nor in the next %d s: it was out of reach at %s: %s", absence.left_s,
+                at, absence.message);
+    pushed->not_tried = true;
+    return true;
+}
+
+/*
+ * May a call go on without asking one that did not answer a moment ago? Where nothing rests on its
+ * answer, or the file is durable in overflow-path before ours is given. A directory that is not
+ * mounted says so at once.
+ */
+static bool
+may_be_passed_over(const WalPush *push, const Spool *spool)
+{
+    return spool != NULL && (push->is_optional || (push->overflow_path != NULL &&
+                                                   !storage_is_directory(push->repository)));
+}
+
+/* True: the repository is not asked, and *done_out is the call's answer. */
+static bool
+passes_over(const World *world, const WalPush *push, int pgdata_fd, const Spool *spool,
+            const WalSource *source, WalPushed *pushed, bool *done_out, CairnError *err)
+{
+    if (!may_be_passed_over(push, spool) || !did_not_answer(spool, pushed, err))
+        return false;
+    *done_out =
+        !push->is_optional && overflow_instead(world, push, pgdata_fd, source, false, pushed, err);
+    if (*done_out || push->is_optional)
+        return true;
+    /* Nothing else would do: it is asked after all. */
+    cairn_error_clear(err);
+    pushed->not_tried = false;
+    return false;
+}
+
+/* What is no answer, as opposed to one that is not wanted. */
+static void
+note_answer(const WalPush *push, const Spool *spool, bool done, const CairnError *err)
+{
+    if (!may_be_passed_over(push, spool))
+        return;
+    if (!done && err->kind == CAIRN_UNAVAILABLE)
+        spool_note_absence(spool, err);
+    else
+        spool_forget_absence(spool);
+}
+
+void
+wal_push_note_absence(const World *world, const WalPush *push, const CairnError *failure)
+{
+    CairnError ignored = {0}; /* then the next call waits again */
+    WalPushed unused = {0};
+    SCOPED_FD pgdata_fd = data_directory_open(world, push->pgdata, push->path, &ignored);
+
+    if (pgdata_fd < 0)
+        return;
+    SCOPED(Spool) spool = open_spool(world, push, pgdata_fd, &unused);
+    if (spool != NULL)
+        spool_note_absence(spool, failure);
 }
 
 /* -- all of it */
@@ -286,20 +390,38 @@ push_file(const World *world, const WalPush *push, int pgdata_fd, PushKept *kept
 {
     SCOPED_WAL_SOURCE source = {.fd = -1};
     WalPlace *place = &kept->place;
+    bool waited = false, done;
 
     if (!wal_source_open(&source, world, pgdata_fd, AT_FDCWD, push->path, err))
         return false;
-    place->repository = push_kept_repository(kept, world, push->repository, err);
-    if (place->repository == NULL)
-        return overflow_instead(world, push, pgdata_fd, &source, false, pushed, err);
     SCOPED(Spool) spool = open_spool(world, push, pgdata_fd, pushed);
+    /* What waits in overflow-path needs the repository anyhow, and one that is open and near is
+       asked at once. */
+    const bool recalls = spool != NULL && push->overflow_path == NULL &&
+                         (kept->repository == NULL || !storage_is_directory(push->repository));
+    pushed->remembered = recalls && wal_push_recalls(spool, push, &source);
+    if (pushed->remembered)
+        return true;
+    if (passes_over(world, push, pgdata_fd, spool, &source, pushed, &done, err))
+        return done;
+    if (recalls && !recall_later(world, push, spool, &source, &waited, pushed, err))
+        return false;
+    if (pushed->remembered)
+        return true;
+    place->repository = push_kept_repository(kept, world, push->repository, err);
+    if (place->repository == NULL) {
+        pushed->unreachable = err->kind == CAIRN_UNAVAILABLE;
+        note_answer(push, spool, false, err);
+        return overflow_instead(world, push, pgdata_fd, &source, false, pushed, err);
+    }
     place->cluster = push->cluster;
     place->spool = spool;
-    const bool done =
+    done =
         wal_place_open(place, &source, err) &&
-        (spool != NULL ? push_in_batch(world, push, pgdata_fd, place, &source, pushed, err)
+        (spool != NULL ? push_in_batch(world, push, pgdata_fd, place, &source, waited, pushed, err)
                        : wal_place_put(place, &source, false, pushed, err));
     place->spool = NULL;
+    note_answer(push, spool, done, err);
     if (!done)
         return overflow_instead(world, push, pgdata_fd, &source, true, pushed, err);
     if (!push->ship_later) {

@@ -55,6 +55,9 @@ typedef struct {
     const WalBatch *batch;     /* NULL: each file by itself */
     const char *overflow_path; /* NULL: none */
     PushKept *kept;            /* NULL: nothing stays open */
+    bool is_optional;          /* no answer rests on it: where the repository did not answer a
+                                  moment ago, it is not asked (spool_recalls_absence); one that is
+                                  required neither, where the file is durable in overflow-path */
     bool ship_later;           /* leave what waits in overflow-path to wal_push_ship; needs kept */
 } WalPush;
 
@@ -64,6 +67,8 @@ typedef struct {
     bool remembered;   /* it was pushed ahead; now it was only looked at */
     bool overflowed;   /* it is in overflow-path: durable, but not off this host */
     bool skipped;      /* it was given up by `wal skip`: nothing is stored */
+    bool not_tried;    /* the repository did not answer a moment ago, and no answer rests on it */
+    bool unreachable;  /* it could not even be opened */
     size_t shipped;    /* files of overflow-path that went into the repository besides */
     /* For the log, "" when there is nothing to say: why pushing this file ahead failed, and why
        there is no batch although one is configured. Set after failures too. */
@@ -81,6 +86,9 @@ bool wal_push(const World *world, const WalPush *push, WalPushed *pushed_out,
  * overflow-path, if the push left the repository open. What comes of it is for the log only.
  */
 void wal_push_ship(const World *world, const WalPush *push, WalPushed *pushed_out);
+
+/* For who does not wait any longer for an optional one: the next calls will not ask it. */
+void wal_push_note_absence(const World *world, const WalPush *push, const CairnError *failure);
 
 /*
  * Push what is ready in the data directory of push->path, in the server's order, until nothing has

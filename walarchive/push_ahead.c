@@ -25,6 +25,7 @@ enum {
     RESCAN_MS = 20,
     FAILED_LIMIT = 16,
     STACK_SIZE = 256 << 10,
+    SHIP_LIMIT = 16, /* files of overflow-path at a time: what becomes ready goes first */
 };
 
 static const int64_t LIFE_MS = INT64_C(300) * 1000;
@@ -46,6 +47,7 @@ typedef struct {
     int64_t scanned_ms;
     char failed[FAILED_LIMIT][WAL_FILE_NAME_LIMIT]; /* each for a reason of its own */
     size_t failed_count;
+    bool shipping; /* a thread is at overflow-path, or there is nothing to do there any more */
     bool stopped;
     CairnError failure; /* the first one that was about no single file */
 } Ahead;
@@ -189,6 +191,32 @@ goes_on(Ahead *ahead, int64_t busy_ms)
     return !stopped && !cancel_requested() && now < ahead->life_limit_ms && now - busy_ms < IDLE_MS;
 }
 
+/* Nothing is ready: what waits in overflow-path goes along, by one thread at a time. True: some
+ * did. Trouble with it is the next call's to tell. */
+static bool
+ship(Ahead *ahead, WalPlace *place)
+{
+    size_t shipped = 0;
+    CairnError ignored = {0};
+
+    if (ahead->push->overflow_path == NULL || place->store == NULL)
+        return false;
+    pthread_mutex_lock(&ahead->mutex);
+    const bool mine = !ahead->shipping;
+    ahead->shipping = true;
+    pthread_mutex_unlock(&ahead->mutex);
+    if (!mine)
+        return false;
+    /* Where there was nothing, or trouble, not again in this process. */
+    if (wal_place_ship(place, ahead->world, ahead->push, SHIP_LIMIT, &shipped, &ignored) &&
+        shipped > 0) {
+        pthread_mutex_lock(&ahead->mutex);
+        ahead->shipping = false;
+        pthread_mutex_unlock(&ahead->mutex);
+    }
+    return shipped > 0;
+}
+
 static void *
 work(void *context)
 {
@@ -204,7 +232,10 @@ work(void *context)
         CairnError err = {0};
 
         if (!pick(ahead, place.incarnation.wal_segment_size, name, &lock)) {
-            world->clock->sleep_ms(world->clock, RESCAN_MS);
+            if (ship(ahead, &place))
+                busy_ms = now_ms(world);
+            else
+                world->clock->sleep_ms(world->clock, RESCAN_MS);
             continue;
         }
         if (!push_file(ahead, &place, name, &err))
@@ -254,7 +285,7 @@ wal_push_ahead(const World *world, const WalPush *push, CairnError *err)
     /* Whoever wants to unmount the data directory's file system need not look for us. */
     if (chdir("/") != 0)
         return cairn_error_errno(err, "unable to change to '/'");
-    SCOPED(Repository) repository = repository_open(world, push->repository, err);
+    SCOPED(Repository) repository = push_repository_open(world, push->repository, err);
     if (repository == NULL)
         return false;
     Ahead ahead = {

@@ -1,6 +1,7 @@
 /* One file: whose it is, where it goes, and what is remembered of it. */
 #include "common/file.h"
 #include "postgres/wal_page.h"
+#include "storage/connect.h"
 #include "walarchive/data_directory.h"
 #include "walarchive/push_intern.h"
 
@@ -8,6 +9,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+
+static const int64_t RECALL_LIMIT_US = INT64_C(300) * 1000000;
 
 static bool
 origin_from_page(WalSource *source, const char *path, CairnError *err)
@@ -106,11 +109,12 @@ describe_known(Repository *repository, const char *cluster, char *text, size_t s
                CairnError *err)
 {
     Incarnation known[INCARNATION_LIMIT];
+    IncarnationTrouble ignored; /* ours is not among them: it was not found */
     size_t count = 0;
     size_t used = 0;
 
     text[0] = '\0';
-    if (!incarnation_list(repository, cluster, known, &count, err))
+    if (!incarnation_list(repository, cluster, known, &count, &ignored, err))
         return false;
     for (size_t i = 0; i < count && used < size; i++) {
         used += (size_t)snprintf(text + used, size - used, "%ssystem %" PRIu64 " of PostgreSQL %d",
@@ -174,6 +178,7 @@ make_claim(const WalPlace *place, const WalSource *source, SpoolClaim *claim_out
         .cluster = place->cluster,
         .incarnation = &place->incarnation,
         .file_name = source->name,
+        .mark = repository_mark(place->repository),
     };
     return file_identity_read(source->world, source->fd, source->name, &claim_out->file, err);
 }
@@ -183,12 +188,44 @@ wal_place_holds(WalPlace *place, const WalSource *source)
 {
     SpoolClaim claim;
     CairnError ignored = {0};
-    bool present = false;
 
-    /* The last look is at the object: a repository that was rolled back keeps its id. */
-    return place->spool != NULL && make_claim(place, source, &claim, &ignored) &&
-           spool_remembers(place->spool, &claim) &&
-           wal_store_has(place->store, source->name, &present, &ignored) && present;
+    /* The object itself is looked at: a repository that was rolled back keeps its id. */
+    return place->spool != NULL && spool_has(place->spool, source->name) &&
+           make_claim(place, source, &claim, &ignored) &&
+           wal_store_object_size(place->store, source->name, &claim.object_size, &ignored) &&
+           spool_remembers(place->spool, &claim);
+}
+
+/* The object itself, as in wal_place_holds. */
+static bool
+is_stored(const WalPush *push, const WalSource *source, uint64_t expected_size)
+{
+    CairnError ignored = {0};
+    uint64_t size;
+    SCOPED(Storage) storage = storage_connect(source->world, push->repository, false, &ignored);
+
+    return storage != NULL &&
+           wal_store_segment_size(storage, push->cluster, source->system_id, source->major,
+                                  source->name, &size, &ignored) &&
+           size == expected_size;
+}
+
+bool
+wal_push_recalls(const Spool *spool, const WalPush *push, const WalSource *source)
+{
+    const bool is_near = storage_is_directory(push->repository);
+    const Incarnation incarnation = {.system_id = source->system_id, .major = source->major};
+    SpoolClaim claim = {
+        .cluster = push->cluster, .incarnation = &incarnation, .file_name = source->name};
+    CairnError ignored = {0};
+    uint64_t object_size;
+
+    if (!spool_has(spool, source->name) ||
+        (is_near && !repository_mark_now(source->world, push->repository, &claim.mark)))
+        return false;
+    return file_identity_read(source->world, source->fd, source->name, &claim.file, &ignored) &&
+           spool_recalls(spool, &claim, is_near ? INT64_MAX : RECALL_LIMIT_US, &object_size) &&
+           (!is_near || is_stored(push, source, object_size));
 }
 
 /* True when any change of the file from now on will show. */
@@ -216,6 +253,7 @@ remember(const WalPlace *place, const WalSource *source, const SpoolClaim *befor
 
     if (!make_claim(place, source, &after, &ignored) ||
         !file_identity_equal(&before->file, &after.file) ||
+        !wal_store_object_size(place->store, source->name, &after.object_size, &ignored) ||
         !spool_remember(place->spool, &after, &ignored))
         return;
 }

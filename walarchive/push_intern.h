@@ -44,6 +44,9 @@ struct PushKept {
     WalPlace place;
 };
 
+/* repository_open, for who holds up a server. */
+Repository *push_repository_open(const World *world, const RepositoryConfig *config,
+                                 CairnError *err) MUST_CHECK;
 /* The repository as it is configured: the kept one, when its path still leads there. NULL on
    failure. Borrowed. */
 Repository *push_kept_repository(PushKept *kept, const World *world, const RepositoryConfig *config,
@@ -54,8 +57,22 @@ bool wal_place_open(WalPlace *place, const WalSource *source, CairnError *err) M
 void wal_place_close(WalPlace *place);
 #define SCOPED_WAL_PLACE __attribute__((cleanup(wal_place_close))) WalPlace
 
+/* push.c: some of what waits in overflow-path goes into the place's repository, in order. The place
+   must be open. */
+bool wal_place_ship(WalPlace *place, const World *world, const WalPush *push, size_t limit,
+                    size_t *shipped_out, CairnError *err) MUST_CHECK;
 /* Remembered as durable, the very same file, and still in the repository. False when in doubt. */
 bool wal_place_holds(WalPlace *place, const WalSource *source);
+
+/*
+ * The same for who has not opened the repository, which costs more than all the rest of such a
+ * call. Of one that is a directory: its descriptor is the very file that it was, unchanged, and the
+ * segment is there with the size that was stored. One that is far away is not asked at all, since
+ * asking for each of many files costs more than they do; it must have been a moment ago. What was
+ * stored minutes ago and is gone now was taken away by somebody, who could as well come a moment
+ * after we have looked.
+ */
+bool wal_push_recalls(const Spool *spool, const WalPush *push, const WalSource *source);
 
 /* Store, and remember it where there is a spool. wait: let a file that was written just now settle
    first, so that it can be remembered. */

@@ -1,7 +1,22 @@
 /* What stays open between the files of one process. */
 #include "walarchive/push_intern.h"
 
+#include "storage/storage.h"
+
 #include <stdlib.h>
+
+/* A server waits for the answer, and asks again. */
+enum { PATIENCE_MS = 45000 };
+
+Repository *
+push_repository_open(const World *world, const RepositoryConfig *config, CairnError *err)
+{
+    Repository *repository = repository_open(world, config, err);
+
+    if (repository != NULL)
+        storage_set_patience(repository_storage(repository), PATIENCE_MS);
+    return repository;
+}
 
 PushKept *
 push_kept_new(CairnError *err)
@@ -37,6 +52,6 @@ push_kept_repository(PushKept *kept, const World *world, const RepositoryConfig 
     if (kept->repository != NULL && !repository_is_current(kept->repository))
         push_kept_forget(kept);
     if (kept->repository == NULL)
-        kept->repository = repository_open(world, config, err);
+        kept->repository = push_repository_open(world, config, err);
     return kept->repository;
 }

@@ -21,8 +21,9 @@ _Static_assert((int)CAIRN_ERROR_HINT_SIZE <= (int)SERVE_HINT_LIMIT, "every hint 
 typedef struct {
     const World *world;
     const PushServerOptions *options;
-    PushKept *kept;
-    WalPush request; /* the last one */
+    PushKept *kept[CONFIG_REPOSITORIES_LIMIT]; /* one for each repository, by its place */
+    WalPushAll request;                        /* the last one */
+    bool left_behind;
     char input[SERVE_LINE_LIMIT];
     size_t input_size;
 } PushServer;
@@ -150,24 +151,54 @@ answer(const PushServer *server, uint64_t serial, bool done, CairnError *err)
     return write_all(server->options->output_fd, text, (size_t)size);
 }
 
+static void
+forget_kept(PushServer *server)
+{
+    for (size_t i = 0; i < CONFIG_REPOSITORIES_LIMIT; i++) {
+        if (server->kept[i] != NULL)
+            push_kept_forget(server->kept[i]);
+    }
+}
+
+static void
+free_kept(PushServer *server)
+{
+    for (size_t i = 0; i < CONFIG_REPOSITORIES_LIMIT; i++)
+        push_kept_free(server->kept[i]);
+}
+
+static bool
+fill_request(PushServer *server, const char *path, CairnError *err)
+{
+    WalPushAll *request = &server->request;
+
+    for (size_t i = 0; i < request->count; i++) {
+        if (server->kept[i] == NULL && (server->kept[i] = push_kept_new(err)) == NULL)
+            return false;
+        request->pushes[i].path = path;
+        request->pushes[i].kept = server->kept[i];
+        request->pushes[i].ship_later = true;
+    }
+    return true;
+}
+
 static bool
 push(PushServer *server, const char *path, CairnError *err)
 {
     const PushServerOptions *options = server->options;
-    WalPush *request = &server->request;
-    WalPushed pushed = {0};
+    WalPushedAll pushed = {0};
     bool changed = false;
 
-    *request = (WalPush){0};
-    if (!options->prepare(options->context, path, request, &changed, err))
+    server->request = (WalPushAll){0};
+    if (!options->prepare(options->context, path, &server->request, &changed, err))
         return false;
     if (changed)
-        push_kept_forget(server->kept);
-    request->path = path;
-    request->kept = server->kept;
-    request->ship_later = true;
-    const bool done = wal_push(server->world, request, &pushed, err);
-    options->report(options->context, path, &pushed, done);
+        forget_kept(server);
+    if (!fill_request(server, path, err))
+        return false;
+    const bool done = wal_push_all(server->world, &server->request, &pushed, err);
+    options->report(options->context, path, &pushed);
+    server->left_behind = pushed.left_behind;
     return done;
 }
 
@@ -193,15 +224,20 @@ static void
 ship_in_time(PushServer *server, const char *path)
 {
     const PushServerOptions *options = server->options;
-    WalPushed pushed;
+    const WalPushAll *request = &server->request;
 
-    if (server->request.overflow_path == NULL)
-        return;
     watchdog_arm(options->timeout_ms / 2, path);
-    wal_push_ship(server->world, &server->request, &pushed);
+    for (size_t i = 0; i < request->count; i++) {
+        WalPushed pushed = {0};
+
+        if (request->pushes[i].overflow_path != NULL)
+            wal_push_ship(server->world, &request->pushes[i], &pushed);
+        if (pushed.shipped > 0 || pushed.trouble[0] != '\0')
+            options->report_shipped(options->context, &pushed,
+                                    request->count > 1 ? request->pushes[i].repository->name
+                                                       : NULL);
+    }
     watchdog_disarm();
-    if (pushed.shipped > 0 || pushed.trouble[0] != '\0')
-        options->report_shipped(options->context, &pushed);
 }
 
 static bool
@@ -221,7 +257,10 @@ serve(PushServer *server, CairnError *err)
             return cairn_error(err, CAIRN_UNSUPPORTED, "a request is not understood");
         const bool done = push_in_time(server, path, &failure);
         /* Cancellation is not taken back; a new process starts clean. */
-        if (!answer(server, serial, done, &failure) || cancel_requested())
+        const bool heard = answer(server, serial, done, &failure);
+        if (server->left_behind)
+            _exit(0);
+        if (!heard || cancel_requested())
             return true;
         if (done)
             ship_in_time(server, path);
@@ -234,10 +273,12 @@ bool
 push_server_run(const World *world, const PushServerOptions *options, CairnError *err)
 {
     static const char HELLO[] = SERVE_HELLO "\n";
-    SCOPED(PushKept) kept = push_kept_new(err);
-    PushServer server = {.world = world, .options = options, .kept = kept};
+    PushServer server = {.world = world, .options = options};
 
-    if (kept == NULL || !watchdog_prepare(err))
+    if (!watchdog_prepare(err))
         return false;
-    return !write_all(options->output_fd, HELLO, sizeof HELLO - 1) || serve(&server, err);
+    const bool done =
+        !write_all(options->output_fd, HELLO, sizeof HELLO - 1) || serve(&server, err);
+    free_kept(&server);
+    return done;
 }

@@ -17,7 +17,7 @@
 #ifndef PGCAIRN_WALARCHIVE_PUSH_SERVER_H
 #define PGCAIRN_WALARCHIVE_PUSH_SERVER_H
 
-#include "walarchive/push.h"
+#include "walarchive/push_all.h"
 
 typedef struct {
     int input_fd;
@@ -25,16 +25,19 @@ typedef struct {
     int64_t timeout_ms; /* for one file */
     /* Before each file: everything of push_out but path and kept, as it is configured now; borrowed
        until the next call. changed: since the last call, so that nothing of before is kept. */
-    bool (*prepare)(void *context, const char *path, WalPush *push_out, bool *changed_out,
+    bool (*prepare)(void *context, const char *path, WalPushAll *push_out, bool *changed_out,
                     CairnError *err);
     /* After each file: what the server's log shall know. */
-    void (*report)(void *context, const char *path, const WalPushed *pushed, bool done);
-    /* When files of overflow-path went into the repository, or could not. */
-    void (*report_shipped)(void *context, const WalPushed *pushed);
+    void (*report)(void *context, const char *path, const WalPushedAll *pushed);
+    /* When files of overflow-path went into a repository, or could not. Its name, where there are
+       several; else NULL. */
+    void (*report_shipped)(void *context, const WalPushed *pushed, const char *repository);
     void *context;
 } PushServerOptions;
 
-/* True: the input ended between two files, or a signal has come. False: it cannot go on, and why.
+/* Where a repository that is not required hangs, the process ends itself after the answer, by
+   _exit (push_all.h): what hangs is best left to a fresh one.
+   True: the input ended between two files, or a signal has come. False: it cannot go on, and why.
  */
 bool push_server_run(const World *world, const PushServerOptions *options,
                      CairnError *err) MUST_CHECK;

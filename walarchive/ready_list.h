@@ -1,27 +1,22 @@
 /*
  * What the server waits to have archived: pg_wal/archive_status/<name>.ready, the first of them in
- * the order in which the server asks for them (history files first, then by name).
+ * the order in which the server asks for them.
  *
- * Memory: READY_LIMIT names, however many are ready; the server looks as far ahead itself. Errors:
- * by errno; a name that PostgreSQL would not archive is passed over. Threads: any, one list each.
+ * Memory: READY_LIMIT names, however many are ready. Errors: by errno; a name that PostgreSQL would
+ * not archive is passed over. Threads: any, one list each.
  */
 #ifndef PGCAIRN_WALARCHIVE_READY_LIST_H
 #define PGCAIRN_WALARCHIVE_READY_LIST_H
 
 #include "common/error.h"
 #include "common/world.h"
-#include "postgres/wal_name.h"
+#include "postgres/archive_queue.h"
 
 #include <stdbool.h>
-#include <stddef.h>
 
-enum { READY_LIMIT = 64 };
+enum { READY_LIMIT = ARCHIVE_QUEUE_LIMIT };
 
-typedef struct {
-    char names[READY_LIMIT][WAL_FILE_NAME_LIMIT];
-    size_t count;
-    size_t total; /* all that are ready, also those beyond the limit */
-} ReadyList;
+typedef ArchiveQueue ReadyList;
 
 bool ready_list_read(const World *world, int pgdata_fd, ReadyList *list_out,
                      CairnError *err) MUST_CHECK;

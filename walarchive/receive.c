@@ -164,24 +164,44 @@ store_what_waits(Receive *receive)
 {
     const ReceiveOptions *options = receive->options;
     Incarnation known[INCARNATION_LIMIT];
+    IncarnationTrouble unread;
     size_t count = 0;
     bool exists = false;
     CairnError trouble = {0};
 
-    if (receive->store != NULL ||
-        !incarnation_list(receive->repository, options->cluster->name, known, &count, &trouble) ||
-        count == 0 ||
-        !receive_spool_exists(receive->world, options->spool_path, options->cluster->name,
-                              &known[count - 1], &exists, &trouble) ||
-        !exists)
+    if (receive->store != NULL || !incarnation_list(receive->repository, options->cluster->name,
+                                                    known, &count, &unread, &trouble))
         return;
-    receive->incarnation = known[count - 1];
+    /* The newest that has a spool here: its record's date is what its maker says. */
+    while (count > 0 && !exists) {
+        if (!receive_spool_exists(receive->world, options->spool_path, options->cluster->name,
+                                  &known[--count], &exists, &trouble))
+            return;
+    }
+    if (!exists)
+        return;
+    receive->incarnation = known[count];
     /* Behind everything: each part is one that nobody writes. */
     receive->archiver.part = receive->archiver.archived = (Position){.timeline = UINT32_MAX};
     if (open_spool(receive, &trouble))
         log_info("what waits in '%s' is stored meanwhile", receive->spool.path);
     else
         log_warn("%s", trouble.message);
+}
+
+/* A connection that nothing is read from is worse than none (note_pause in receive_session.c). */
+static bool
+has_room(Receive *receive, CairnError *err)
+{
+    bool full = false;
+
+    if (receive->store == NULL)
+        return true;
+    if (!receive_ask_archiver(receive, &full, err))
+        return false;
+    return !full || cairn_error(err, CAIRN_UNAVAILABLE,
+                                "the spool '%s' is full and the repository takes nothing",
+                                receive->spool.path);
 }
 
 static bool
@@ -241,6 +261,17 @@ pause_before_retry(Receive *receive, int64_t *pause_ms, const CairnError *troubl
     return cancel_check(err);
 }
 
+/* What is stored there is known of all that are required, or waits in the spool. */
+static const RepositoryConfig *
+first_required(const ReceiveOptions *options)
+{
+    for (size_t i = 0; i < options->repository_count; i++) {
+        if (repository_is_required(options->repositories[i]))
+            return options->repositories[i];
+    }
+    return options->repositories[0];
+}
+
 static bool
 loop(Receive *receive, CairnError *err)
 {
@@ -251,8 +282,10 @@ loop(Receive *receive, CairnError *err)
         CairnError trouble = {0};
         const uint64_t before = receive->at.lsn;
         if (receive->repository == NULL)
-            receive->repository = repository_open(receive->world, options->repository, &trouble);
-        if (receive->repository != NULL && serve_connection(receive, &trouble))
+            receive->repository =
+                repository_open(receive->world, first_required(options), &trouble);
+        if (receive->repository != NULL && has_room(receive, &trouble) &&
+            serve_connection(receive, &trouble))
             return true;
         connection_close(take(&receive->connection));
         receive->announced = false;

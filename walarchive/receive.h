@@ -12,7 +12,7 @@
  * name), MISMATCH (another system, or a timeline that this server does not know). True: a signal
  * ended it tidily. Crash: the spool keeps what was reported as flushed; the next run checks it
  * record by record, cuts what is torn, and goes on. Threads: one of control (the caller's), one
- * that archives. Memory: libpq's buffer and two frames.
+ * a repository that archives. Memory: libpq's buffer and two frames.
  */
 #ifndef PGCAIRN_WALARCHIVE_RECEIVE_H
 #define PGCAIRN_WALARCHIVE_RECEIVE_H
@@ -26,15 +26,20 @@
 
 typedef struct {
     const ClusterConfig *cluster;
-    const RepositoryConfig *repository;
+    /* All that WAL is stored in. What is reported and what leaves the spool is what every required
+       one has (where none is required, all are); the others are waited for while they answer and
+       the spool is not half full. */
+    const RepositoryConfig *const *repositories;
+    size_t repository_count;
     const char *spool_path;
     const char *slot;             /* NULL: none */
     const char *application_name; /* NULL: conninfo's, else "pgcairn receive" */
     uint64_t spool_limit_bytes;
     int tail_interval_ms;
-    bool create_slot; /* make it when it is missing */
-    bool no_loop;     /* end at the first trouble instead of trying again */
-    bool accept_gap;  /* begin where the server still has WAL, whatever is missing before */
+    int server_timeout_ms; /* a server that says nothing for so long, though asked, is left */
+    bool create_slot;      /* make it when it is missing */
+    bool no_loop;          /* end at the first trouble instead of trying again */
+    bool accept_gap;       /* begin where the server still has WAL, whatever is missing before */
     bool synchronous;
     bool synchronous_spool;
 } ReceiveOptions;

@@ -1,8 +1,8 @@
 /*
- * The thread that archives what the thread of control received.
+ * The threads that archive what the thread of control received, one a repository.
  *
  * Invariants:
- *   1. A file leaves the spool only after the repository has its content durably.
+ *   1. A file leaves the spool only after every required repository has its content durably.
  *   2. Pieces are removed only after the segment, or a bigger piece of the same bytes, is durable.
  *   3. `archived` rises over what lies without a hole: the part is looked at before the finished
  *      files are listed, so that every segment before it is among those.
@@ -22,45 +22,59 @@
 enum {
     RETRY_FIRST_MS = 1000,
     RETRY_LONGEST_MS = 30 * 1000,
+    STORAGE_PATIENCE_MS = 10 * 1000,
 };
 
-static void
-notify(Receive *receive)
+static ArchiverTarget *
+target_of(const Worker *worker)
 {
-    const uint64_t one = 1;
+    return &worker->receive->archiver.targets[worker->index];
+}
 
-    /* An eventfd whose counter is full is readable all the same. */
-    if (write(receive->archiver.notify_fd, &one, sizeof one) < 0)
-        log_debug("unable to wake the receiver: %s", strerror(errno));
+/* The least of what the required ones have. With the lock held. */
+static void
+settle_archived(Archiver *archiver)
+{
+    Position least = {0};
+
+    for (size_t i = 0; i < archiver->target_count; i++) {
+        const ArchiverTarget *target = &archiver->targets[i];
+        if (target->required && (least.timeline == 0 || target->archived.lsn < least.lsn))
+            least = target->archived;
+    }
+    archiver->archived = least;
+}
+
+/* With the lock held. */
+static void
+set_all_archived(Archiver *archiver, Position position)
+{
+    archiver->archived = position;
+    for (size_t i = 0; i < CONFIG_REPOSITORIES_LIMIT; i++)
+        archiver->targets[i].archived = position;
+}
+
+static void
+tell_all(Archiver *archiver)
+{
+    for (size_t i = 0; i < CONFIG_REPOSITORIES_LIMIT; i++)
+        archiver->targets[i].has_files = true;
 }
 
 void
 receive_set_archived(Worker *worker, uint32_t timeline, uint64_t lsn)
 {
     Archiver *archiver = &worker->receive->archiver;
+    ArchiverTarget *target = target_of(worker);
 
     if (timeline != worker->part.timeline || lsn > worker->part.lsn)
         return;
     pthread_mutex_lock(&archiver->lock);
-    if (archiver->archived.timeline == timeline && archiver->archived.lsn < lsn)
-        archiver->archived.lsn = lsn;
+    if (target->archived.timeline == timeline && target->archived.lsn < lsn)
+        target->archived.lsn = lsn;
+    settle_archived(archiver);
     pthread_mutex_unlock(&archiver->lock);
-    notify(worker->receive);
-}
-
-static bool
-open_repository(Worker *worker, CairnError *err)
-{
-    const Receive *receive = worker->receive;
-
-    if (worker->store != NULL)
-        return true;
-    worker->repository = repository_open(receive->world, receive->options->repository, err);
-    if (worker->repository == NULL)
-        return false;
-    worker->store = wal_store_open(worker->repository, receive->options->cluster->name,
-                                   &receive->incarnation, err);
-    return worker->store != NULL;
+    receive_notify(worker->receive);
 }
 
 /* A repository that was away may have been mounted anew. */
@@ -71,120 +85,27 @@ close_repository(Worker *worker)
     repository_close(take(&worker->repository));
 }
 
-/* -- files -- */
-
 static bool
-archive_file(Worker *worker, const ReceiveFile *file, CairnError *err)
-{
-    Receive *receive = worker->receive;
-    const uint32_t segment_size = receive->incarnation.wal_segment_size;
-    bool existed = false, tail_differs = false;
-
-    SCOPED_FD fd = receive_spool_open_file(&receive->spool, file->name, err);
-    if (fd < 0 || !wal_store_put(worker->store, file->name, fd, &existed, &tail_differs, err))
-        return false;
-    log_debug("'%s' is %s", file->name, existed ? "stored already" : "stored");
-    if (file->kind == RECEIVE_SEGMENT) {
-        receive_set_archived(worker, file->timeline, (file->segment + 1) * segment_size);
-        if (!receive_remove_pieces(worker, file->timeline, file->segment, err))
-            return false;
-    }
-    if (!receive_spool_remove(&receive->spool, file->name, err))
-        return false;
-    if (file->kind == RECEIVE_SEGMENT) {
-        Archiver *archiver = &receive->archiver;
-        pthread_mutex_lock(&archiver->lock);
-        archiver->spool_bytes -=
-            file->size < archiver->spool_bytes ? file->size : archiver->spool_bytes;
-        pthread_mutex_unlock(&archiver->lock);
-        notify(receive);
-    }
-    return true;
-}
-
-static bool
-is_open_locked(const Receive *receive, const ReceiveFile *file)
-{
-    const Position *open = &receive->archiver.open;
-
-    return open->timeline == file->timeline &&
-           open->lsn == file->segment * receive->incarnation.wal_segment_size;
-}
-
-static bool
-is_open(Receive *receive, const ReceiveFile *file)
-{
-    pthread_mutex_lock(&receive->archiver.lock);
-    const bool open = is_open_locked(receive, file);
-    pthread_mutex_unlock(&receive->archiver.lock);
-    return open;
-}
-
-/* What we listed and were told may be old by now: the thread of control may have begun this very
-   part. Then it stays (invariant 4). */
-static bool
-remove_left_part(Receive *receive, const ReceiveFile *file, CairnError *err)
-{
-    Archiver *archiver = &receive->archiver;
-
-    pthread_mutex_lock(&archiver->lock);
-    const bool done =
-        is_open_locked(receive, file) || receive_spool_remove(&receive->spool, file->name, err);
-    pthread_mutex_unlock(&archiver->lock);
-    return done;
-}
-
-/* A part that nobody writes any more, of a timeline that ended or of a former run: all of it
-   becomes pieces, unless the whole segment is there. */
-static bool
-archive_left_part(Worker *worker, const ReceiveFile *file, CairnError *err)
-{
-    Receive *receive = worker->receive;
-    char name[WAL_NAME_SIZE];
-    bool present = false;
-
-    if (is_open(receive, file))
-        return true;
-
-    wal_segment_name(name, file->timeline, file->segment, receive->incarnation.wal_segment_size);
-    if (!wal_store_has(worker->store, name, &present, err))
-        return false;
-    if (!present && file->size > 0 && file->size <= receive->incarnation.wal_segment_size &&
-        !receive_ship(worker, file->timeline, file->segment, (uint32_t)file->size, err)) {
-        if (!is_open(receive, file))
-            return false;
-        cairn_error_clear(err); /* begun anew while we read it: the stream brings it once more */
-        return true;
-    }
-    return remove_left_part(receive, file, err);
-}
-
-static bool
-archive_files(Worker *worker, const Position *part, CairnError *err)
+open_repository(Worker *worker, CairnError *err)
 {
     const Receive *receive = worker->receive;
-    const uint32_t segment_size = receive->incarnation.wal_segment_size;
-    SCOPED_MEMORY ReceiveFile *files = NULL;
-    size_t count = 0;
 
-    if (!receive_spool_list(&receive->spool, &files, &count, err))
-        return false;
-    for (size_t i = 0; i < count; i++) {
-        const ReceiveFile *file = &files[i];
-        if (file->kind != RECEIVE_PART) {
-            if (!archive_file(worker, file, err))
-                return false;
-            continue;
-        }
-        /* Ahead of what we were told it is the new one of the thread of control. */
-        const bool left =
-            part->timeline != 0 &&
-            (file->timeline < part->timeline ||
-             (file->timeline == part->timeline && file->segment < part->lsn / segment_size));
-        if (left && !archive_left_part(worker, file, err))
-            return false;
+    /* What was moved away or unmounted is no place to store in, though it is still open here. */
+    if (worker->repository != NULL && !repository_is_current(worker->repository)) {
+        close_repository(worker);
+        worker->timeline = 0;
     }
-    return true;
+    if (worker->store != NULL)
+        return true;
+    worker->repository = repository_open(receive->world, target_of(worker)->repository, err);
+    if (worker->repository == NULL)
+        return false;
+    /* The spool has what is to be shipped, and we try again: that somebody waits must be told, and
+     * one that is not required holds nobody back. */
+    storage_set_patience(repository_storage(worker->repository), STORAGE_PATIENCE_MS);
+    worker->store = wal_store_open(worker->repository, receive->options->cluster->name,
+                                   &receive->incarnation, err);
+    return worker->store != NULL;
 }
 
 /* -- the thread -- */
@@ -235,7 +156,7 @@ work(Worker *worker, const Position *part, CairnError *err)
     worker->part = *part;
     if (!open_repository(worker, err))
         return false;
-    if (!archive_files(worker, part, err)) {
+    if (!receive_archive_files(worker, part, err)) {
         if (err->kind == CAIRN_CANCELLED)
             ship_part_at_end(worker, part);
         return false;
@@ -266,13 +187,14 @@ wait_for_work(Worker *worker, int64_t tail_due_ms, int64_t retry_at_ms)
 {
     Receive *receive = worker->receive;
     Archiver *archiver = &receive->archiver;
+    const ArchiverTarget *target = target_of(worker);
 
     while (!archiver->stopping) {
         const int64_t now = receive_now_ms(receive);
-        const bool more = archiver->part.timeline != archiver->archived.timeline ||
-                          archiver->part.lsn > archiver->archived.lsn;
+        const bool more = archiver->part.timeline != target->archived.timeline ||
+                          archiver->part.lsn > target->archived.lsn;
         const bool due =
-            archiver->has_files || (more && (receive->options->synchronous || now >= tail_due_ms));
+            target->has_files || (more && (receive->options->synchronous || now >= tail_due_ms));
         if (due && now >= retry_at_ms)
             return;
         int64_t wait = due ? retry_at_ms - now : more ? tail_due_ms - now : 1000;
@@ -280,16 +202,36 @@ wait_for_work(Worker *worker, int64_t tail_due_ms, int64_t retry_at_ms)
     }
 }
 
+/* "the repository", or which one of several. */
+static const char *
+name_of(const Worker *worker, char text[256])
+{
+    if (worker->receive->archiver.target_count == 1)
+        return "the repository";
+    snprintf(text, 256, "repository '%.200s'", target_of(worker)->repository->name);
+    return text;
+}
+
+/* With the lock held. */
 static void
 report_trouble(Worker *worker, const CairnError *err, int64_t *pause_ms)
 {
     Receive *receive = worker->receive;
-    Archiver *archiver = &receive->archiver;
+    ArchiverTarget *target = target_of(worker);
+    char name[256];
 
-    if (!archiver->down)
-        log_warn("the repository is out of reach: %s; WAL waits in '%s' (up to %" PRIu64 " MiB)",
-                 err->message, receive->spool.path, receive->options->spool_limit_bytes >> 20);
-    archiver->down = true;
+    if (!target->down && target->required)
+        log_warn("%s is out of reach: %s; WAL waits in '%s' (up to %" PRIu64 " MiB)",
+                 name_of(worker, name), err->message, receive->spool.path,
+                 receive->options->spool_limit_bytes >> 20);
+    else if (!target->down)
+        log_warn(
+            "%s (required = no) fails: %s; what it misses is a hole of its own, which `pgcairn "
+            "wal repair` fills",
+            name_of(worker, name), err->message);
+    if (!target->down && !target->required)
+        tell_all(&receive->archiver); /* nobody waits for it any longer */
+    target->down = true;
     *pause_ms = *pause_ms == 0                     ? RETRY_FIRST_MS
                 : 2 * *pause_ms < RETRY_LONGEST_MS ? 2 * *pause_ms
                                                    : RETRY_LONGEST_MS;
@@ -302,14 +244,16 @@ run(Worker *worker)
 {
     Receive *receive = worker->receive;
     Archiver *archiver = &receive->archiver;
+    ArchiverTarget *target = target_of(worker);
     int64_t tail_due_ms = 0, retry_at_ms = 0, pause_ms = 0;
+    char name[256];
 
     pthread_mutex_lock(&archiver->lock);
     while (!archiver->failed) {
         wait_for_work(worker, tail_due_ms, retry_at_ms);
         const bool last = archiver->stopping;
         const Position part = archiver->part;
-        archiver->has_files = false;
+        target->has_files = false;
         pthread_mutex_unlock(&archiver->lock);
 
         CairnError err = {0};
@@ -317,28 +261,31 @@ run(Worker *worker)
         const bool done = work(worker, &part, &err);
 
         pthread_mutex_lock(&archiver->lock);
-        if (done && archiver->down) {
-            log_info("the repository is back");
-            archiver->down = false;
+        if (done && target->down) {
+            log_info("%s is back", name_of(worker, name));
+            target->down = false;
         }
         if (done) {
             pause_ms = retry_at_ms = 0;
         } else if (err.kind == CAIRN_CANCELLED) {
-            archiver->has_files = true; /* what is left waits in the spool for the next run */
+            target->has_files = true; /* what is left waits in the spool for the next run */
             retry_at_ms = receive_now_ms(receive) + RETRY_FIRST_MS;
-        } else if (is_passing(&err)) {
+        } else if (is_passing(&err) || !target->required) {
             report_trouble(worker, &err, &pause_ms);
             retry_at_ms = receive_now_ms(receive) + pause_ms;
-            archiver->has_files = true;
+            target->has_files = true;
         } else {
             archiver->error = err;
+            if (archiver->target_count > 1)
+                cairn_error_wrap(&archiver->error, "repository '%s'", target->repository->name);
             archiver->failed = true;
+            pthread_cond_broadcast(&archiver->wake);
         }
         if (last)
             break;
     }
     pthread_mutex_unlock(&archiver->lock);
-    notify(receive);
+    receive_notify(receive);
 }
 
 static void *
@@ -352,24 +299,63 @@ thread_main(void *context)
     return NULL;
 }
 
-bool
-archiver_start(Receive *receive, CairnError *err)
+static bool
+start_target(Receive *receive, size_t index, CairnError *err)
 {
-    Archiver *archiver = &receive->archiver;
     Worker *worker = calloc(1, sizeof *worker);
 
     if (worker == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
     worker->receive = receive;
-    archiver->has_files = true; /* of former runs */
-    const int error = pthread_create(&archiver->thread, NULL, thread_main, worker);
+    worker->index = index;
+    const int error =
+        pthread_create(&receive->archiver.targets[index].thread, NULL, thread_main, worker);
     if (error != 0) {
         free(worker);
         errno = error;
         return cairn_error_errno(err, "unable to start a thread");
     }
-    archiver->running = true;
     return true;
+}
+
+/* Where none is required, all are: what the server is told must rest on something. */
+static void
+name_targets(const Receive *receive, ArchiverTarget targets[CONFIG_REPOSITORIES_LIMIT])
+{
+    const ReceiveOptions *options = receive->options;
+    bool any = false;
+
+    for (size_t i = 0; i < options->repository_count; i++)
+        any |= repository_is_required(options->repositories[i]);
+    for (size_t i = 0; i < options->repository_count; i++) {
+        targets[i].repository = options->repositories[i];
+        targets[i].required = !any || repository_is_required(options->repositories[i]);
+    }
+}
+
+bool
+archiver_start(Receive *receive, CairnError *err)
+{
+    Archiver *archiver = &receive->archiver;
+    const size_t count = receive->options->repository_count;
+    size_t started = 0;
+
+    CAIRN_ASSERT(count > 0 && count <= CONFIG_REPOSITORIES_LIMIT);
+    pthread_mutex_lock(&archiver->lock);
+    name_targets(receive, archiver->targets);
+    set_all_archived(archiver, archiver->archived);
+    tell_all(archiver); /* of former runs */
+    archiver->target_count = count;
+    while (started < count && start_target(receive, started, err))
+        started++;
+    archiver->stopping = started < count;
+    archiver->target_count = started;
+    pthread_mutex_unlock(&archiver->lock);
+    if (started == count)
+        return true;
+    archiver_stop(receive);
+    archiver->stopping = false;
+    return false;
 }
 
 void
@@ -377,14 +363,17 @@ archiver_stop(Receive *receive)
 {
     Archiver *archiver = &receive->archiver;
 
-    if (!archiver->running)
-        return;
     pthread_mutex_lock(&archiver->lock);
+    const size_t count = archiver->target_count;
     archiver->stopping = true;
-    pthread_cond_signal(&archiver->wake);
+    pthread_cond_broadcast(&archiver->wake);
     pthread_mutex_unlock(&archiver->lock);
-    pthread_join(archiver->thread, NULL);
-    archiver->running = false;
+    for (size_t i = 0; i < count; i++)
+        pthread_join(archiver->targets[i].thread, NULL);
+    archiver->target_count = 0;
+    free(archiver->shared);
+    archiver->shared = NULL;
+    archiver->shared_count = 0;
 }
 
 void
@@ -395,11 +384,11 @@ archiver_tell(Receive *receive, Position part, bool finished)
     pthread_mutex_lock(&archiver->lock);
     archiver->part = part;
     if (finished) {
-        archiver->has_files = true;
+        tell_all(archiver);
         archiver->spool_bytes += receive->incarnation.wal_segment_size;
     }
     if (finished || receive->options->synchronous)
-        pthread_cond_signal(&archiver->wake);
+        pthread_cond_broadcast(&archiver->wake);
     pthread_mutex_unlock(&archiver->lock);
 }
 
@@ -410,6 +399,7 @@ archiver_open_part(Receive *receive, uint32_t timeline, uint64_t segment)
 
     pthread_mutex_lock(&archiver->lock);
     archiver->open = (Position){timeline, segment * receive->incarnation.wal_segment_size};
+    receive_forget_shared_part(receive, timeline, segment);
     pthread_mutex_unlock(&archiver->lock);
 }
 
@@ -419,7 +409,8 @@ archiver_forget_part(Receive *receive)
     Archiver *archiver = &receive->archiver;
 
     pthread_mutex_lock(&archiver->lock);
-    archiver->part = archiver->archived = (Position){0};
+    archiver->part = (Position){0};
+    set_all_archived(archiver, (Position){0});
     pthread_mutex_unlock(&archiver->lock);
 }
 
@@ -431,8 +422,8 @@ archiver_begin_timeline(Receive *receive, Position part)
     pthread_mutex_lock(&archiver->lock);
     archiver->part = part;
     /* Whole segments before it may still wait in the spool: the next round tells. */
-    archiver->archived = (Position){.timeline = part.timeline};
-    archiver->has_files = true;
-    pthread_cond_signal(&archiver->wake);
+    set_all_archived(archiver, (Position){.timeline = part.timeline});
+    tell_all(archiver);
+    pthread_cond_broadcast(&archiver->wake);
     pthread_mutex_unlock(&archiver->lock);
 }

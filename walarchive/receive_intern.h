@@ -1,7 +1,7 @@
 /*
  * What the receiver's files share: receive.c (connections, one after another), receive_session.c
- * (one stream), receive_start.c (where to begin), receive_archiver.c and receive_ship.c (the thread
- * that archives). Nobody else includes this.
+ * (one stream), receive_start.c (where to begin), receive_archiver.c, receive_files.c and
+ * receive_ship.c (the threads that archive). Nobody else includes this.
  */
 #ifndef PGCAIRN_WALARCHIVE_RECEIVE_INTERN_H
 #define PGCAIRN_WALARCHIVE_RECEIVE_INTERN_H
@@ -20,21 +20,37 @@ typedef struct {
     uint64_t lsn;
 } Position;
 
-/* What the archiving thread is told and what it tells; everything below its lock. */
+/* One repository's archiving thread. */
+typedef struct {
+    const RepositoryConfig *repository;
+    pthread_t thread;
+    bool required;
+    bool has_files;    /* a file was finished in the spool */
+    bool down;         /* the repository is out of reach */
+    Position archived; /* everything of this timeline before it is durable in the repository */
+} ArchiverTarget;
+
+/* A file of the spool that some have and others don't, yet. */
+typedef struct {
+    ReceiveFile file;
+    uint32_t stored; /* a bit for each target */
+} SharedFile;
+
+/* What the archiving threads are told and what they tell; everything below its lock. */
 typedef struct {
     pthread_mutex_t lock;
-    pthread_cond_t wake; /* to the archiving thread */
+    pthread_cond_t wake; /* to the archiving threads */
     int notify_fd;       /* eventfd, to the thread of control */
-    pthread_t thread;
-    bool running;
+    ArchiverTarget targets[CONFIG_REPOSITORIES_LIMIT];
+    size_t target_count; /* 0: none is running */
+    SharedFile *shared;
+    size_t shared_count;
 
     bool stopping;
-    bool has_files;       /* a file was finished in the spool */
     Position part;        /* what was written; its segment is the part's */
     Position open;        /* the first byte of the part that is open; it is nobody else's */
-    Position archived;    /* everything of this timeline before it is durable in the repository */
+    Position archived;    /* of all targets that are required: the least */
     uint64_t spool_bytes; /* whole segments that wait */
-    bool down;            /* the repository is out of reach */
     bool failed;          /* for good: error says why */
     CairnError error;
 } Archiver;
@@ -43,7 +59,8 @@ typedef struct {
     const World *world;
     const ReceiveOptions *options;
     Incarnation incarnation;
-    Repository *repository; /* the thread of control's, to look at what is stored */
+    Repository *repository; /* the thread of control's, to look at what is stored: the first
+                               required one */
     WalStore *store;
     ReceiveSpool spool;
     Archiver archiver;
@@ -63,9 +80,10 @@ typedef struct {
     uint32_t level;
 } OwnPiece;
 
-/* What only the archiving thread touches. */
+/* What only one archiving thread touches. */
 typedef struct {
     Receive *receive;
+    size_t index; /* of its target */
     Repository *repository;
     WalStore *store;
     Position part; /* what this round was told; timeline 0: nothing it stores counts as archived */
@@ -81,6 +99,8 @@ typedef struct {
 int64_t receive_now_ms(const Receive *receive);
 
 /* -- receive_session.c -- */
+/* False once archiving failed for good. *full_out: the spool has reached its limit. */
+bool receive_ask_archiver(Receive *receive, bool *full_out, CairnError *err) MUST_CHECK;
 /* Streams from receive->at until the timeline ends (*ended: the next one can begin), or an error.
  */
 bool receive_stream(Receive *receive, bool *ended, CairnError *err) MUST_CHECK;
@@ -93,12 +113,20 @@ bool receive_ship(Worker *worker, uint32_t timeline, uint64_t segment, uint32_t 
 bool receive_remove_pieces(Worker *worker, uint32_t timeline, uint64_t segment,
                            CairnError *err) MUST_CHECK;
 
+/* -- receive_files.c -- */
+/* Stores everything that waits in the spool, and each part that nobody writes any more. */
+bool receive_archive_files(Worker *worker, const Position *part, CairnError *err) MUST_CHECK;
+/* The part at this byte begins anew: nobody has it. With the lock held. */
+void receive_forget_shared_part(Receive *receive, uint32_t timeline, uint64_t segment);
+/* To the thread of control: look. */
+void receive_notify(Receive *receive);
+
 /* -- receive_archiver.c -- */
-/* Everything of the timeline before lsn is durable in the repository. No news when lsn lies behind
-   the part: what is stored ahead of the stream says nothing of what is before it. */
+/* Everything of the timeline before lsn is durable in the worker's repository. No news when lsn
+   lies behind the part: what is stored ahead of the stream says nothing of what is before it. */
 void receive_set_archived(Worker *worker, uint32_t timeline, uint64_t lsn);
 bool archiver_start(Receive *receive, CairnError *err) MUST_CHECK;
-/* Ships what there is of the part, as far as the repository answers, and ends the thread. */
+/* Ships what there is of the part, as far as the repositories answer, and ends the threads. */
 void archiver_stop(Receive *receive);
 /* A sync of the part failed: nothing more of it is shipped, nor of any that is left. */
 void archiver_forget_part(Receive *receive);

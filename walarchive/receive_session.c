@@ -23,6 +23,9 @@ typedef struct {
     int64_t sync_at_ms; /* plain: when the spool is synced and that reported */
     WalStatus reported;
     bool paused;
+    int64_t paused_ms; /* since when */
+    int64_t heard_ms;  /* when the server said something, or we would not listen */
+    bool asked;        /* since then, to say anything */
 } Session;
 
 /* -- reporting -- */
@@ -46,11 +49,12 @@ flushed_lsn(Receive *receive)
 
 /* Of WAL that nobody can see a commit, "apply" says nothing. */
 static bool
-report(Session *session, bool always, CairnError *err)
+send_report(Session *session, bool always, bool ask, CairnError *err)
 {
     Receive *receive = session->receive;
     const Clock *clock = receive->world->clock;
-    WalStatus status = {.write_lsn = receive->at.lsn, .flush_lsn = flushed_lsn(receive)};
+    WalStatus status = {
+        .write_lsn = receive->at.lsn, .flush_lsn = flushed_lsn(receive), .reply_requested = ask};
 
     if (!always && status.flush_lsn == session->reported.flush_lsn)
         return true;
@@ -60,6 +64,38 @@ report(Session *session, bool always, CairnError *err)
     session->reported = status;
     session->report_at_ms = receive_now_ms(receive) + STATUS_INTERVAL_MS;
     return true;
+}
+
+static bool
+report(Session *session, bool always, CairnError *err)
+{
+    return send_report(session, always, false, err);
+}
+
+/*
+ * The server's own sign of life comes every wal_sender_timeout / 2, which may be never. Keepalives
+ * of TCP see a peer that is gone, but not a proxy that answers in its place.
+ */
+static bool
+mind_silence(Session *session, const WalStreamEvent *event, CairnError *err)
+{
+    const int64_t now = receive_now_ms(session->receive);
+    const int64_t limit = session->receive->options->server_timeout_ms;
+
+    if (event->kind != WAL_STREAM_NOTHING || session->paused) {
+        session->heard_ms = now;
+        session->asked = false;
+        return true;
+    }
+    if (now - session->heard_ms >= limit) {
+        return cairn_error(err, CAIRN_UNAVAILABLE,
+                           "the server said nothing for %" PRId64 " s, though asked to",
+                           (now - session->heard_ms) / 1000);
+    }
+    if (session->asked || now - session->heard_ms < limit / 2)
+        return true;
+    session->asked = true;
+    return send_report(session, true, true, err);
 }
 
 static bool
@@ -129,9 +165,8 @@ clear_notices(const Archiver *archiver)
         log_debug("unable to read an eventfd: %s", strerror(errno));
 }
 
-/* False once archiving failed for good. *full_out: the spool has reached its limit. */
-static bool
-ask_archiver(Receive *receive, bool *full_out, CairnError *err)
+bool
+receive_ask_archiver(Receive *receive, bool *full_out, CairnError *err)
 {
     Archiver *archiver = &receive->archiver;
 
@@ -145,9 +180,19 @@ ask_archiver(Receive *receive, bool *full_out, CairnError *err)
     return !failed;
 }
 
-static void
-note_pause(Session *session, bool full)
+/*
+ * False: paused for so long that the connection is given up. A walsender that cannot send holds its
+ * server up: one that is told to end (its slot exceeds max_slot_wal_keep_size) first sends a
+ * message, and until somebody reads that, the checkpointer waits for it.
+ */
+static bool
+note_pause(Session *session, bool full, CairnError *err)
 {
+    const Receive *receive = session->receive;
+    const int64_t now = receive_now_ms(receive);
+
+    if (!full || !session->paused)
+        session->paused_ms = now;
     if (full && !session->paused)
         log_warn(
             "the spool '%s' is full (--spool-limit): nothing more is received or acknowledged; "
@@ -156,6 +201,9 @@ note_pause(Session *session, bool full)
     else if (!full && session->paused)
         log_info("the spool has room again: receiving goes on");
     session->paused = full;
+    return now - session->paused_ms < receive->options->server_timeout_ms ||
+           cairn_error(err, CAIRN_UNAVAILABLE,
+                       "the spool is still full: disconnected, so that the server need not wait");
 }
 
 static int
@@ -163,7 +211,11 @@ wait_time_ms(const Session *session)
 {
     const Receive *receive = session->receive;
     int64_t until = session->report_at_ms;
+    const int64_t limit = receive->options->server_timeout_ms;
+    const int64_t minded = session->heard_ms + (session->asked ? limit : limit / 2);
 
+    if (minded < until)
+        until = minded;
     if (receive->spool.synced < receive->spool.size) {
         if (receive->options->synchronous_spool)
             return 0; /* as soon as nothing more is there at once */
@@ -216,9 +268,10 @@ receive_timeline(Session *session, bool *ended_out, CairnError *err)
 
     *ended_out = false;
     for (;;) {
-        if (!cancel_check(err) || !ask_archiver(receive, &full, err))
+        if (!cancel_check(err) || !receive_ask_archiver(receive, &full, err))
             return false;
-        note_pause(session, full);
+        if (!note_pause(session, full, err))
+            return false;
         if (!wal_stream_next(session->stream, wait_time_ms(session), receive->archiver.notify_fd,
                              !full, &event, err))
             return false;
@@ -240,7 +293,8 @@ receive_timeline(Session *session, bool *ended_out, CairnError *err)
             clear_notices(&receive->archiver);
             break;
         }
-        if (!do_what_is_due(session, event.kind == WAL_STREAM_NOTHING, err))
+        if (!mind_silence(session, &event, err) ||
+            !do_what_is_due(session, event.kind == WAL_STREAM_NOTHING, err))
             return false;
     }
 }
@@ -259,6 +313,13 @@ start_stream(Receive *receive, CairnError *err)
         log_info("receiving from %s on timeline %" PRIu32 "%s%s", lsn, receive->at.timeline,
                  start.slot != NULL ? ", slot " : "", start.slot != NULL ? start.slot : "");
     receive->announced = stream != NULL;
+    /* From 18 on an invalidated slot cannot even be used. */
+    if (stream == NULL && err->kind == CAIRN_REFUSED && strstr(err->message, "replication slot")) {
+        cairn_error_wrap(err, "slot '%s' is lost (max_slot_wal_keep_size, or idle for too long)",
+                         start.slot);
+        cairn_error_hint(err, "--drop-slot removes it, --create-slot makes a new one; what is "
+                              "missing then is checked");
+    }
     return stream;
 }
 
@@ -281,7 +342,7 @@ receive_stream(Receive *receive, bool *ended, CairnError *err)
     if (stream == NULL)
         return false;
     Session session = {.receive = receive, .stream = stream};
-    session.report_at_ms = session.sync_at_ms = receive_now_ms(receive);
+    session.report_at_ms = session.sync_at_ms = session.heard_ms = receive_now_ms(receive);
     const bool done = receive_timeline(&session, ended, err);
     if (!done && err->kind == CAIRN_CANCELLED)
         say_goodbye(&session);

@@ -3,6 +3,15 @@
 
 enum { MERGE_COUNT = 32 }; /* pieces of one level that become one of the next */
 
+/* A piece that something whole replaces. Where nothing may be removed it stays, until the
+   repository host expires its segment. */
+static bool
+remove_piece(Worker *worker, const WalPieceName *name, CairnError *err)
+{
+    return storage_is_create_only(repository_storage(worker->repository)) ||
+           wal_piece_remove(worker->store, name, err);
+}
+
 bool
 receive_remove_pieces(Worker *worker, uint32_t timeline, uint64_t segment, CairnError *err)
 {
@@ -12,7 +21,7 @@ receive_remove_pieces(Worker *worker, uint32_t timeline, uint64_t segment, Cairn
     if (!wal_piece_list(worker->store, timeline, segment, &names, &count, err))
         return false;
     for (size_t i = 0; i < count; i++) {
-        if (!wal_piece_remove(worker->store, &names[i], err))
+        if (!remove_piece(worker, &names[i], err))
             return false;
     }
     if (worker->timeline == timeline && worker->segment == segment) {
@@ -76,7 +85,7 @@ merge_pieces(Worker *worker, int fd, CairnError *err)
         OwnPiece *pieces = worker->pieces;
         worker->piece_count = first;
         for (size_t i = first; i < count; i++) {
-            if (!wal_piece_remove(worker->store, &pieces[i].name, err))
+            if (!remove_piece(worker, &pieces[i].name, err))
                 return false;
         }
         worker->pieces[worker->piece_count++] = merged;

@@ -1,6 +1,7 @@
 #include "walarchive/receive_spool.h"
 
 #include "common/bytes.h"
+#include "common/directory.h"
 #include "common/file.h"
 #include "common/log.h"
 #include "postgres/wal_page.h"
@@ -138,21 +139,27 @@ compare_files(const void *left, const void *right)
 }
 
 static bool
-read_entries(const ReceiveSpool *spool, DIR *directory, ReceiveFile **files, size_t *count,
-             CairnError *err)
+read_entries(const ReceiveSpool *spool, ReceiveFile **files, size_t *count, CairnError *err)
 {
     const Disk *disk = spool->world->disk;
-    const struct dirent *entry;
+    SCOPED(Directory) directory = directory_open(spool->world, spool->directory_fd, ".", 0);
+    const char *name;
     size_t capacity = 0;
 
-    while ((entry = disk->readdir(disk, directory)) != NULL) {
+    if (directory == NULL)
+        return cairn_error_errno(err, "unable to list '%s'", spool->path);
+    while ((name = directory_next(directory)) != NULL) {
         ReceiveFile file = {0};
         struct stat status;
-        if (!parse_name(spool, entry->d_name, &file) ||
-            disk->fstatat(disk, spool->directory_fd, file.name, &status, AT_SYMLINK_NOFOLLOW) !=
-                0 ||
-            !S_ISREG(status.st_mode))
-            continue; /* not ours, or renamed meanwhile */
+        if (!parse_name(spool, name, &file))
+            continue; /* not ours */
+        if (disk->fstatat(disk, spool->directory_fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0) {
+            if (errno == ENOENT)
+                continue; /* renamed meanwhile */
+            return cairn_error_errno(err, "unable to examine '%s/%s'", spool->path, name);
+        }
+        if (!S_ISREG(status.st_mode))
+            continue;
         file.size = (uint64_t)status.st_size;
         if (*count == capacity) {
             capacity = capacity == 0 ? 64 : 2 * capacity;
@@ -165,32 +172,21 @@ read_entries(const ReceiveSpool *spool, DIR *directory, ReceiveFile **files, siz
         }
         (*files)[(*count)++] = file;
     }
-    return true;
+    /* What a listing cut short leaves out would be taken for archived, or never received. */
+    return directory_complete(directory) ||
+           cairn_error_errno(err, "unable to list '%s'", spool->path);
 }
 
 bool
 receive_spool_list(const ReceiveSpool *spool, ReceiveFile **files_out, size_t *count_out,
                    CairnError *err)
 {
-    const Disk *disk = spool->world->disk;
     ReceiveFile *files = malloc(sizeof *files);
     size_t count = 0;
-    const int fd =
-        disk->openat(disk, spool->directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    DIR *directory = fd >= 0 ? disk->opendir(disk, fd) : NULL;
 
-    if (directory == NULL || files == NULL) {
-        cairn_error_errno(err, "unable to list '%s'", spool->path);
-        if (directory != NULL)
-            disk->closedir(disk, directory);
-        else if (fd >= 0)
-            disk->close(disk, fd);
-        free(files);
-        return false;
-    }
-    const bool good = read_entries(spool, directory, &files, &count, err);
-    disk->closedir(disk, directory);
-    if (!good) {
+    if (files == NULL)
+        return cairn_error_errno(err, "unable to list '%s'", spool->path);
+    if (!read_entries(spool, &files, &count, err)) {
         free(files);
         return false;
     }

@@ -251,8 +251,10 @@ read_slot(Receive *receive, WalSlot *slot, CairnError *err)
              "has none of its primary's), and WAL may be missing: that is checked");
 }
 
+/* lost_slot: NULL, or one that holds nothing any more. */
 static bool
-refuse_gap(const char *why, uint64_t from_lsn, uint64_t to_lsn, CairnError *err)
+refuse_gap(const char *why, uint64_t from_lsn, uint64_t to_lsn, const char *lost_slot,
+           CairnError *err)
 {
     char from[LSN_TEXT_SIZE];
     char to[LSN_TEXT_SIZE];
@@ -260,6 +262,15 @@ refuse_gap(const char *why, uint64_t from_lsn, uint64_t to_lsn, CairnError *err)
     lsn_format(from, from_lsn);
     lsn_format(to, to_lsn);
     cairn_error(err, CAIRN_REFUSED, "WAL from %s to %s is missing: %s", from, to, why);
+    if (lost_slot != NULL) {
+        cairn_error_wrap(err, "slot '%s' holds no WAL any more (max_slot_wal_keep_size)",
+                         lost_slot);
+        return cairn_error_hint(
+            err,
+            "--drop-slot removes it, --create-slot makes a new one. A standby's pg_wal or another "
+            "archive may still have what is missing: `pgcairn-wal push` stores it from there; "
+            "otherwise --accept-gap begins behind the gap: take a backup then");
+    }
     return cairn_error_hint(
         err,
         "a standby's pg_wal or another archive may still have it: `pgcairn-wal push` stores it "
@@ -423,8 +434,10 @@ receive_judge_removed(Receive *receive, CairnError *err)
     const uint64_t to_lsn = segment_start(receive, held ? slot.restart_lsn : server.lsn);
     const uint32_t timeline = held ? slot.restart_timeline : server.timeline;
     cairn_error_clear(err);
+    /* An invalidated slot says nothing of its own, or, up to 17, what we confirmed since. */
     if (!receive->options->accept_gap || to_lsn <= start.lsn)
-        return refuse_gap(why, start.lsn, to_lsn, err);
+        return refuse_gap(why, start.lsn, to_lsn,
+                          slot.exists && !held ? receive->options->slot : NULL, err);
     accept_gap(receive, &start, to_lsn, timeline);
     return receive_open_part(receive, start, err);
 }

@@ -93,7 +93,8 @@ is_of_the_file(const CairnError *problem)
 {
     return problem->kind == CAIRN_NOT_FOUND || problem->kind == CAIRN_CORRUPT ||
            problem->kind == CAIRN_MISMATCH || problem->kind == CAIRN_DENIED ||
-           problem->kind == CAIRN_UNSUPPORTED || problem->kind == CAIRN_USAGE;
+           problem->kind == CAIRN_SEALED || problem->kind == CAIRN_UNSUPPORTED ||
+           problem->kind == CAIRN_USAGE;
 }
 
 static bool
@@ -174,6 +175,42 @@ repair_segments(Repair *repair, const WalArchive *archive, const Catalog *catalo
     return true;
 }
 
+/*
+ * Behind the last one that is stored nobody knows what there was, so nothing is missing there; but
+ * another repository may have gone on when this one could not.
+ */
+static bool
+repair_end(Repair *repair, const WalTimeline *leaf, CairnError *err)
+{
+    const uint32_t segment_size = wal_store_incarnation(repair->store)->wal_segment_size;
+
+    for (uint64_t next = leaf->runs[leaf->run_count - 1].last_segment + 1;; next++) {
+        const WalMissing beyond = {
+            .timeline = leaf->timeline, .segment = next, .path = leaf->history};
+        RepairFile found = {0};
+
+        wal_segment_name(found.name, leaf->timeline, next, segment_size);
+        if (!look_for(repair, (Wanted){.missing = &beyond}, &found, err))
+            return false;
+        if (!found.found)
+            return true;
+        *add_file(repair, found.name) = found;
+    }
+}
+
+static bool
+repair_ends(Repair *repair, const WalArchive *archive, CairnError *err)
+{
+    for (size_t i = 0; i < wal_archive_timeline_count(archive); i++) {
+        const WalTimeline *leaf = wal_archive_timeline(archive, i);
+
+        if (leaf->is_leaf && leaf->history != NULL && leaf->run_count > 0 &&
+            !repair_end(repair, leaf, err))
+            return false;
+    }
+    return true;
+}
+
 static bool
 repair_archive(Repair *repair, Repository *repository, const Catalog *catalog,
                const Incarnation *incarnation, CairnError *err)
@@ -185,10 +222,11 @@ repair_archive(Repair *repair, Repository *repository, const Catalog *catalog,
     if (archive == NULL || !repair_histories(repair, archive, &again, err))
         return false;
     if (!again)
-        return repair_segments(repair, archive, catalog, err);
+        return repair_segments(repair, archive, catalog, err) && repair_ends(repair, archive, err);
     SCOPED(WalArchive)
     whole = wal_archive_load(repository, repair->options->cluster, incarnation, err);
-    return whole != NULL && repair_segments(repair, whole, catalog, err);
+    return whole != NULL && repair_segments(repair, whole, catalog, err) &&
+           repair_ends(repair, whole, err);
 }
 
 static bool
@@ -210,16 +248,22 @@ static bool
 repair_all(Repair *repair, CairnError *err)
 {
     Incarnation incarnations[INCARNATION_LIMIT];
+    IncarnationTrouble trouble;
     size_t count = 0;
     SCOPED(Repository)
     repository = repository_open(repair->options->world, repair->options->repository, err);
 
-    if (repository == NULL ||
-        !incarnation_list(repository, repair->options->cluster, incarnations, &count, err))
-        return false;
-    SCOPED(Catalog) catalog = catalog_read(repository, repair->options->cluster, err);
+    SCOPED(Catalog)
+    catalog = repository != NULL ? catalog_read(repository, repair->options->cluster, err) : NULL;
     if (catalog == NULL)
         return false;
+    IncarnationId systems[INCARNATION_LIMIT];
+    const IncarnationWish wish = {.first = systems,
+                                  .first_count = catalog_systems(catalog, systems)};
+    if (!incarnation_list_first(repository, repair->options->cluster, &wish, incarnations, &count,
+                                &trouble, err))
+        return false;
+    incarnation_warn(&trouble);
     for (size_t i = 0; i < count; i++) {
         if (!repair_incarnation(repair, repository, catalog, &incarnations[i], err))
             return false;

@@ -1,6 +1,6 @@
 /*
  * repair: segments that are missing from the repository, looked for where they may still be, and
- * stored.
+ * stored. And what comes right behind the end of what is stored, as far as a place has it.
  *
  * Looked for: everything that a recovery from the oldest backup on could want (wal_missing.h), and
  * history files of timelines whose origin nobody can tell. Where: directories of WAL (pg_wal of
@@ -37,7 +37,8 @@ typedef struct {
     size_t directory_count;
     const RepositoryConfig *const *others; /* repositories to look into */
     size_t other_count;
-    bool dry_run; /* look, store nothing */
+    const char *overflow_path; /* of this host; NULL: none */
+    bool dry_run;              /* look, store nothing */
 } RepairOptions;
 
 typedef struct {

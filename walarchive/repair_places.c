@@ -1,8 +1,10 @@
 #include "walarchive/repair_places.h"
 
+#include "common/directory.h"
 #include "common/file.h"
 #include "postgres/control.h"
 #include "postgres/wal_page.h"
+#include "repository/wal_overflow.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -80,32 +82,26 @@ segment_identity(const World *world, int directory_fd, const char *name, WalIden
 static const char *
 why_segments_do_not_prove(const World *world, int directory_fd, const Incarnation *wanted)
 {
-    const Disk *disk = world->disk;
-    const int fd = disk->openat(disk, directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    DIR *directory = fd >= 0 ? disk->opendir(disk, fd) : NULL;
-    const struct dirent *entry;
+    SCOPED(Directory) directory = directory_open(world, directory_fd, ".", 0);
+    const char *name;
     WalIdentity identity;
     WalFileName file;
     bool ours = false, others = false;
 
-    if (directory == NULL) {
-        if (fd >= 0)
-            disk->close(disk, fd);
-        return "unable to list the directory";
-    }
-    while (!others && (entry = disk->readdir(disk, directory)) != NULL) {
+    while (!others && directory != NULL && (name = directory_next(directory)) != NULL) {
         CairnError ignored = {0};
-        if (!wal_file_name_parse(entry->d_name, &file, &ignored) || file.kind != WAL_FILE_SEGMENT ||
-            !segment_identity(world, directory_fd, entry->d_name, &identity))
+        if (!wal_file_name_parse(name, &file, &ignored) || file.kind != WAL_FILE_SEGMENT ||
+            !segment_identity(world, directory_fd, name, &identity))
             continue;
         if (identity.system_id == wanted->system_id && identity.major == wanted->major)
             ours = true;
         else
             others = true;
     }
-    disk->closedir(disk, directory);
     if (others)
         return "WAL of another system lies beside it";
+    if (directory == NULL || !directory_complete(directory))
+        return "unable to list the directory";
     return ours ? NULL : "neither global/pg_control nor a segment beside it says whose it is";
 }
 
@@ -149,6 +145,36 @@ open_directory_place(RepairPlaces *places, RepairReport *report, const char *pat
     place->unproven = why_unproven(places->world, fd, path, wanted);
 }
 
+/* What waits there for this repository; its name says whose it is. */
+static void
+open_overflow_place(RepairPlaces *places, RepairReport *report, const RepairOptions *options,
+                    const Incarnation *wanted)
+{
+    const WalOverflowPlace overflow = {.path = options->overflow_path,
+                                       .repository = options->repository,
+                                       .cluster = options->cluster,
+                                       .system_id = wanted->system_id,
+                                       .major = wanted->major};
+    char below[WAL_OVERFLOW_DIRECTORY_SIZE];
+    char path[PATH_MAX];
+    CairnError err = {0};
+    int fd = -1;
+
+    if (wal_overflow_directory(&overflow, below, &err) &&
+        snprintf(path, sizeof path, "%s/%s", options->overflow_path, below) < (int)sizeof path) {
+        fd = open_directory(places->world, path);
+        if (fd < 0 && errno == ENOENT)
+            return; /* nothing was ever put there */
+        if (fd < 0)
+            cairn_error_errno(&err, "unable to open the directory");
+    }
+    if (fd < 0) {
+        add_problem(report, "overflow-path", &err);
+        return;
+    }
+    add_place(places, report, path)->fd = fd;
+}
+
 static void
 open_repository_place(RepairPlaces *places, RepairReport *report, const RepairOptions *options,
                       const RepositoryConfig *config, const Incarnation *wanted)
@@ -180,12 +206,15 @@ repair_places_open(const RepairOptions *options, const Incarnation *incarnation,
                    RepairReport *report, RepairPlaces *places_out, CairnError *err)
 {
     *places_out = (RepairPlaces){.world = options->world};
-    if (options->directory_count + options->other_count > REPAIR_PLACES_LIMIT)
+    if (options->directory_count + options->other_count + (options->overflow_path != NULL) >
+        REPAIR_PLACES_LIMIT)
         return cairn_error(err, CAIRN_USAGE, "more than %d places to look into",
                            (int)REPAIR_PLACES_LIMIT);
     report->place_count = report->problem_count = 0;
     for (size_t i = 0; i < options->directory_count; i++)
         open_directory_place(places_out, report, options->directories[i], incarnation);
+    if (options->overflow_path != NULL)
+        open_overflow_place(places_out, report, options, incarnation);
     for (size_t i = 0; i < options->other_count; i++)
         open_repository_place(places_out, report, options, options->others[i], incarnation);
     return true;

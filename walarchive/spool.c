@@ -5,7 +5,7 @@
 #include "common/file.h"
 #include "postgres/wal_name.h"
 #include "repository/host.h"
-#include "repository/repository.h"
+#include "storage/connect.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +18,6 @@
 enum {
     RECORD_LIMIT = 1024,
     FAILURE_LIMIT = 4096,
-    KEY_BYTES = 12,
     DIRECTORY_MODE = 0700,
     FILE_MODE = 0600,
     LEFTOVER_AGE_S = 3600,
@@ -28,36 +27,37 @@ enum {
 #define FAILED_SUFFIX ".failed"
 #define TEMPORARY_SUFFIX ".tmp"
 #define ABOUT_NAME "about"
+#define ABSENT_NAME "absent"
 
 struct Spool {
     const World *world;
     int fd;
-    char boot_id[40];
+    char boot_id[HOST_BOOT_ID_SIZE];
 };
 
 /* -- the directory */
 
+/* The section's name, too: which bucket or directory a place leads to may depend on whose
+   credentials are used, and two sections must not be taken for one. */
 static bool
 spool_name(const World *world, const SpoolPlace *place, char name[NAME_MAX + 1], CairnError *err)
 {
-    uint8_t digest[SHA256_SIZE];
-    char hex[2 * KEY_BYTES + 1];
-    char line[PATH_MAX + 256];
+    char where[STORAGE_PLACE_TEXT_SIZE];
+    char line[STORAGE_PLACE_TEXT_SIZE + 256];
     struct stat status;
+
+    storage_place_text(place->repository, where);
 
     if (world->disk->fstat(world->disk, place->pgdata_fd, &status) != 0)
         return cairn_error_errno(err, "unable to examine the data directory");
-    const int size = snprintf(
-        line, sizeof line,
-        "user %u\nrepository %s\ncluster %s\ndata directory %" PRIu64 ":%" PRIu64 "\n",
-        (unsigned)geteuid(), place->repository->path != NULL ? place->repository->path : "",
-        place->cluster, (uint64_t)status.st_dev, (uint64_t)status.st_ino);
+    const int size = snprintf(line, sizeof line,
+                              "user %u\nrepository %.100s %s\ncluster %s\ndata directory %" PRIu64
+                              ":%" PRIu64 "\n",
+                              (unsigned)geteuid(), place->repository->name, where, place->cluster,
+                              (uint64_t)status.st_dev, (uint64_t)status.st_ino);
     if (size < 0 || (size_t)size >= sizeof line)
         return cairn_error(err, CAIRN_USAGE, "the repository's path is too long");
-    if (!sha256_of(line, (size_t)size, digest, err))
-        return false;
-    hex_encode(hex, digest, KEY_BYTES);
-    snprintf(name, NAME_MAX + 1, "%.64s-%s", place->cluster, hex);
+    snprintf(name, NAME_MAX + 1, "%.64s-%016" PRIx64, place->cluster, fnv1a(line, (size_t)size));
     return true;
 }
 
@@ -82,7 +82,8 @@ static void
 write_about(const Spool *spool, const SpoolPlace *place)
 {
     const Disk *disk = spool->world->disk;
-    char text[PATH_MAX + 256];
+    char where[STORAGE_PLACE_TEXT_SIZE];
+    char text[PATH_MAX + STORAGE_PLACE_TEXT_SIZE + 256];
     char link[64];
     char pgdata[PATH_MAX] = "";
     CairnError ignored = {0};
@@ -90,12 +91,13 @@ write_about(const Spool *spool, const SpoolPlace *place)
 
     if (disk->fstatat(disk, spool->fd, ABOUT_NAME, &status, AT_SYMLINK_NOFOLLOW) == 0)
         return;
+    storage_place_text(place->repository, where);
     snprintf(link, sizeof link, "/proc/self/fd/%d", place->pgdata_fd);
     if (readlink(link, pgdata, sizeof pgdata - 1) < 0)
         pgdata[0] = '\0';
-    const int size = snprintf(
-        text, sizeof text, "cluster = %s\nrepository = %.2000s\npgdata = %.1900s\n", place->cluster,
-        place->repository->path != NULL ? place->repository->path : "", pgdata);
+    const int size =
+        snprintf(text, sizeof text, "cluster = %s\nrepository = %s\npgdata = %.1900s\n",
+                 place->cluster, where, pgdata);
     if (size > 0 &&
         !file_replace(spool->world, spool->fd, ABOUT_NAME, text, (size_t)size, FILE_MODE, &ignored))
         return;
@@ -106,16 +108,19 @@ open_directory(const World *world, const SpoolPlace *place, CairnError *err)
 {
     const Disk *disk = world->disk;
     const bool configured = place->path != NULL;
-    const char *root = configured ? place->path : SPOOL_DEFAULT_PATH;
+    const char *root = configured ? place->path : CONFIG_DEFAULT_SPOOL_PATH;
     char name[NAME_MAX + 1];
 
     if (configured && root[0] != '/') {
         cairn_error(err, CAIRN_USAGE, "spool-path '%s' is not absolute", root);
         return -1;
     }
-    if (configured && !file_make_directories(world, AT_FDCWD, root, DIRECTORY_MODE, err))
-        return -1;
     SCOPED_FD root_fd = disk->openat(disk, AT_FDCWD, root, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (root_fd < 0 && configured && errno == ENOENT) {
+        if (!file_make_directories(world, AT_FDCWD, root, DIRECTORY_MODE, err))
+            return -1;
+        root_fd = disk->openat(disk, AT_FDCWD, root, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    }
     if (root_fd < 0) {
         cairn_error_errno(err, "unable to open spool-path '%s'", root);
         return -1;
@@ -138,7 +143,7 @@ open_directory(const World *world, const SpoolPlace *place, CairnError *err)
 Spool *
 spool_open(const World *world, const SpoolPlace *place, CairnError *err)
 {
-    Host host;
+    char boot_id[HOST_BOOT_ID_SIZE];
     SCOPED_FD fd = open_directory(world, place, err);
 
     if (fd < 0) {
@@ -147,8 +152,8 @@ spool_open(const World *world, const SpoolPlace *place, CairnError *err)
             cairn_error_clear(err);
         return NULL;
     }
-    host_self(&host);
-    if (host.boot_id[0] == '\0') {
+    host_boot_id(boot_id);
+    if (boot_id[0] == '\0') {
         cairn_error(err, CAIRN_UNSUPPORTED, "this system does not tell its boots apart");
         return NULL;
     }
@@ -159,7 +164,7 @@ spool_open(const World *world, const SpoolPlace *place, CairnError *err)
     }
     spool->world = world;
     spool->fd = take_fd(&fd);
-    snprintf(spool->boot_id, sizeof spool->boot_id, "%s", host.boot_id);
+    memcpy(spool->boot_id, boot_id, sizeof boot_id);
     write_about(spool, place);
     return spool;
 }
@@ -195,9 +200,12 @@ record_format(const Spool *spool, const SpoolClaim *claim, char text[RECORD_LIMI
                  "file = %" PRIu64 ":%" PRIu64 "\n"
                  "modified-ns = %" PRId64 "\n"
                  "changed-ns = %" PRId64 "\n"
-                 "first-page = %08" PRIx32 "\n",
+                 "first-page = %08" PRIx32 "\n"
+                 "descriptor = %" PRIu64 ":%" PRIu64 " %" PRId64 "\n"
+                 "object = %" PRIu64 "\n",
                  claim->file_name, id, claim->cluster, incarnation, spool->boot_id, file->size,
-                 file->device, file->inode, file->modified_ns, file->changed_ns, file->page_crc);
+                 file->device, file->inode, file->modified_ns, file->changed_ns, file->page_crc,
+                 claim->mark.device, claim->mark.inode, claim->mark.changed_ns, claim->object_size);
     CAIRN_ASSERT(size > 0 && size < RECORD_LIMIT);
     return (size_t)size;
 }
@@ -221,6 +229,70 @@ spool_remembers(const Spool *spool, const SpoolClaim *claim)
         file_read_all(spool->world, spool->fd, name, RECORD_LIMIT, &size, &ignored);
     return text != NULL && size == record_format(spool, claim, expected) &&
            memcmp(text, expected, size) == 0;
+}
+
+/* The id in a record, which is only believed when all the rest is as expected. */
+static bool
+take_repository_id(const char *text, size_t size, uint8_t id[REPOSITORY_ID_SIZE])
+{
+    static const char FIELD[] = "\nrepository = ";
+    const char *field = memmem(text, size, FIELD, sizeof FIELD - 1);
+    char hex[2 * REPOSITORY_ID_SIZE + 1];
+
+    if (field == NULL || (size_t)(text + size - field) < sizeof FIELD - 1 + sizeof hex)
+        return false;
+    memcpy(hex, field + sizeof FIELD - 1, sizeof hex - 1);
+    hex[sizeof hex - 1] = '\0';
+    return hex_decode(id, REPOSITORY_ID_SIZE, hex);
+}
+
+/* Likewise. */
+static bool
+take_object_size(const char *text, size_t size, uint64_t *object_size_out)
+{
+    static const char FIELD[] = "\nobject = ";
+    const char *at = memmem(text, size, FIELD, sizeof FIELD - 1);
+    uint64_t number = 0;
+
+    if (at == NULL)
+        return false;
+    for (at += sizeof FIELD - 1; at < text + size && *at >= '0' && *at <= '9'; at++) {
+        if (__builtin_mul_overflow(number, 10, &number) ||
+            __builtin_add_overflow(number, (uint64_t)(*at - '0'), &number))
+            return false;
+    }
+    *object_size_out = number;
+    return true;
+}
+
+bool
+spool_recalls(const Spool *spool, const SpoolClaim *claim, int64_t age_limit_us,
+              uint64_t *object_size_out)
+{
+    const World *world = spool->world;
+    char name[NAME_MAX + 1];
+    char expected[RECORD_LIMIT];
+    uint8_t id[REPOSITORY_ID_SIZE];
+    struct stat status;
+    size_t size = 0;
+    CairnError ignored = {0};
+    SpoolClaim complete = *claim; /* with what only the repository could tell */
+
+    entry_name(claim->file_name, OK_SUFFIX, name);
+    if (world->disk->fstatat(world->disk, spool->fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0)
+        return false;
+    const int64_t age_us =
+        world->clock->wall_us(world->clock) -
+        ((int64_t)status.st_mtim.tv_sec * 1000000 + status.st_mtim.tv_nsec / 1000);
+    if (age_us < 0 || age_us > age_limit_us)
+        return false;
+    SCOPED_MEMORY char *text = file_read_all(world, spool->fd, name, RECORD_LIMIT, &size, &ignored);
+    if (text == NULL || !take_repository_id(text, size, id) ||
+        !take_object_size(text, size, &complete.object_size))
+        return false;
+    complete.repository_id = id;
+    *object_size_out = complete.object_size;
+    return size == record_format(spool, &complete, expected) && memcmp(text, expected, size) == 0;
 }
 
 bool
@@ -280,6 +352,15 @@ spool_note_failure(const Spool *spool, const char *file_name, const CairnError *
         return;
 }
 
+static void
+make_printable(char *text)
+{
+    for (char *c = text; *c != '\0'; c++) {
+        if ((unsigned char)*c < ' ')
+            *c = ' ';
+    }
+}
+
 void
 spool_take_failure(const Spool *spool, const char *file_name, char *text, size_t size)
 {
@@ -296,10 +377,55 @@ spool_take_failure(const Spool *spool, const char *file_name, char *text, size_t
         return;
     disk->unlinkat(disk, spool->fd, name, 0);
     snprintf(text, size, "%s", message);
-    for (char *c = text; *c != '\0'; c++) {
-        if ((unsigned char)*c < ' ')
-            *c = ' ';
-    }
+    make_printable(text);
+}
+
+/* -- a repository that did not answer */
+
+void
+spool_note_absence(const Spool *spool, const CairnError *failure)
+{
+    char text[FAILURE_LIMIT];
+    CairnError ignored = {0};
+    const int size =
+        snprintf(text, sizeof text, "boot = %s\n%.500s", spool->boot_id, failure->message);
+
+    if (!put_text(spool, ABSENT_NAME, text, (size_t)size, &ignored))
+        return;
+}
+
+bool
+spool_recalls_absence(const Spool *spool, SpoolAbsence *absence_out)
+{
+    const World *world = spool->world;
+    char boot[64];
+    struct stat status;
+    size_t size = 0;
+    CairnError ignored = {0};
+
+    if (world->disk->fstatat(world->disk, spool->fd, ABSENT_NAME, &status, AT_SYMLINK_NOFOLLOW) !=
+        0)
+        return false;
+    const int64_t at_us = (int64_t)status.st_mtim.tv_sec * 1000000 + status.st_mtim.tv_nsec / 1000;
+    const int64_t age_us = world->clock->wall_us(world->clock) - at_us;
+    if (age_us < 0 || age_us >= INT64_C(1000000) * SPOOL_ABSENCE_S)
+        return false;
+    SCOPED_MEMORY char *text =
+        file_read_all(world, spool->fd, ABSENT_NAME, FAILURE_LIMIT, &size, &ignored);
+    const int begin = snprintf(boot, sizeof boot, "boot = %s\n", spool->boot_id);
+    if (text == NULL || strncmp(text, boot, (size_t)begin) != 0)
+        return false;
+    absence_out->at_us = at_us;
+    absence_out->left_s = SPOOL_ABSENCE_S - (int)(age_us / 1000000);
+    snprintf(absence_out->message, sizeof absence_out->message, "%s", text + begin);
+    make_printable(absence_out->message);
+    return true;
+}
+
+void
+spool_forget_absence(const Spool *spool)
+{
+    spool->world->disk->unlinkat(spool->world->disk, spool->fd, ABSENT_NAME, 0);
 }
 
 /* The WAL file that an entry is about; false for the spool's own files. */

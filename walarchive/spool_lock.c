@@ -1,7 +1,10 @@
 #include "walarchive/spool_lock.h"
 
+#include "common/digest.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 #define LOCK_NAME "lock"
@@ -10,17 +13,13 @@ enum { FILE_MODE = 0600 };
 
 /* The kernel's, about running processes: locks do not go through the World. */
 
-/* FNV-1a, kept positive and off byte 0. Two names that collide wait for each other, no more. */
+/* Kept positive and off byte 0. Two names that collide wait for each other, no more. */
 static int64_t
 name_offset(const char *file_name)
 {
-    uint64_t hash = UINT64_C(14695981039346656037);
-
     if (file_name == NULL)
         return 0;
-    for (const char *c = file_name; *c != '\0'; c++)
-        hash = (hash ^ (unsigned char)*c) * UINT64_C(1099511628211);
-    return (int64_t)(hash >> 2) + 1;
+    return (int64_t)(fnv1a(file_name, strlen(file_name)) >> 2) + 1;
 }
 
 bool

@@ -50,9 +50,31 @@ read_overflow(const World *world, const WalStatusPlace *place, const ControlFile
         cairn_error_clear(&err); /* nothing was ever put there */
     if (err.kind == CAIRN_OK &&
         (overflow == NULL || wal_overflow_list(overflow, &status->overflow, &err)) &&
-        wal_overflow_others(world, &where, &status->others, &err))
+        wal_overflow_others(world, &where, 1, &status->others, &err))
         return;
     snprintf(status->no_overflow, sizeof status->no_overflow, "%.500s", err.message);
+}
+
+static void
+compare_with(const World *world, const WalStatusPlace *place, const RepositoryConfig *config,
+             WalStatusLag *lag)
+{
+    CairnError err = {0};
+    SCOPED(Repository) own = repository_open(world, place->repository, &err);
+    SCOPED(Repository) other = own != NULL ? repository_open(world, config, &err) : NULL;
+
+    lag->repository = config->name;
+    if (other == NULL || !wal_lag_find(own, other, place->cluster, &lag->lag, &err))
+        snprintf(lag->problem, sizeof lag->problem, "%.500s", err.message);
+}
+
+static void
+read_lags(const World *world, const WalStatusPlace *place, WalStatus *status)
+{
+    for (size_t i = 0; i < place->other_count; i++) {
+        if (place->others[i] != place->repository)
+            compare_with(world, place, place->others[i], &status->lags[status->lag_count++]);
+    }
 }
 
 bool
@@ -68,6 +90,7 @@ wal_status_read(const World *world, const WalStatusPlace *place, WalStatus *stat
         return false;
     read_spool(world, place, pgdata_fd, status_out);
     read_overflow(world, place, &control, status_out);
+    read_lags(world, place, status_out);
     return true;
 }
 

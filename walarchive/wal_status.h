@@ -2,11 +2,15 @@
  * What of this server's WAL is not in the repository yet: waiting in pg_wal, pushed ahead, or in
  * overflow-path; and shipping the latter.
  *
- * Errors: of the data directory. What is wrong with spool or overflow is part of the answer.
+ * Where the cluster has several repositories: what the others have and this one lacks, too.
+ *
+ * Errors: of the data directory. What is wrong with spool, overflow or a repository is part of the
+ * answer.
  */
 #ifndef PGCAIRN_WALARCHIVE_WAL_STATUS_H
 #define PGCAIRN_WALARCHIVE_WAL_STATUS_H
 
+#include "repository/wal_lag.h"
 #include "repository/wal_overflow.h"
 #include "walarchive/ready_list.h"
 #include "walarchive/spool.h"
@@ -17,7 +21,17 @@ typedef struct {
     const char *pgdata;
     const char *spool_path;    /* NULL: the default one, if it exists */
     const char *overflow_path; /* NULL: none */
+    /* All that the cluster names, `repository` among them. */
+    const RepositoryConfig *const *others;
+    size_t other_count;
 } WalStatusPlace;
+
+/* What another repository has and this one lacks. */
+typedef struct {
+    const char *repository;
+    WalLag lag;
+    char problem[512]; /* why nobody can tell; "" when it was told */
+} WalStatusLag;
 
 typedef struct {
     ReadyList ready;
@@ -28,6 +42,8 @@ typedef struct {
     WalOverflowList overflow; /* not off this host */
     WalOverflowOthers others; /* nor these, and nothing ships them as it is configured */
     char no_overflow[512];    /* what is wrong with it; "" when nothing */
+    WalStatusLag lags[CONFIG_REPOSITORIES_LIMIT];
+    size_t lag_count;
 } WalStatus;
 
 bool wal_status_read(const World *world, const WalStatusPlace *place, WalStatus *status_out,
