@@ -2,6 +2,7 @@
 
 #include "agent/backup_stream.h"
 #include "agent/name_capture.h"
+#include "agent/server_silence.h"
 #include "agent/timeline_keep.h"
 #include "agent/wal_wait.h"
 #include "common/cancel.h"
@@ -9,9 +10,11 @@
 #include "common/scratch_file.h"
 #include "common/timestamp.h"
 #include "postgres/server_config.h"
+#include "repository/backup_locks.h"
 #include "repository/catalog.h"
 #include "repository/incarnation.h"
 #include "repository/parent_choice.h"
+#include "repository/store_proof.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -32,6 +35,9 @@ typedef struct {
     Fate *parent;       /* chosen; NULL: none */
     char why_full[512]; /* "" unless it is full without having been asked to be */
     Fate *fate;
+    int64_t start_ns;
+    int lock_days;
+    ObjectLockCounts locks;
 } Run;
 
 static void
@@ -291,9 +297,24 @@ keep_history(Run *run, Connection *replication, CairnError *err)
     return true;
 }
 
+/* Between the first connection and this one there may have been a failover: what we know is of the
+ * old primary then. */
+static bool
+check_same_server(const Run *run, uint32_t timeline, CairnError *err)
+{
+    if (run->facts.in_recovery || timeline == run->facts.timeline)
+        return true;
+    cairn_error(err, CAIRN_MISMATCH,
+                "the server was on timeline %" PRIu32 " and is on %" PRIu32
+                " now: there was a failover meanwhile",
+                run->facts.timeline, timeline);
+    return cairn_error_hint(err, "run the backup again");
+}
+
 static bool
 receive(Run *run, CairnError *err)
 {
+    ServerSilence silence; /* for longer than the connection */
     SCOPED(Connection)
     replication = connection_open(run->options->cluster->conninfo, CONNECTION_REPLICATION,
                                   "pgcairn backup", err);
@@ -319,8 +340,45 @@ receive(Run *run, CairnError *err)
         .scratch_directory = scratch_file_directory(),
         .show_progress = run->options->show_progress,
     };
-    return backup_stream_receive(replication, &request, &stream, run->fate, err) &&
+    return check_same_server(run, timeline, err) &&
+           server_silence_watch(&silence, run->options->cluster->conninfo,
+                                run->options->server_timeout_s, run->server, replication, err) &&
+           backup_stream_receive(replication, &request, &stream, run->fate, err) &&
            keep_history(run, replication, err);
+}
+
+/* The last thing that is written into the fate: a backup with locks that end too early is better
+ * than none, as long as everybody is told. */
+static void
+note_short_locks(Run *run)
+{
+    const ObjectLockCounts *locks = &run->locks;
+    char text[CAIRN_ERROR_MESSAGE_SIZE];
+    if (object_locks_unproven(locks) == 0)
+        return;
+    snprintf(text, sizeof text,
+             "when it was made, %" PRIu64 " of %" PRIu64 " older objects that it needs were not "
+             "proven to stay locked for %d days: %.1500s",
+             object_locks_unproven(locks), object_locks_all(locks), run->lock_days,
+             locks->failed > 0 ? locks->failure.message : "they are not there");
+    fate_add_warning(run->fate, text);
+}
+
+/* Everything is stored; what of it is older must stay locked as long as what is new. */
+static bool
+ensure_locks(Run *run, CairnError *err)
+{
+    run->lock_days = storage_lock_terms(repository_storage(run->repository)).days;
+    if (run->lock_days == 0)
+        return true;
+    const int64_t age_us =
+        (run->world->clock->monotonic_ns(run->world->clock) - run->start_ns) / 1000;
+    if (!backup_locks_ensure(run->repository, run->fate, age_us, &run->locks, err))
+        return cairn_error_wrap(err, "before the commit");
+    log_info("object lock: %" PRIu64 " older objects asked, %" PRIu64 " renewed", run->locks.asked,
+             run->locks.renewed);
+    note_short_locks(run);
+    return true;
 }
 
 static bool
@@ -334,9 +392,9 @@ copy(Run *run, CairnError *err)
         return false;
     run->fate->stopped_us = server_time_us(run);
     /* From here on a signal waits until the commit is decided: between the two there is nothing to
-     * gain. */
+     * gain. But where many locks are asked for, which may take minutes, it ends that. */
     return cancel_check(err) && backup_writer_finish_data(run->writer, run->fate, err) &&
-           backup_writer_commit(run->writer, run->fate, err);
+           ensure_locks(run, err) && backup_writer_commit(run->writer, run->fate, err);
 }
 
 static void
@@ -354,14 +412,19 @@ backup_run(Repository *repository, const BackupOptions *options, CairnError *err
                                                      .world = world,
                                                      .options = options,
                                                      .arena = arena_new(),
-                                                     .fate = fate_new()};
+                                                     .fate = fate_new(),
+                                                     .start_ns = start_ns};
     SCOPED(BackupReport) report = calloc(1, sizeof *report);
     CAIRN_ASSERT(report != NULL);
 
-    if (!ask_server(&run, err) || !check_incarnation(&run, err) || !choose_parent(&run, err) ||
-        !begin_writer(&run, err) || !copy(&run, err))
+    StoreProof proof;
+    if (!store_proof_renew(repository, &proof, err) || !ask_server(&run, err) ||
+        !check_incarnation(&run, err) || !choose_parent(&run, err) || !begin_writer(&run, err) ||
+        !copy(&run, err))
         return NULL;
     report->counts = *backup_writer_counts(run.writer);
+    report->lock_days = run.lock_days;
+    report->locks = run.locks;
     memcpy(report->why_full, run.why_full, sizeof report->why_full);
     if (run.fate->parent.text[0] != '\0')
         report->parent_label = arena_strdup(run.fate->arena, run.parent->label);

@@ -14,6 +14,7 @@
 #include "common/config.h"
 #include "repository/backup_writer.h"
 #include "repository/fate.h"
+#include "repository/object_locks.h"
 #include "repository/repository.h"
 
 #include <stdbool.h>
@@ -39,6 +40,8 @@ typedef struct {
     uint32_t max_rate_kb;      /* 0: unlimited */
     uint64_t max_memory_bytes; /* 0: default */
     int wal_timeout_s;
+    int server_timeout_s; /* how long the server may be silent before it is asked whether it lives
+                           */
 } BackupOptions;
 
 /* Committed in any case. */
@@ -55,6 +58,8 @@ typedef struct {
                                  none */
     char why_full[512];       /* why it is full though that was not asked for; "" when it was */
     BackupCounts counts;
+    int lock_days;          /* that all it needs should stay locked; 0: nothing locks */
+    ObjectLockCounts locks; /* of what it needs and is older than itself */
     double copy_seconds;
     double wal_wait_seconds;
     size_t missing_wal_count;

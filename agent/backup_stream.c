@@ -51,7 +51,13 @@ started(void *context, uint64_t start_lsn, uint32_t timeline, const Tablespace *
 {
     Stream *stream = context;
     Fate *fate = stream->fate;
-    (void)err;
+    /* WAL is kept for us from there on. */
+    if (start_lsn < stream->options->facts->redo_lsn) {
+        cairn_error(err, CAIRN_MISMATCH,
+                    "the backup starts before the last checkpoint of the server that was asked "
+                    "first: it comes from another one");
+        return cairn_error_hint(err, "conninfo should lead to one server; run the backup again");
+    }
     fate->start_lsn = start_lsn;
     fate->start_timeline = timeline;
     fate->tablespaces = arena_alloc(fate->arena, (count + 1) * sizeof *fate->tablespaces);

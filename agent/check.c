@@ -2,7 +2,11 @@
 
 #include "agent/check_steps.h"
 #include "agent/expire.h"
+#include "common/plain_text.h"
 #include "common/progress.h"
+#include "common/timestamp.h"
+#include "repository/store_proof.h"
+#include "storage/connect.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -18,11 +22,13 @@ enum { CHECK_TEXT_LIMIT = CAIRN_ERROR_MESSAGE_SIZE + CAIRN_ERROR_HINT_SIZE + 8 }
 void
 check_add(CheckRun *run, const char *name, CheckStatus status, const char *format, ...)
 {
+    char foreign[CHECK_TEXT_LIMIT];
     char text[CHECK_TEXT_LIMIT];
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    vsnprintf(foreign, sizeof foreign, format, args);
     va_end(args);
+    plain_text(text, sizeof text, foreign, "\n");
 
     CheckReport *report = run->report;
     CAIRN_ASSERT(report->count < CHECK_RESULTS_LIMIT);
@@ -65,8 +71,12 @@ check_repository(CheckRun *run)
     }
     char id[2 * REPOSITORY_ID_SIZE + 1];
     hex_encode(id, repository_id(run->repository), REPOSITORY_ID_SIZE);
-    check_add(run, "repository", CHECK_OK, "%s, id %s",
-              run->options->repository->path != NULL ? run->options->repository->path : "-", id);
+    char place[STORAGE_PLACE_TEXT_SIZE];
+    storage_place_text(run->options->repository, place);
+    check_add(run, "repository", CHECK_OK, "%s, id %s%s", place, id,
+              storage_is_create_only(repository_storage(run->repository))
+                  ? "; create-only: expire and collect run on the repository host"
+                  : "");
 }
 
 /* A writer that is abandoned: create-if-absent storage keeps nothing of it. */
@@ -77,7 +87,8 @@ probe_write(CheckRun *run, CairnError *err)
     char name[STORAGE_NAME_LIMIT];
     if (!random_token(run->options->world, token, err))
         return false;
-    snprintf(name, sizeof name, "check-%s", token);
+    /* Where a connection that is for this cluster alone may write. */
+    snprintf(name, sizeof name, "c/%s/check-%s", run->options->cluster->name, token);
     SCOPED(StorageWriter) writer = storage_create(repository_storage(run->repository), name, err);
     return writer != NULL && storage_write(writer, token, sizeof token, err);
 }
@@ -92,6 +103,32 @@ check_writable(CheckRun *run)
         check_add_error(run, "repository-writable", CHECK_FAILED, &err);
     else
         check_add(run, "repository-writable", CHECK_OK, "%s", "");
+}
+
+/* What an object store was seen to do, and when; probed anew after a day. */
+static void
+check_store(CheckRun *run)
+{
+    CairnError err = {0};
+    StoreProof proof;
+    char at[TIMESTAMP_TEXT_SIZE];
+    if (run->repository == NULL || !storage_needs_probe(repository_storage(run->repository)))
+        return;
+    if (!store_proof_renew(run->repository, &proof, &err)) {
+        check_add_error(run, "object-store", CHECK_FAILED, &err);
+        return;
+    }
+    const bool exclusive = storage_creates_exclusively(repository_storage(run->repository));
+    const bool damaged = proof.probe.digest_check == STORAGE_FEATURE_FAILS;
+    timestamp_format(at, proof.at_us / 1000000 * 1000000);
+    check_add(run, "object-store", damaged ? CHECK_WARNING : CHECK_OK, "%s %s%s%s",
+              exclusive ? "conditional create proven by race at"
+                        : "single-writer mode (writers = one): one host may write, and dead "
+                          "attempts are not revoked; reading and listing proven at",
+              at, proof.probe.object_lock == STORAGE_FEATURE_HOLDS ? ", object lock read back" : "",
+              damaged ? "; it stores bodies that differ from their digest: damage on the way is "
+                        "found when reading only"
+                      : "");
 }
 
 /* The newest committed and undamaged backup, or NULL. */
@@ -112,8 +149,11 @@ check_free_space(CheckRun *run, const CatalogBackup *newest)
     CairnError err = {0};
     uint64_t free_bytes = 0;
     if (!storage_free_space(repository_storage(run->repository), &free_bytes, &err)) {
-        /* Object stores have no such number. */
         check_add_error(run, "free-space", CHECK_WARNING, &err);
+        return;
+    }
+    if (free_bytes == UINT64_MAX) {
+        check_add(run, "free-space", CHECK_OK, "the object store tells no limit");
         return;
     }
     char free_text[32];
@@ -160,6 +200,8 @@ check_contents(CheckRun *run)
         check_add_error(run, "backups", CHECK_FAILED, &err);
     else
         check_backups(run, newest);
+    if (catalog != NULL)
+        check_locks(run, catalog, newest);
 }
 
 static void
@@ -231,7 +273,9 @@ check_run(const CheckOptions *options)
 
     check_configuration(&run);
     check_repository(&run);
+    check_encryption(&run);
     check_writable(&run);
+    check_store(&run);
     check_connection(&run);
     check_privileges(&run);
     check_replication(&run);
@@ -240,10 +284,14 @@ check_run(const CheckOptions *options)
     check_tablespaces(&run);
     check_archiving(&run);
     check_overflow(&run);
+    check_batches(&run);
     check_wal_arrival(&run);
-    /* Behind it: what had failed before the repository was made, say, has just been caught up on. */
+    /* Behind it: what had failed before the repository was made, say, has just been caught up on.
+     */
     check_archiving_state(&run);
+    check_other_repositories(&run);
     check_contents(&run);
+    check_histories(&run);
     check_retention(&run);
 
     connection_close(run.server);

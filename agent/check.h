@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CHECK_RESULTS_LIMIT = 32, CHECK_DEFAULT_TIMEOUT_S = 60 };
+enum { CHECK_RESULTS_LIMIT = 48, CHECK_DEFAULT_TIMEOUT_S = 60 };
 
 typedef enum { CHECK_OK, CHECK_WARNING, CHECK_FAILED } CheckStatus;
 
@@ -35,6 +35,10 @@ typedef struct {
     int timeout_s;             /* how long a switched segment may take */
     bool no_switch;            /* leave the server's WAL alone */
     const char *overflow_path; /* of the configuration; NULL: none */
+    const char *spool_path;    /* likewise */
+    /* All that the cluster names, `repository` among them: what they have and it lacks. */
+    const RepositoryConfig *const *others;
+    size_t other_count;
     /* Called as each result is known; may be NULL. */
     void (*report)(void *context, const CheckResult *result);
     void *context;

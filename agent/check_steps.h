@@ -16,6 +16,7 @@ typedef struct {
     Connection *server;     /* NULL when it is out of reach */
     ServerFacts facts;
     bool facts_known;
+    bool receives; /* a receiver of ours streams from it; known after check_archiving */
     Incarnation incarnation;
     bool incarnation_known;
 } CheckRun;
@@ -36,6 +37,21 @@ void check_tablespaces(CheckRun *run);
 void check_archiving(CheckRun *run);
 void check_wal_arrival(CheckRun *run);
 void check_overflow(CheckRun *run);
+
+/* check_keys.c */
+void check_encryption(CheckRun *run);
+
+/* check_others.c */
+void check_other_repositories(CheckRun *run);
+
+/* check_histories.c */
+void check_histories(CheckRun *run);
+
+/* check_batches.c */
+void check_batches(CheckRun *run);
+
+/* check_locks.c; newest NULL: there is no good one */
+void check_locks(CheckRun *run, const Catalog *catalog, const CatalogBackup *newest);
 
 /* check_archiving.c */
 void check_archiving_state(CheckRun *run);

@@ -26,9 +26,12 @@ static void
 check_archive_mode(CheckRun *run)
 {
     const ServerFacts *facts = &run->facts;
-    if (strcmp(facts->archive_mode, "off") == 0)
+    if (strcmp(facts->archive_mode, "off") == 0 && run->receives)
+        check_add(run, "archive_mode", CHECK_OK, "off: `pgcairn wal receive` takes the WAL");
+    else if (strcmp(facts->archive_mode, "off") == 0)
         check_add(run, "archive_mode", CHECK_FAILED,
-                  "it is off: no WAL reaches the repository; set archive_mode = on and restart");
+                  "it is off, and no receiver streams: no WAL reaches the repository; set "
+                  "archive_mode = on and restart, or run `pgcairn wal receive`");
     else
         check_add(run, "archive_mode", CHECK_OK, "%s%s", facts->archive_mode,
                   archives(facts) ? "" : " (this standby archives nothing; its primary does)");
@@ -125,12 +128,29 @@ check_archive_command(CheckRun *run)
     }
 }
 
+/* Of our role: others' are not shown to it (pg_stat_replication shows it nothing at all). What it
+   brings is seen where a segment arrives. */
+static bool
+is_received(CheckRun *run)
+{
+    CairnError ignored = {0};
+    SCOPED_MEMORY char *count = connection_query_text(
+        run->server,
+        "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'walsender' AND "
+        "usename = current_user AND query LIKE 'START_REPLICATION%'",
+        NULL, &ignored);
+    return count != NULL && strcmp(count, "0") != 0;
+}
+
 void
 check_archiving(CheckRun *run)
 {
     if (!run->facts_known)
         return;
+    run->receives = is_received(run);
     check_archive_mode(run);
+    if (strcmp(run->facts.archive_mode, "off") == 0 && run->receives)
+        return;
     if (run->facts.archive_library[0] != '\0')
         check_archive_library(run);
     else
@@ -248,7 +268,7 @@ check_wal_arrival(CheckRun *run)
                   "a standby cannot switch WAL; run check against its primary as well");
         return;
     }
-    if (!archives(&run->facts)) {
+    if (!archives(&run->facts) && !run->receives) {
         check_add(run, step, CHECK_FAILED, "archive_mode is %s", run->facts.archive_mode);
         return;
     }
@@ -284,28 +304,33 @@ check_overflow(CheckRun *run)
                                     .cluster = options->cluster->name,
                                     .system_id = run->facts.system_id,
                                     .major = run->facts.major};
-    list.total = 0;
+    list.queue.total = 0;
     SCOPED(WalOverflow) overflow = wal_overflow_open(options->world, &place, false, &err);
     if (overflow == NULL && err.kind == CAIRN_NOT_FOUND)
         cairn_error_clear(&err); /* nothing was ever put there */
     if (err.kind != CAIRN_OK || (overflow != NULL && !wal_overflow_list(overflow, &list, &err)) ||
-        !wal_overflow_others(options->world, &place, &others, &err)) {
+        !wal_overflow_others(options->world, &place, 1, &others, &err)) {
         check_add_error(run, name, CHECK_FAILED, &err);
         return;
     }
-    if (list.total > 0) {
+    if (list.queue.total > 0) {
         timestamp_format(since, list.oldest_us);
         check_add(run, name, CHECK_FAILED,
                   "not off this host: %zu files, %" PRIu64
                   " MiB, from %s on, since %s; they are shipped "
                   "when the repository is back, or by `pgcairn wal status --ship`",
-                  list.total, list.bytes >> 20, list.names[0], since);
+                  list.queue.total, list.bytes >> 20, list.queue.names[0], since);
     }
+    if (others.unreadable > 0)
+        check_add(run, name, CHECK_FAILED, "not known what waits in '%s' of overflow-path: %s",
+                  others.unreadable_directory, others.problem.message);
     if (others.files > 0)
         check_add(run, name, CHECK_FAILED,
-                  "%zu files wait in other directories, as '%s': the repository had another path "
+                  "%zu files wait in other directories, as '%s': %sthe repository had another path "
                   "then, or it was another system; ship them with that path configured",
-                  others.files, others.directory);
-    else if (list.total == 0)
+                  others.files, others.directory,
+                  options->other_count > 1 ? "they are for another one of the repositories, or "
+                                           : "");
+    else if (list.queue.total == 0 && others.unreadable == 0)
         check_add(run, name, CHECK_OK, "empty");
 }

@@ -86,6 +86,7 @@ describe_timelines(Arena *arena, const InfoCluster *cluster, RetentionInput *inp
                 .parent = timeline->parent,
                 .fork_lsn = timeline->fork_lsn,
                 .is_leaf = timeline->is_leaf,
+                .unreadable = timeline->history_problem != NULL,
             };
             if (timeline->newest_us > input->newest_object_us)
                 input->newest_object_us = timeline->newest_us;
@@ -231,6 +232,8 @@ expire_run(Repository *repository, const ExpirePlan *plan, ExpireReport *report_
         *report_out = report;
         return true;
     }
+    if (!repository_may_let_go(repository, err))
+        return false;
     if (plan->plan->frozen)
         return refuse_frozen(plan->plan, err);
     char policy[RETENTION_TEXT_SIZE], reason[RETENTION_TEXT_SIZE + 16];
@@ -258,6 +261,8 @@ bool
 expire_one(Repository *repository, const ExpirePlan *plan, const char *selector, const char *reason,
            CairnError *err)
 {
+    if (!repository_may_let_go(repository, err))
+        return false;
     const CatalogBackup *found = catalog_find(plan->info->clusters[0].catalog, selector, err);
     if (found == NULL)
         return false;
@@ -314,6 +319,8 @@ expire_undo(Repository *repository, const char *cluster, const char *selector, c
             ExpireUndoReport *report_out, CairnError *err)
 {
     ExpireUndoReport report = {0};
+    if (!repository_may_let_go(repository, err))
+        return false;
     SCOPED(Catalog) catalog = catalog_read(repository, cluster, err);
     if (catalog == NULL)
         return false;
@@ -338,6 +345,8 @@ bool
 expire_hold(Repository *repository, const char *cluster, const char *selector, bool kept,
             const char *reason, char *label_out, CairnError *err)
 {
+    if (!repository_may_let_go(repository, err))
+        return false;
     SCOPED(Catalog) catalog = catalog_read(repository, cluster, err);
     if (catalog == NULL)
         return false;

@@ -4,22 +4,10 @@
 #include "postgres/wal_name.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { LINE_LIMIT = 4096, AGE_TEXT_SIZE = 32 };
-
-static void PRINTF_LIKE(2, 3) print(ByteWriter *text, const char *format, ...)
-{
-    char line[LINE_LIMIT];
-    va_list args;
-    va_start(args, format);
-    const int size = vsnprintf(line, sizeof line, format, args);
-    va_end(args);
-    const size_t kept = size < 0 ? 0 : (size_t)size < sizeof line ? (size_t)size : sizeof line - 1;
-    byte_writer_bytes(text, line, kept);
-}
+enum { AGE_TEXT_SIZE = 32 };
 
 static void
 format_second(char text[TIMESTAMP_TEXT_SIZE], int64_t time_us)
@@ -35,11 +23,11 @@ print_decision(const ExpirePlan *plan, size_t index, ByteWriter *text)
     char stopped[TIMESTAMP_TEXT_SIZE] = "-";
     if (!backup->unreadable)
         format_second(stopped, backup->stopped_us);
-    print(text, "  %-6s  %-28s %-22s  ", decision->keep ? "keep" : "EXPIRE",
-          backup->label != NULL ? backup->label : backup->bid.text, stopped);
+    byte_writer_format(text, "  %-6s  %-28s %-22s  ", decision->keep ? "keep" : "EXPIRE",
+                       backup->label != NULL ? backup->label : backup->bid.text, stopped);
     for (size_t i = 0; i < decision->reason_count; i++)
-        print(text, "%s%s", i > 0 ? ", " : "", decision->reasons[i]);
-    print(text, "%s\n", decision->isolated ? "; restores its own moment only" : "");
+        byte_writer_format(text, "%s%s", i > 0 ? ", " : "", decision->reasons[i]);
+    byte_writer_format(text, "%s\n", decision->isolated ? "; restores its own moment only" : "");
 }
 
 static void
@@ -53,10 +41,11 @@ print_window(const RetentionWindow *window, ByteWriter *text)
     lsn_format(from_lsn, window->from_lsn);
     lsn_format(to_lsn, window->to_lsn);
     if (window->from_lsn == window->to_lsn)
-        print(text, "  %s (%s, timeline %" PRIu32 ")\n", from, from_lsn, window->timeline);
+        byte_writer_format(text, "  %s (%s, timeline %" PRIu32 ")\n", from, from_lsn,
+                           window->timeline);
     else
-        print(text, "  %s .. %s (%s .. %s, timeline %" PRIu32 ")\n", from, to, from_lsn, to_lsn,
-              window->timeline);
+        byte_writer_format(text, "  %s .. %s (%s .. %s, timeline %" PRIu32 ")\n", from, to,
+                           from_lsn, to_lsn, window->timeline);
 }
 
 static void
@@ -64,10 +53,10 @@ print_anomalies(const RetentionPlan *plan, ByteWriter *text)
 {
     for (size_t i = 0; i < plan->anomaly_count; i++) {
         const RetentionAnomaly *anomaly = &plan->anomalies[i];
-        print(text, "%s (%s): %s\n", anomaly->accepted ? "accepted" : "FROZEN",
-              retention_anomaly_name(anomaly->kind), anomaly->text);
+        byte_writer_format(text, "%s (%s): %s\n", anomaly->accepted ? "accepted" : "FROZEN",
+                           retention_anomaly_name(anomaly->kind), anomaly->text);
         if (!anomaly->accepted)
-            print(text, "  %s\n", anomaly->remedy);
+            byte_writer_format(text, "  %s\n", anomaly->remedy);
     }
 }
 
@@ -96,7 +85,7 @@ print_row(const RetentionForecast *forecast, const char *name, const char *prefi
         format_second(newest, backup->stopped_us);
     }
     if (count > 0)
-        print(text, "  %-16s %6zu  %-22s  %s\n", name, count, oldest, newest);
+        byte_writer_format(text, "  %-16s %6zu  %-22s  %s\n", name, count, oldest, newest);
 }
 
 static void
@@ -116,15 +105,16 @@ print_rhythm(const RetentionForecast *forecast, ByteWriter *text)
 {
     char every[AGE_TEXT_SIZE];
     if (forecast->cadence_us == 0) {
-        print(text, "if no backup is taken any more (there are too few to see a rhythm)");
+        byte_writer_format(text,
+                           "if no backup is taken any more (there are too few to see a rhythm)");
         return;
     }
     format_every(every, forecast->cadence_us);
-    print(text, "with a backup every %s", every);
+    byte_writer_format(text, "with a backup every %s", every);
     if (forecast->fulls_one_in > 1)
-        print(text, ", one in %zu a full", forecast->fulls_one_in);
+        byte_writer_format(text, ", one in %zu a full", forecast->fulls_one_in);
     if (forecast->capped)
-        print(text, " (the last %d of them looked at)", RETENTION_FORECAST_LIMIT);
+        byte_writer_format(text, " (the last %d of them looked at)", RETENTION_FORECAST_LIMIT);
 }
 
 static void
@@ -132,14 +122,14 @@ print_forecast(const ExpirePlan *plan, const RetentionForecast *forecast, ByteWr
 {
     char at[TIMESTAMP_TEXT_SIZE], from[TIMESTAMP_TEXT_SIZE];
     format_second(at, forecast->at_us);
-    print(text, "\na year from now (%.10s), ", at);
+    byte_writer_format(text, "\na year from now (%.10s), ", at);
     print_rhythm(forecast, text);
-    print(text, ": %zu backups\n", forecast->backup_count);
+    byte_writer_format(text, ": %zu backups\n", forecast->backup_count);
     if (forecast->continuous_from_us != 0) {
         format_second(from, forecast->continuous_from_us);
-        print(text, "  every moment since %s\n", from);
+        byte_writer_format(text, "  every moment since %s\n", from);
     }
-    print(text, "  %-16s %6s  %-22s  %s\n", "RULE", "COUNT", "OLDEST", "NEWEST");
+    byte_writer_format(text, "  %-16s %6s  %-22s  %s\n", "RULE", "COUNT", "OLDEST", "NEWEST");
     for (size_t i = 0; i < plan->policy.count; i++) {
         const RetentionRule *rule = &plan->policy.rules[i];
         char name[RETENTION_RULE_TEXT_SIZE], prefix[RETENTION_RULE_TEXT_SIZE];
@@ -160,21 +150,22 @@ expire_format_text(const ExpirePlan *plan, const RetentionForecast *forecast, By
     const RetentionPlan *decided = plan->plan;
     char policy[RETENTION_TEXT_SIZE];
     retention_policy_format(&plan->policy, policy);
-    print(text, "cluster %s, retention %s%s\n", plan->info->clusters[0].name, policy,
-          plan->policy.count == 0 ? ": nothing is ever deleted" : "");
+    byte_writer_format(text, "cluster %s, retention %s%s\n", plan->info->clusters[0].name, policy,
+                       plan->policy.count == 0 ? ": nothing is ever deleted" : "");
     for (size_t i = 0; i < plan->input.backup_count; i++) {
         if (decided->decisions[i].live)
             print_decision(plan, i, text);
     }
-    print(text, "%zu of %zu backups %s, %zu stay\n", decided->expire_count, decided->live_count,
-          decided->frozen ? "would go, were expiry not frozen" : "go", decided->keep_count);
+    byte_writer_format(
+        text, "%zu of %zu backups %s, %zu stay\n", decided->expire_count, decided->live_count,
+        decided->frozen ? "would go, were expiry not frozen" : "go", decided->keep_count);
     if (decided->lost_count > 0)
-        print(text, "\nmoments that can be restored now and could not be any more:\n");
+        byte_writer_format(text, "\nmoments that can be restored now and could not be any more:\n");
     for (size_t i = 0; i < decided->lost_count; i++)
         print_window(&decided->lost[i], text);
     if (forecast != NULL)
         print_forecast(plan, forecast, text);
     if (decided->anomaly_count > 0)
-        print(text, "\n");
+        byte_writer_format(text, "\n");
     print_anomalies(decided, text);
 }

@@ -1,4 +1,6 @@
-#include "agent/info.h"
+#include "agent/info_intern.h"
+
+#include "storage/connect.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -7,124 +9,22 @@
 
 enum { INFO_WARNINGS_LIMIT = 64 };
 
-/* The cluster that is being read. */
-typedef struct {
-    Info *info;
-    InfoCluster *cluster;
-} ClusterReader;
-
-static void PRINTF_LIKE(2, 3) warn(ClusterReader *reader, const char *format, ...)
+void
+info_warn(ClusterReader *reader, const char *format, ...)
 {
     InfoCluster *cluster = reader->cluster;
     if (cluster->warning_count == INFO_WARNINGS_LIMIT)
         return;
+    if (cluster->warning_count == INFO_WARNINGS_LIMIT - 1) {
+        cluster->warnings[cluster->warning_count++] = "there are more warnings than are shown here";
+        return;
+    }
     char text[CAIRN_ERROR_MESSAGE_SIZE];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     cluster->warnings[cluster->warning_count++] = arena_strdup(reader->info->arena, text);
-}
-
-static void
-fill_window(InfoWindow *window, uint32_t timeline, uint32_t segment_size, uint64_t first_segment,
-            uint64_t last_segment)
-{
-    window->start_lsn = first_segment * segment_size;
-    window->end_lsn = (last_segment + 1) * segment_size;
-    window->segment_count = last_segment - first_segment + 1;
-    wal_segment_name(window->first_segment, timeline, first_segment, segment_size);
-    wal_segment_name(window->last_segment, timeline, last_segment, segment_size);
-}
-
-static void
-fill_timeline(Arena *arena, const WalTimeline *stored, uint32_t segment_size,
-              InfoTimeline *timeline)
-{
-    timeline->timeline = stored->timeline;
-    timeline->is_leaf = stored->is_leaf;
-    timeline->history_missing = stored->history == NULL;
-    if (stored->history != NULL && stored->history->stretch_count > 1) {
-        const TimelineStretch *parent =
-            &stored->history->stretches[stored->history->stretch_count - 2];
-        timeline->parent = parent->timeline;
-        timeline->fork_lsn = parent->end_lsn;
-    }
-    timeline->windows = arena_alloc(arena, (2 * stored->run_count + 1) * sizeof(InfoWindow));
-    for (size_t i = 0; i < stored->run_count; i++) {
-        const WalRun *run = &stored->runs[i];
-        if (i > 0) {
-            InfoWindow *hole = &timeline->windows[timeline->window_count++];
-            hole->is_hole = true;
-            fill_window(hole, stored->timeline, segment_size, stored->runs[i - 1].last_segment + 1,
-                        run->first_segment - 1);
-            timeline->hole_count++;
-        }
-        InfoWindow *window = &timeline->windows[timeline->window_count++];
-        fill_window(window, stored->timeline, segment_size, run->first_segment, run->last_segment);
-        window->stored_bytes = run->stored_bytes;
-        if (run->newest_us > timeline->newest_us)
-            timeline->newest_us = run->newest_us;
-    }
-    /* Behind the last run an unfinished segment may lie. */
-    const uint64_t behind =
-        stored->run_count > 0 ? stored->runs[stored->run_count - 1].last_segment + 1 : UINT64_MAX;
-    if (wal_timeline_stored_end(stored) > behind) {
-        InfoWindow *hole = &timeline->windows[timeline->window_count++];
-        hole->is_hole = true;
-        fill_window(hole, stored->timeline, segment_size, behind,
-                    wal_timeline_stored_end(stored) - 1);
-        timeline->hole_count++;
-    }
-}
-
-static void
-fill_incarnation(ClusterReader *reader, size_t index)
-{
-    const WalArchive *archive = reader->cluster->archives[index];
-    InfoIncarnation *incarnation = &reader->cluster->incarnations[index];
-    Arena *arena = reader->info->arena;
-    incarnation->timeline_count = wal_archive_timeline_count(archive);
-    incarnation->timelines =
-        arena_alloc(arena, (incarnation->timeline_count + 1) * sizeof(InfoTimeline));
-    for (size_t i = 0; i < incarnation->timeline_count; i++) {
-        InfoTimeline *timeline = &incarnation->timelines[i];
-        fill_timeline(arena, wal_archive_timeline(archive, i),
-                      incarnation->incarnation.wal_segment_size, timeline);
-        if (timeline->history_missing)
-            warn(reader,
-                 "%08" PRIX32 ".history is not stored: where timeline %" PRIu32
-                 " comes from is not known",
-                 timeline->timeline, timeline->timeline);
-    }
-}
-
-static bool
-read_incarnations(Repository *repository, ClusterReader *reader, CairnError *err)
-{
-    InfoCluster *cluster = reader->cluster;
-    SCOPED_MEMORY Incarnation *list = calloc(INCARNATION_LIMIT, sizeof *list);
-    if (list == NULL)
-        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    size_t count = 0;
-    if (!incarnation_list(repository, cluster->name, list, &count, err))
-        return false;
-    cluster->incarnations =
-        arena_alloc(reader->info->arena, (count + 1) * sizeof *cluster->incarnations);
-    cluster->archives = arena_alloc(reader->info->arena, (count + 1) * sizeof *cluster->archives);
-    for (size_t i = 0; i < count; i++) {
-        InfoIncarnation *incarnation = &cluster->incarnations[i];
-        incarnation->incarnation = list[i];
-        cluster->incarnation_count = i + 1;
-        reader->cluster->archives[i] =
-            wal_archive_load(repository, cluster->name, &incarnation->incarnation, err);
-        if (reader->cluster->archives[i] == NULL)
-            return cairn_error_wrap(err, "WAL of cluster '%s'", cluster->name);
-        fill_incarnation(reader, i);
-        if (!info_fill_acks(reader->info->arena, cluster->archives[i], incarnation, err))
-            return false;
-    }
-    return true;
 }
 
 static WalArchive *
@@ -195,19 +95,32 @@ fill_committed(ClusterReader *reader, const CatalogBackup *backup, InfoBackup *e
         entry->reach_lsn =
             wal_archive_unbroken_end(archive, newest_path(reader, archive, fate), fate->start_lsn);
     } else {
+        const WalTimeline *timeline =
+            archive != NULL ? wal_archive_find(archive, fate->stop_timeline) : NULL;
+        entry->path_unreadable = timeline != NULL && timeline->history_problem != NULL;
+        entry->system_unknown = archive == NULL;
         entry->missing_segments = 1; /* not proven complete */
-        snprintf(entry->first_missing, sizeof entry->first_missing, "%08" PRIX32 ".history",
-                 fate->stop_timeline);
+        if (archive != NULL)
+            snprintf(entry->first_missing, sizeof entry->first_missing, "%08" PRIX32 ".history",
+                     fate->stop_timeline);
     }
     entry->state = state_of_committed(backup, entry);
-    if (entry->state == INFO_COPIED)
-        warn(reader, "backup %s lacks %zu WAL segment%s, first %s: it cannot be restored yet",
-             fate->label, entry->missing_segments, entry->missing_segments == 1 ? "" : "s",
-             entry->first_missing);
+    if (entry->state == INFO_COPIED && entry->path_unreadable)
+        info_warn(reader, "backup %s cannot be restored while %s is damaged", fate->label,
+                  entry->first_missing);
+    else if (entry->state == INFO_COPIED && entry->system_unknown)
+        info_warn(reader,
+                  "backup %s cannot be restored: the record of its system is missing or cannot be "
+                  "read, so that whether its WAL is there is not known",
+                  fate->label);
+    else if (entry->state == INFO_COPIED)
+        info_warn(reader, "backup %s lacks %zu WAL segment%s, first %s: it cannot be restored yet",
+                  fate->label, entry->missing_segments, entry->missing_segments == 1 ? "" : "s",
+                  entry->first_missing);
     if (entry->state == INFO_DAMAGED)
-        warn(reader, "backup %s is damaged", fate->label);
+        info_warn(reader, "backup %s is damaged", fate->label);
     if (backup->failed)
-        warn(reader, "a restore test of backup %s failed", fate->label);
+        info_warn(reader, "a restore test of backup %s failed", fate->label);
 }
 
 static void
@@ -236,8 +149,8 @@ read_backups(ClusterReader *reader)
             break;
         case BACKUP_UNREADABLE:
             entry->state = INFO_UNREADABLE;
-            warn(reader, "backup %s is not readable: %s", backup->bid.text,
-                 backup->problem->message);
+            info_warn(reader, "backup %s is not readable: %s", backup->bid.text,
+                      backup->problem->message);
             break;
         }
     }
@@ -365,16 +278,16 @@ fill_recoverable(ClusterReader *reader, CairnError *err)
     if (!wal_archive_tail(archive, path, newest->start_lsn, &last, &newest_time_us, &found, err)) {
         if (err->kind != CAIRN_CORRUPT)
             return cairn_error_wrap(err, "end of the WAL of cluster '%s'", cluster->name);
-        warn(reader, "the end of the WAL is damaged: %s; `pgcairn verify` lists all damage",
-             err->message);
+        info_warn(reader, "the end of the WAL is damaged: %s; `pgcairn verify` lists all damage",
+                  err->message);
         cairn_error_clear(err);
         recoverable->unreadable = true;
         return true;
     }
     if (!found || last.end_lsn < newest->stop_lsn) {
-        warn(reader,
-             "the WAL of backup %s cannot be read up to its end: `pgcairn verify` tells why",
-             newest->label);
+        info_warn(reader,
+                  "the WAL of backup %s cannot be read up to its end: `pgcairn verify` tells why",
+                  newest->label);
         recoverable->unreadable = true;
         return true;
     }
@@ -398,7 +311,7 @@ read_cluster(Repository *repository, Info *info, InfoCluster *cluster, CairnErro
     if (cluster->catalog == NULL)
         return cairn_error_wrap(err, "cluster '%s'", cluster->name);
 
-    if (!read_incarnations(repository, &reader, err))
+    if (!info_read_wal(&reader, repository, err))
         return false;
     read_backups(&reader);
     return fill_recoverable(&reader, err);
@@ -512,8 +425,11 @@ info_read(Repository *repository, const char *cluster, CairnError *err)
     info->arena = arena_new();
     const RepositoryConfig *config = repository_config(repository);
     info->repository_name = arena_strdup(info->arena, config->name);
-    info->repository_path = config->path != NULL ? arena_strdup(info->arena, config->path) : NULL;
+    char place[STORAGE_PLACE_TEXT_SIZE];
+    storage_place_text(config, place);
+    info->repository_path = arena_strdup(info->arena, place);
     hex_encode(info->repository_id, repository_id(repository), REPOSITORY_ID_SIZE);
+    info->is_replica = repository_is_replica(repository);
     const Clock *clock = repository_world(repository)->clock;
     info->now_us = clock->wall_us(clock);
 

@@ -37,7 +37,9 @@ typedef struct {
     InfoState state;
     size_t missing_segments;           /* of start..stop */
     char first_missing[WAL_NAME_SIZE]; /* "" when none */
-    uint64_t reach_lsn;                /* end of the unbroken WAL from start on; 0: not known */
+    bool path_unreadable; /* its timeline's history is: whether WAL is missing nobody can tell */
+    bool system_unknown;  /* no record of its system was read: the same */
+    uint64_t reach_lsn;   /* end of the unbroken WAL from start on; 0: not known */
     bool own_moment_only; /* retention keeps it without the WAL after it (info_apply_retention) */
 } InfoBackup;
 
@@ -59,6 +61,7 @@ typedef struct {
     uint32_t parent;   /* 0: none, or not known */
     uint64_t fork_lsn; /* where it left its parent */
     bool history_missing;
+    const char *history_problem; /* its history is there and unreadable: why; NULL */
     bool is_leaf;
     InfoWindow *windows; /* ascending, runs and holes in turn */
     size_t window_count;
@@ -92,6 +95,28 @@ typedef struct {
     int64_t last_rto_us;    /* how long that restore took; 0: not said */
 } InfoRecoverable;
 
+/* WAL that waits for another repository than the one that is shown. */
+typedef struct {
+    const char *repository;
+    const char *problem; /* why it is not known; NULL */
+    size_t files;
+    uint64_t bytes;
+    int64_t oldest_us;
+} InfoOverflowOther;
+
+/* What waits in this host's overflow-path. */
+typedef struct {
+    bool asked;
+    const char *problem; /* why it is not known; NULL */
+    size_t files;
+    uint64_t bytes;
+    int64_t oldest_us;
+    InfoOverflowOther *of_others;
+    size_t of_other_count;
+    size_t others; /* files of another repository path or system, which nothing ships */
+    const char *others_problem; /* why not all of them are known; NULL */
+} InfoOverflow;
+
 typedef struct {
     const char *name;
     Catalog *catalog;
@@ -99,7 +124,9 @@ typedef struct {
     size_t backup_count;
     InfoIncarnation *incarnations; /* oldest first */
     size_t incarnation_count;
-    WalArchive **archives; /* as incarnations; NULL elements were not readable */
+    IncarnationTrouble unread_incarnations;
+    const char *history_warning; /* histories are there and unreadable: which; NULL: none */
+    WalArchive **archives;       /* as incarnations; NULL elements were not readable */
     InfoRecoverable recoverable;
     const char **warnings;
     size_t warning_count;
@@ -109,6 +136,7 @@ typedef struct {
     Archiving archiving;
     ArchivingVerdict archiving_verdict;
     const char *archiving_problem; /* why it is not known; NULL: nobody asked */
+    InfoOverflow overflow;         /* filled by info_look_overflow */
 } InfoCluster;
 
 typedef struct {
@@ -116,6 +144,7 @@ typedef struct {
     const char *repository_name;
     const char *repository_path;
     char repository_id[2 * REPOSITORY_ID_SIZE + 1];
+    bool is_replica; /* read-only */
     int64_t now_us;
     InfoCluster *clusters;
     size_t cluster_count;
@@ -135,6 +164,10 @@ void info_apply_retention(Info *info, size_t cluster_index);
  * of the cluster's systems is counts as a problem. */
 void info_set_archiving(Info *info, size_t cluster_index, const Archiving *archiving,
                         const char *problem);
+/* info_overflow.c: looks on this host, which is the server's where it matters. others: what else is
+   configured, for one that is out of reach cannot say itself what waits for it. */
+void info_look_overflow(Info *info, size_t cluster_index, const World *world, const char *path,
+                        const RepositoryConfig *repository, const Config *config);
 /* info_acks.c: called by info_read. */
 bool info_fill_acks(Arena *arena, WalArchive *archive, InfoIncarnation *incarnation,
                     CairnError *err) MUST_CHECK;
@@ -148,8 +181,8 @@ const char *info_state_name(InfoState state);
 
 /* Text for people; JSON with everything (new reference). */
 void info_format_text(const Info *info, ByteWriter *text);
-void info_format_backup(const InfoBackup *backup, ByteWriter *text);
+void info_format_backup(const InfoBackup *entry, ByteWriter *text);
 json_t *info_format_json(const Info *info);
-json_t *info_format_backup_json(const InfoBackup *backup);
+json_t *info_format_backup_json(const InfoBackup *entry);
 
 #endif

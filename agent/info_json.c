@@ -1,5 +1,6 @@
 #include "agent/info.h"
 
+#include "common/timestamp.h"
 #include "repository/json.h"
 
 /* Every "o" below takes the reference; a NULL anywhere makes the whole NULL, which the caller sees
@@ -40,12 +41,13 @@ timelines_json(const InfoIncarnation *incarnation)
         const InfoTimeline *timeline = &incarnation->timelines[i];
         const bool forked = timeline->parent != 0;
         json_array_append_new(
-            array, json_pack("{s:I, s:o, s:o, s:b, s:b, s:o, s:o, s:o}", "timeline",
+            array, json_pack("{s:I, s:o, s:o, s:b, s:b, s:s?, s:o, s:o, s:o}", "timeline",
                              (json_int_t)timeline->timeline, "parent",
                              forked ? json_integer(timeline->parent) : json_null(), "fork_lsn",
                              forked ? json_lsn(timeline->fork_lsn) : json_null(), "is_leaf",
                              timeline->is_leaf, "history_missing", timeline->history_missing,
-                             "windows", windows_json(timeline, false, false), "holes",
+                             "history_problem", timeline->history_problem, "windows",
+                             windows_json(timeline, false, false), "holes",
                              windows_json(timeline, true, false), "gone_by_retention",
                              windows_json(timeline, true, true)));
     }
@@ -194,16 +196,54 @@ cluster_archiving_json(const InfoCluster *cluster)
 }
 
 static json_t *
+overflow_of_others_json(const InfoOverflow *overflow)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < overflow->of_other_count; i++) {
+        const InfoOverflowOther *other = &overflow->of_others[i];
+        char since[TIMESTAMP_TEXT_SIZE];
+        if (other->oldest_us != 0)
+            timestamp_format(since, other->oldest_us);
+        json_array_append_new(array, json_pack("{s:s, s:s?, s:I, s:I, s:s?}", "repository",
+                                               other->repository, "problem", other->problem,
+                                               "files_not_off_host", (json_int_t)other->files,
+                                               "bytes_not_off_host", (json_int_t)other->bytes,
+                                               "since", other->oldest_us != 0 ? since : NULL));
+    }
+    return array;
+}
+
+static json_t *
+overflow_json(const InfoOverflow *overflow)
+{
+    char since[TIMESTAMP_TEXT_SIZE];
+    if (!overflow->asked)
+        return json_null();
+    if (overflow->problem != NULL)
+        return json_pack("{s:s, s:o, s:s?}", "problem", overflow->problem, "of_other_repositories",
+                         overflow_of_others_json(overflow), "files_elsewhere_problem",
+                         overflow->others_problem);
+    if (overflow->oldest_us != 0)
+        timestamp_format(since, overflow->oldest_us);
+    return json_pack("{s:I, s:I, s:s?, s:o, s:I, s:s?}", "files_not_off_host",
+                     (json_int_t)overflow->files, "bytes_not_off_host", (json_int_t)overflow->bytes,
+                     "since", overflow->oldest_us != 0 ? since : NULL, "of_other_repositories",
+                     overflow_of_others_json(overflow), "files_elsewhere",
+                     (json_int_t)overflow->others, "files_elsewhere_problem",
+                     overflow->others_problem);
+}
+
+static json_t *
 cluster_json(const InfoCluster *cluster)
 {
     json_t *backups = json_array();
     for (size_t i = 0; i < cluster->backup_count; i++)
         json_array_append_new(backups, info_format_backup_json(&cluster->backups[i]));
-    return json_pack("{s:s, s:s?, s:o, s:o, s:o, s:o, s:o}", "name", cluster->name, "retention",
-                     cluster->retention, "recoverable", recoverable_json(&cluster->recoverable),
-                     "archiving", cluster_archiving_json(cluster), "warnings",
-                     warnings_json(cluster), "incarnations", incarnations_json(cluster), "backups",
-                     backups);
+    return json_pack(
+        "{s:s, s:s?, s:o, s:o, s:o, s:o, s:o, s:o}", "name", cluster->name, "retention",
+        cluster->retention, "recoverable", recoverable_json(&cluster->recoverable), "archiving",
+        cluster_archiving_json(cluster), "overflow", overflow_json(&cluster->overflow), "warnings",
+        warnings_json(cluster), "incarnations", incarnations_json(cluster), "backups", backups);
 }
 
 json_t *
@@ -212,7 +252,8 @@ info_format_json(const Info *info)
     json_t *clusters = json_array();
     for (size_t i = 0; i < info->cluster_count; i++)
         json_array_append_new(clusters, cluster_json(&info->clusters[i]));
-    return json_pack("{s:s, s:o, s:{s:s, s:s, s:s?}, s:o}", "version", PGCAIRN_VERSION, "read_at",
-                     json_time(info->now_us), "repository", "id", info->repository_id, "name",
-                     info->repository_name, "path", info->repository_path, "clusters", clusters);
+    return json_pack("{s:s, s:o, s:{s:s, s:s, s:s?, s:b}, s:o}", "version", PGCAIRN_VERSION,
+                     "read_at", json_time(info->now_us), "repository", "id", info->repository_id,
+                     "name", info->repository_name, "path", info->repository_path, "replica",
+                     info->is_replica, "clusters", clusters);
 }

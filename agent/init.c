@@ -1,41 +1,45 @@
 #include "agent/init.h"
 
 #include "agent/role_sql.h"
+#include "common/log.h"
 #include "postgres/server_facts.h"
+#include "repository/store_proof.h"
+#include "storage/connect.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* Before anything is in it: what cannot be relied on is refused. */
 static bool
-check_encryption(const RepositoryConfig *config, CairnError *err)
+probe_store(const World *world, const RepositoryConfig *config, StoreProof *proof_out,
+            CairnError *err)
 {
-    static const char CHOICES[] = "`encryption = none` stores what the server sends: whoever can "
-                                  "read the repository can read the "
-                                  "database. passphrase, key-file and sealed are reserved and not "
-                                  "implemented yet: until they are, an "
-                                  "encrypted file system below the repository is the way";
-    if (config->encryption == NULL) {
-        cairn_error(err, CAIRN_USAGE, "[repository %s]: encryption must be stated", config->name);
-        return cairn_error_hint(err, "%s", CHOICES);
-    }
-    if (strcmp(config->encryption, "none") != 0) {
-        cairn_error(err, CAIRN_UNSUPPORTED,
-                    "[repository %s]: encryption = %s is not supported by this version",
-                    config->name, config->encryption);
-        return cairn_error_hint(err, "%s", CHOICES);
-    }
-    return true;
+    SCOPED(Storage) storage = storage_connect(world, config, true, err);
+    *proof_out = (StoreProof){0};
+    if (storage == NULL)
+        return false;
+    if (!storage_needs_probe(storage))
+        return true;
+    proof_out->at_us = world->clock->wall_us(world->clock);
+    return storage_probe(storage, &proof_out->probe, err) &&
+           store_probe_verdict(&proof_out->probe, err);
+}
+
+/* So that the first backup need not ask once more; it does when this is not there. */
+static void
+record_proof(Repository *repository, const StoreProof *proof)
+{
+    CairnError err = {0};
+    if (proof->at_us != 0 && !store_proof_record(repository, proof, &err))
+        log_info("what the store was seen to do is not on record: %s", err.message);
 }
 
 Repository *
 init_repository(const World *world, const RepositoryConfig *config, bool *created_out,
                 CairnError *err)
 {
-    if (!check_encryption(config, err))
-        return NULL;
     Repository *repository = repository_open(world, config, err);
     if (repository != NULL) {
         *created_out = false;
@@ -45,14 +49,19 @@ init_repository(const World *world, const RepositoryConfig *config, bool *create
         return NULL;
     cairn_error_clear(err);
 
+    StoreProof proof;
+    if (!probe_store(world, config, &proof, err))
+        return NULL;
     const bool created = repository_init(world, config, err);
     /* Somebody may have been faster: then theirs is the one. */
     if (!created && err->kind != CAIRN_CONFLICT)
         return NULL;
     cairn_error_clear(err);
     repository = repository_open(world, config, err);
-    if (repository != NULL)
-        *created_out = created;
+    if (repository == NULL)
+        return NULL;
+    *created_out = created;
+    record_proof(repository, &proof);
     return repository;
 }
 
@@ -66,7 +75,7 @@ refuse_stranger(Repository *repository, const char *cluster, const Incarnation *
     if (known == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
     size_t count = 0;
-    if (!incarnation_list(repository, cluster, known, &count, err))
+    if (!incarnation_list(repository, cluster, known, &count, NULL, err))
         return false;
     if (count == 0)
         return true;
@@ -111,19 +120,6 @@ init_cluster(Repository *repository, const char *cluster, Connection *server, bo
     return true;
 }
 
-static void PRINTF_LIKE(2, 3) print(ByteWriter *text, const char *format, ...)
-{
-    char line[4096];
-    va_list args;
-    va_start(args, format);
-    const int size = vsnprintf(line, sizeof line, format, args);
-    va_end(args);
-    if (size < 0 || (size_t)size >= sizeof line)
-        text->failed = true;
-    else
-        byte_writer_bytes(text, line, (size_t)size);
-}
-
 /* What the conninfo says of user and host. Strings are malloc'ed or NULL. */
 typedef struct {
     char *user;
@@ -161,15 +157,15 @@ quotable(const char *text)
 static void
 print_role(ByteWriter *text, const char *user)
 {
-    print(text, "# 1. The role.  As a superuser: psql -d postgres, then\n\n\\set role '%s'\n",
-          user);
+    byte_writer_format(
+        text, "# 1. The role.  As a superuser: psql -d postgres, then\n\n\\set role '%s'\n", user);
     byte_writer_bytes(text, role_sql, strlen(role_sql));
 }
 
 static void
 print_hba(ByteWriter *text, const char *user, const char *host, const char *dbname)
 {
-    print(
+    byte_writer_format(
         text,
         "\n# 2. pg_hba.conf (above broader lines), then: SELECT pg_reload_conf();\n"
         "#    Replication has lines of its own; \"all\" does not mean it.  The names of tables in "
@@ -177,37 +173,38 @@ print_hba(ByteWriter *text, const char *user, const char *host, const char *dbna
         "#    backup (for pgcairn targets); without that, \"%s\" is enough.\n\n",
         dbname);
     if (host == NULL || host[0] == '/' || host[0] == '\0') {
-        print(text,
-              "local  replication  %s  peer map=pgcairn\n"
-              "local  all          %s  peer map=pgcairn\n"
-              "\n#    pg_ident.conf: which system users may be this role\n\n"
-              "pgcairn  postgres  %s\n"
-              "pgcairn  root      %s\n",
-              user, user, user, user);
+        byte_writer_format(text,
+                           "local  replication  %s  peer map=pgcairn\n"
+                           "local  all          %s  peer map=pgcairn\n"
+                           "\n#    pg_ident.conf: which system users may be this role\n\n"
+                           "pgcairn  postgres  %s\n"
+                           "pgcairn  root      %s\n",
+                           user, user, user, user);
     } else {
-        print(text,
-              "hostssl  replication  %s  <address of this host>/32  scram-sha-256\n"
-              "hostssl  all          %s  <address of this host>/32  scram-sha-256\n"
-              "\n#    The password goes into ~/.pgpass of the user that runs pgcairn (mode 0600), "
-              "never into a "
-              "command line:\n\n%s:*:*:%s:<password>\n",
-              user, user, host, user);
+        byte_writer_format(
+            text,
+            "hostssl  replication  %s  <address of this host>/32  scram-sha-256\n"
+            "hostssl  all          %s  <address of this host>/32  scram-sha-256\n"
+            "\n#    The password goes into ~/.pgpass of the user that runs pgcairn (mode 0600), "
+            "never into a "
+            "command line:\n\n%s:*:*:%s:<password>\n",
+            user, user, host, user);
     }
 }
 
 static void
 print_settings(ByteWriter *text, const InitPrintOptions *options)
 {
-    print(text,
-          "\n# 3. postgresql.conf, then restart the server (archive_mode and wal_level need it)\n\n"
-          "wal_level = replica\n"
-          "archive_mode = on\n"
-          "archive_command = '\"%s\" push --config \"%s\"%s%s \"%%p\"'\n"
-          "archive_timeout = 60s        # how much may be lost at most on a quiet server\n",
-          options->wal_program, options->config_file,
-          options->several_clusters ? " --cluster " : "",
-          options->several_clusters ? options->cluster : "");
-    print(
+    byte_writer_format(
+        text,
+        "\n# 3. postgresql.conf, then restart the server (archive_mode and wal_level need it)\n\n"
+        "wal_level = replica\n"
+        "archive_mode = on\n"
+        "archive_command = '\"%s\" push --config \"%s\"%s%s \"%%p\"'\n"
+        "archive_timeout = 60s        # how much may be lost at most on a quiet server\n",
+        options->wal_program, options->config_file, options->several_clusters ? " --cluster " : "",
+        options->several_clusters ? options->cluster : "");
+    byte_writer_format(
         text,
         "\n#    Or, in place of archive_command (PostgreSQL 16 refuses both), the archive module: "
         "it keeps one\n"
@@ -217,39 +214,83 @@ print_settings(ByteWriter *text, const InitPrintOptions *options)
         "#pgcairn_archive.config = '%s'\n",
         options->wal_program, options->config_file);
     if (options->several_clusters)
-        print(text, "#pgcairn_archive.cluster = '%s'\n", options->cluster);
+        byte_writer_format(text, "#pgcairn_archive.cluster = '%s'\n", options->cluster);
 }
 
 static void
 print_cron(ByteWriter *text, const InitPrintOptions *options, const char *system_user)
 {
-    print(text,
-          "\n# 4. /etc/cron.d/pgcairn: a backup every night (or use the systemd timer)\n\n"
-          "30 1 * * *  %s  \"%s\" backup --config \"%s\"%s%s\n",
-          system_user, options->program, options->config_file,
-          options->several_clusters ? " --cluster " : "",
-          options->several_clusters ? options->cluster : "");
+    byte_writer_format(
+        text,
+        "\n# 4. /etc/cron.d/pgcairn: a backup every night (or use the systemd timer)\n\n"
+        "30 1 * * *  %s  \"%s\" backup --config \"%s\"%s%s\n",
+        system_user, options->program, options->config_file,
+        options->several_clusters ? " --cluster " : "",
+        options->several_clusters ? options->cluster : "");
+}
+
+/* The other way to keep the repository: on a host that this one cannot make delete anything. */
+static void
+print_repository_host(ByteWriter *text, const InitPrintOptions *options)
+{
+    const char *host = options->repository_host;
+    byte_writer_format(
+        text,
+        "\n# 6. %s (docs/repository-host.md)\n"
+        "#    As the user that runs the server: ssh-keygen -t ed25519; connect once by hand, so "
+        "that "
+        "known_hosts has the host.\n"
+        "#    On the repository host, in authorized_keys of the user that owns the repository, "
+        "one line "
+        "for each database host:\n\n"
+        "command=\"pgcairn serve --stdio --create-only --cluster %s\",restrict ssh-ed25519 "
+        "<public key "
+        "of this host>\n\n"
+        "#    and there: pgcairn init --no-server; pgcairn expire and pgcairn collect every "
+        "night.\n",
+        host != NULL
+            ? "The repository host"
+            : "Better than a directory here: a repository host, reached by ssh, from which a "
+              "stolen database host\n#    can delete nothing",
+        options->cluster);
+    if (host == NULL)
+        byte_writer_format(
+            text, "#    Here, in place of path: type = ssh, host = pgcairn@<repository host>\n");
 }
 
 static void
 print_config(ByteWriter *text, const InitPrintOptions *options, const char *user, const char *shown)
 {
-    print(text,
-          "\n# 5. %s: the smallest one\n"
-          "#    The repository belongs to the user that runs the server (archive_command runs as "
-          "it), on another\n"
-          "#    disk than the database, better on another host.\n\n"
-          "[repository %s]\n"
-          "path = %s\n"
-          "# stated on purpose: who reads the repository reads the database\n"
-          "encryption = none\n\n"
-          "[cluster %s]\n",
-          options->config_file, options->repository, options->repository_path, options->cluster);
+    byte_writer_format(
+        text,
+        "\n# 5. %s: the smallest one\n"
+        "#    The repository belongs to the user that runs the server (archive_command runs as "
+        "it), on another\n"
+        "#    disk than the database, better on another host.\n\n"
+        "[repository %s]\n"
+        "%s%s\n"
+        "# Stated on purpose, one of (docs/keys.md helps to choose):\n"
+        "# none: who reads the repository reads the database\n"
+        "encryption = none\n"
+        "# a key in a file, made by: pgcairn key generate /etc/pgcairn/main.key\n"
+        "#encryption = key-file\n"
+        "#key-file = /etc/pgcairn/main.key\n"
+        "# a passphrase; with a key-file beside it that file is used day by day\n"
+        "#encryption = passphrase\n"
+        "#passphrase-file = /etc/pgcairn/passphrase\n"
+        "# sealed: this host writes what only the holder of a private key reads\n"
+        "#encryption = sealed\n"
+        "#key-file = /etc/pgcairn/host.key\n"
+        "#recipients = /etc/pgcairn/recipients\n\n"
+        "[cluster %s]\n",
+        options->config_file, options->repository,
+        options->repository_host != NULL ? "type = ssh\nhost = " : "path = ",
+        options->repository_host != NULL ? options->repository_host : options->repository_path,
+        options->cluster);
     if (options->conninfo != NULL)
-        print(text, "conninfo = %s\n", shown);
+        byte_writer_format(text, "conninfo = %s\n", shown);
     else
-        print(text, "conninfo = host=/run/postgresql user=%s\n", user);
-    print(text, "\n# Then: pgcairn init && pgcairn check && pgcairn backup\n");
+        byte_writer_format(text, "conninfo = host=/run/postgresql user=%s\n", user);
 }
 
 bool
@@ -267,6 +308,8 @@ init_print(const InitPrintOptions *options, ByteWriter *text, CairnError *err)
         print_settings(text, options);
         print_cron(text, options, "postgres");
         print_config(text, options, user, shown != NULL ? shown : "");
+        print_repository_host(text, options);
+        byte_writer_format(text, "\n# Then: pgcairn init && pgcairn check && pgcairn backup\n");
     }
     free(parts.user);
     free(parts.host);

@@ -34,7 +34,8 @@ typedef struct {
     const char *conninfo; /* NULL: nothing is configured yet */
     const char *repository;
     const char *repository_path;
-    bool several_clusters; /* then commands must name theirs */
+    const char *repository_host; /* of type ssh; NULL: the repository is a directory here */
+    bool several_clusters;       /* then commands must name theirs */
 } InitPrintOptions;
 
 /* Appends role SQL, pg_hba.conf, postgresql.conf, cron and pgcairn.conf lines. */

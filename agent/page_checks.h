@@ -17,7 +17,7 @@ void page_checks_free(PageChecks *checks);
 /* Off until the cluster is known to have checksums; from start_lsn on pages may be torn. */
 void page_checks_enable(PageChecks *checks, uint64_t start_lsn);
 /* A UnitCheck (repository/backup_writer.h). */
-void page_checks_see(void *checks, const char *path, uint64_t first_unit, const uint8_t *data,
+void page_checks_see(void *context, const char *path, uint64_t first_unit, const uint8_t *data,
                      uint32_t units, uint32_t tail_bytes);
 /* Puts the list, sorted, into the fate's arena. */
 void page_checks_report(PageChecks *checks, Fate *fate);

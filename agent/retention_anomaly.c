@@ -295,15 +295,12 @@ check_incarnations(RetentionPlan *plan)
     OddBackups odd = {0};
     for (size_t i = 0; i < input->backup_count; i++) {
         const RetentionBackup *backup = &input->backups[i];
-        bool known = !is_judged(backup);
-        for (size_t k = 0; k < input->incarnation_count && !known; k++)
-            known = backup->system_id == input->incarnations[k].system_id &&
-                    backup->major == input->incarnations[k].major;
-        if (!known)
+        if (is_judged(backup) && !retention_knows_system(input, backup))
             note_odd(&odd, backup, "system %" PRIu64 ", PostgreSQL %d", backup->system_id,
                      backup->major);
     }
-    report_odd(plan, ANOMALY_INCARNATION, &odd, "this cluster never was that system");
+    report_odd(plan, ANOMALY_INCARNATION, &odd,
+               "the record of its system cannot be read, or this cluster never was that system");
 }
 
 /* Sizes of the last backups of one kind that were not odd. */

@@ -15,6 +15,11 @@ void retention_apply_rule(RetentionPlan *plan, const RetentionRule *rule);
 void retention_keep(RetentionPlan *plan, size_t index, bool in_window, const char *reason);
 void retention_give_reason(RetentionPlan *plan, size_t index, const char *reason);
 
+/* Keeps what a timeline may need whose history is unreadable. */
+void retention_keep_unknown(RetentionPlan *plan);
+
+/* Is its system one whose record was read? Else whether its WAL is there nobody can tell. */
+bool retention_knows_system(const RetentionInput *input, const RetentionBackup *backup);
 /* Does recovery along this timeline's history (NULL: not known, so not) pass the backup's stop? */
 bool retention_lies_on_path(const RetentionInput *input, const RetentionBackup *backup,
                             const RetentionTimeline *leaf);

@@ -24,7 +24,8 @@ retention_last_good(const RetentionInput *input)
 /*
  * What is damaged or lacks WAL counts for no rule. It stays all the same while it is younger than
  * the last good backup (it may be all there is of its time, and WAL may still come) or lies in a
- * window that some rule promises.
+ * window that some rule promises. So does one of a system that nobody knows, also where a person
+ * released it or accepts that: that it lacks WAL is then only for want of that record.
  */
 static void
 decide_unusable(RetentionPlan *plan, size_t window_from, size_t last_good)
@@ -38,6 +39,8 @@ decide_unusable(RetentionPlan *plan, size_t window_from, size_t last_good)
         const char *state = backup->damaged ? "damaged" : "lacks WAL";
         if (backup->unreadable)
             retention_keep(plan, i, false, "unreadable, and so never touched");
+        else if (!retention_knows_system(input, backup))
+            retention_keep(plan, i, false, "its system's record is missing or unreadable");
         else if (last_good == input->backup_count || i > last_good)
             retention_keep(
                 plan, i, false,
@@ -105,6 +108,7 @@ retention_decide(RetentionPlan *plan)
         if (input->policy->count == 0)
             retention_keep(plan, i, false, "no policy");
     }
+    retention_keep_unknown(plan);
     size_t window_from = 0;
     while (window_from < input->backup_count && !plan->decisions[window_from].in_window)
         window_from++;

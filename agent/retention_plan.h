@@ -10,7 +10,10 @@
  *     or window a backup belongs to; they are the server's, from the fate.
  *  5. The start of a pitr window is covered: the newest backup older than it stays, on every
  *     timeline that was still alive then.
- *  6. Anything odd freezes the plan (RetentionAnomaly): then nothing may be marked.
+ *  6. While a timeline's history is unreadable, every backup that it may come from stays, and all
+ *     WAL after it.
+ *  7. No rule lets a backup go whose system's record is missing or unreadable.
+ *  8. Anything odd freezes the plan (RetentionAnomaly): then nothing may be marked.
  *
  * Units: microseconds since 1970 UTC, half-open LSN ranges. Memory: about 200 bytes a backup.
  * Ownership: a plan owns its texts and borrows the backups. Threads: pure.
@@ -47,14 +50,15 @@ typedef struct {
     BackupId previous;   /* the newest committed one when it was made; "" none */
 } RetentionBackup;
 
-/* A timeline of an incarnation, where its history is known. */
+/* A timeline of an incarnation. */
 typedef struct {
     uint64_t system_id;
     int major;
     uint32_t timeline;
-    uint32_t parent; /* 0: none */
+    uint32_t parent; /* 0: none, or not known */
     uint64_t fork_lsn;
     bool is_leaf;
+    bool unreadable; /* its history is: it may have left any timeline with a lower number */
 } RetentionTimeline;
 
 typedef struct {

@@ -5,8 +5,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-/* One of each rule, and: last good, by hand, no policy, state. */
-enum { REASONS_LIMIT = RETENTION_RULES_LIMIT + 4 };
+/* One of each rule, and: last good, by hand, no policy, history, state. */
+enum { REASONS_LIMIT = RETENTION_RULES_LIMIT + 5 };
 
 void
 retention_give_reason(RetentionPlan *plan, size_t index, const char *reason)
@@ -169,6 +169,16 @@ is_of(const RetentionBackup *backup, const RetentionIncarnation *incarnation)
     return backup->system_id == incarnation->system_id && backup->major == incarnation->major;
 }
 
+bool
+retention_knows_system(const RetentionInput *input, const RetentionBackup *backup)
+{
+    for (size_t i = 0; i < input->incarnation_count; i++) {
+        if (is_of(backup, &input->incarnations[i]))
+            return true;
+    }
+    return false;
+}
+
 const RetentionTimeline *
 retention_find_timeline(const RetentionInput *input, const RetentionBackup *like, uint32_t timeline)
 {
@@ -285,6 +295,38 @@ keep_pitr(RetentionPlan *plan, const RetentionRule *rule, const char *reason)
         }
         if (alive)
             keep_bases(&window);
+    }
+}
+
+/* The highest timeline of the backup's incarnation whose history is unreadable; 0: none. */
+static uint32_t
+highest_unreadable(const RetentionInput *input, const RetentionBackup *backup)
+{
+    uint32_t highest = 0;
+    for (size_t i = 0; i < input->timeline_count; i++) {
+        const RetentionTimeline *timeline = &input->timelines[i];
+        if (timeline->unreadable && timeline->system_id == backup->system_id &&
+            timeline->major == backup->major && timeline->timeline > highest)
+            highest = timeline->timeline;
+    }
+    return highest;
+}
+
+void
+retention_keep_unknown(RetentionPlan *plan)
+{
+    const RetentionInput *input = plan->input;
+    bool any = false;
+    for (size_t i = 0; i < input->timeline_count; i++)
+        any |= input->timelines[i].unreadable;
+    for (size_t i = 0; any && i < input->backup_count; i++) {
+        const RetentionBackup *backup = &input->backups[i];
+        if (!plan->decisions[i].live || backup->unreadable)
+            continue;
+        const uint32_t timeline = highest_unreadable(input, backup);
+        if (timeline >= backup->timeline && timeline > 0)
+            retention_keep(plan, i, true,
+                           arena_printf(plan->arena, "%08" PRIX32 ".history is damaged", timeline));
     }
 }
 

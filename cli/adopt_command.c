@@ -84,15 +84,12 @@ command_adopt(const World *world, int argc, char **argv)
     };
     CairnError err = {0};
     CommonOptions common = {0};
-    size_t positional_count = 0;
+    int code;
     Adopted adopted;
-    if (!options_parse(&help, &common, argc, argv, NULL, 0, &positional_count, &err) ||
-        (!common.help && !cli_output_json(&common, &json, &err)))
+    if (!cli_parse(&help, &common, argc, argv, NULL, &code))
+        return code;
+    if (!cli_output_json(&common, &json, &err))
         return cli_failed(&err);
-    if (common.help) {
-        options_print_help(&help);
-        return 0;
-    }
     if (pgdata == NULL || original == (as_cluster != NULL)) {
         cairn_error(&err, CAIRN_USAGE, "give -D DIR and one of --original, --as-cluster NAME");
         return cli_failed(&err);

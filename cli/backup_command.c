@@ -6,6 +6,7 @@
 #include "common/cancel.h"
 #include "common/log.h"
 #include "common/progress.h"
+#include "common/timestamp.h"
 #include "postgres/wal_name.h"
 #include "repository/collect.h"
 #include "repository/json.h"
@@ -30,6 +31,7 @@ typedef struct {
     uint64_t max_memory;
     const char *retention;
     bool expire;
+    bool json;
 } Arguments;
 
 /* What followed the backup. */
@@ -97,6 +99,36 @@ check_arguments(const Arguments *arguments, CairnError *err)
     return true;
 }
 
+static void
+print_locks(const BackupReport *report)
+{
+    const ObjectLockCounts *locks = &report->locks;
+    char until[TIMESTAMP_TEXT_SIZE];
+    if (report->lock_days == 0)
+        return;
+    timestamp_format(until, locks->earliest_us / 1000000 * 1000000);
+    printf("  %" PRIu64 " older objects that it needs asked for their lock, %" PRIu64 " renewed",
+           object_locks_all(locks), locks->renewed);
+    if (object_locks_unproven(locks) > 0)
+        printf(", %" PRIu64 " NOT PROVEN to be locked for %d days\n", object_locks_unproven(locks),
+               report->lock_days);
+    else
+        printf("; locked until %s at least\n", until);
+}
+
+static json_t *
+locks_json(const BackupReport *report)
+{
+    const ObjectLockCounts *locks = &report->locks;
+    if (report->lock_days == 0)
+        return json_null();
+    return json_pack("{s:i, s:I, s:I, s:I, s:o, s:s?}", "days", report->lock_days, "asked",
+                     (json_int_t)object_locks_all(locks), "renewed", (json_int_t)locks->renewed,
+                     "unproven", (json_int_t)object_locks_unproven(locks), "earliest_end",
+                     locks->earliest_us != 0 ? json_time(locks->earliest_us) : json_null(),
+                     "problem", locks->failed > 0 ? locks->failure.message : NULL);
+}
+
 /* A page that changed in a region that was refreshed counts as refreshed. */
 static uint64_t
 changed_units(const BackupCounts *counts)
@@ -146,6 +178,7 @@ print_text(const BackupReport *report)
            fate->stop_timeline, size, fate->file_count, stored);
     printf("  copied in %.1f s, waited %.1f s for WAL\n", report->copy_seconds,
            report->wal_wait_seconds);
+    print_locks(report);
 }
 
 static json_t *
@@ -166,7 +199,7 @@ report_json(const BackupReport *report, const Expiry *expiry)
         "packs_lost", (json_int_t)counts->lost);
     json_t *json = json_pack(
         "{s:s, s:s, s:s, s:s, s:o, s:o, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I, "
-        "s:o}",
+        "s:o, s:o}",
         "label", fate->label, "bid", fate->bid.text, "type", fate->type, "state",
         state_name(report->outcome), "start_lsn", json_lsn(fate->start_lsn), "stop_lsn",
         json_lsn(fate->stop_lsn), "timeline", (int)fate->stop_timeline, "started_at",
@@ -174,8 +207,8 @@ report_json(const BackupReport *report, const Expiry *expiry)
         (json_int_t)fate->size_bytes, "stored_bytes", (json_int_t)fate->stored_bytes, "map_bytes",
         (json_int_t)fate->map_bytes, "file_count", (json_int_t)fate->file_count, "copy_seconds",
         report->copy_seconds, "wal_wait_seconds", report->wal_wait_seconds, "missing_wal", missing,
-        "checksum_failure_count", (json_int_t)fate->checksum_failure_count, "expiry",
-        expiry_json(expiry));
+        "checksum_failure_count", (json_int_t)fate->checksum_failure_count, "locks",
+        locks_json(report), "expiry", expiry_json(expiry));
     json_object_update(json, comparison);
     json_decref(comparison);
     return json;
@@ -219,14 +252,35 @@ judge(const BackupReport *report, CairnError *err)
     return true;
 }
 
+/* It can be restored, and what it needs could be deleted earlier than the configuration promises.
+ */
+static bool
+judge_locks(const BackupReport *report, CairnError *err)
+{
+    const ObjectLockCounts *locks = &report->locks;
+    if (report->lock_days == 0 || object_locks_unproven(locks) == 0)
+        return true;
+    cairn_error(err, locks->failed > 0 ? locks->failure.kind : CAIRN_NOT_FOUND,
+                "backup %s is made, but %" PRIu64
+                " older objects that it needs are not proven to stay locked for %d days: %.1500s",
+                report->fate->label, object_locks_unproven(locks), report->lock_days,
+                locks->failed > 0 ? locks->failure.message : "they are not there");
+    if (err->kind == CAIRN_MISMATCH) /* no right helps */
+        return cairn_error_hint(err, "%s", locks->failure.hint);
+    return cairn_error_hint(
+        err, "give this host s3:GetObjectRetention and s3:PutObjectRetention, or run `pgcairn repo "
+             "renew` on the host that collects, or take a full backup (docs/object-stores.md)");
+}
+
 static int
 exit_code(const BackupReport *report)
 {
+    CairnError ignored = {0};
     if (report->outcome == BACKUP_DAMAGED)
         return cairn_error_exit_code(CAIRN_CORRUPT);
     if (report->outcome == BACKUP_COPIED)
         return cancel_requested() ? cairn_error_exit_code(CAIRN_CANCELLED) : 1;
-    return 0;
+    return judge_locks(report, &ignored) ? 0 : cairn_error_exit_code(ignored.kind);
 }
 
 /* After a good backup, where a policy is configured. What fails here fails alone: the backup is
@@ -239,6 +293,12 @@ expire_after(Repository *repository, const char *cluster, Expiry *expiry)
     if (expiry->plan == NULL ||
         !expire_run(repository, expiry->plan, &expiry->report, &expiry->err))
         cairn_error_wrap(&expiry->err, "the backup is made, but expiring old ones failed");
+    if (expiry->plan == NULL)
+        return;
+    const InfoCluster *read = &expiry->plan->info->clusters[0];
+    incarnation_warn(&read->unread_incarnations);
+    if (read->history_warning != NULL)
+        log_warn("%s", read->history_warning);
 }
 
 /*
@@ -249,24 +309,25 @@ static void
 collect_after(Repository *repository, const char *cluster)
 {
     CairnError err = {0};
-    CollectReport ignored;
+    CollectReport report;
     const CollectOptions options = {.cluster = cluster, .grace_s = -1, .keep_wal = true};
-    if (!collect_run(repository, &options, &ignored, &err)) {
+    if (collect_run(repository, &options, &report, &err)) {
+        incarnation_warn(&report.unread_incarnations);
+    } else {
         cairn_error_wrap(&err, "the backup is made, but remains of failed ones were not collected");
         log_warn("%s", err.message);
     }
 }
 
 static BackupReport *
-run(const World *world, const Arguments *arguments, Expiry *expiry, CairnError *err)
+run(const World *world, const CliSession *session, const Arguments *arguments, Expiry *expiry,
+    CairnError *err)
 {
-    SCOPED_SESSION session = {0};
     /* The policy first: better no backup begun than one whose end is a typo. */
-    if (!cli_session_open(world, &arguments->common, true, &session, err) ||
-        !cli_retention_policy(arguments->retention, &session, &expiry->policy, err))
+    if (!cli_retention_policy(arguments->retention, session, &expiry->policy, err))
         return NULL;
-    const GlobalConfig *global = session.global;
-    SCOPED(Repository) repository = repository_open(world, session.repository, err);
+    const GlobalConfig *global = session->global;
+    SCOPED(Repository) repository = repository_open(world, session->repository, err);
     if (repository == NULL)
         return NULL;
 
@@ -280,7 +341,7 @@ run(const World *world, const Arguments *arguments, Expiry *expiry, CairnError *
     if (!parse_type(arguments->type, &type, err))
         return NULL;
     BackupOptions options = {
-        .cluster = session.cluster,
+        .cluster = session->cluster,
         .type = type,
         .refresh_percent = global->refresh_percent >= 0 ? (unsigned)global->refresh_percent
                                                         : BACKUP_REFRESH_PERCENT,
@@ -293,14 +354,17 @@ run(const World *world, const Arguments *arguments, Expiry *expiry, CairnError *
         .max_memory_bytes =
             arguments->max_memory != 0 ? arguments->max_memory : global->max_memory_bytes,
         .wal_timeout_s = wal_timeout_s,
+        .server_timeout_s =
+            global->server_timeout_s > 0 ? global->server_timeout_s : SERVER_TIMEOUT_S,
     };
     BackupReport *report = backup_run(repository, &options, err);
+    /* Where this host may only add, both are the repository host's. */
     if (report != NULL && report->outcome == BACKUP_WAL_COMPLETE && arguments->expire &&
-        !cancel_requested()) {
+        !cancel_requested() && !storage_is_create_only(repository_storage(repository))) {
         if (expiry->policy.count > 0)
-            expire_after(repository, session.cluster->name, expiry);
+            expire_after(repository, session->cluster->name, expiry);
         else
-            collect_after(repository, session.cluster->name);
+            collect_after(repository, session->cluster->name);
     }
     return report;
 }
@@ -315,6 +379,35 @@ print_expiry(const Expiry *expiry)
     cli_expire_report_text(expiry->plan, &expiry->report, &text);
     if (!cli_print_text(&text, &err))
         log_error(&err);
+}
+
+/* One backup after the other where there are several repositories: each is a stream of its own,
+ * with a parent and a label of its own. */
+static bool
+backup_in(const World *world, CliSession *session, void *context, int *code_out, CairnError *err)
+{
+    const Arguments *arguments = context;
+    SCOPED_EXPIRY expiry = {0};
+    SCOPED(BackupReport) report = run(world, session, arguments, &expiry, err);
+    if (report == NULL)
+        return false;
+    if (arguments->json) {
+        if (!cli_print_json(report_json(report, &expiry), err))
+            return false;
+    } else {
+        print_text(report);
+        print_expiry(&expiry);
+    }
+    if (expiry.err.kind != CAIRN_OK)
+        log_error(&expiry.err);
+    CairnError verdict = {0};
+    if (!judge(report, &verdict))
+        log_error(&verdict);
+    cairn_error_clear(&verdict);
+    if (!judge_locks(report, &verdict))
+        log_error(&verdict);
+    *code_out = exit_code(report);
+    return true;
 }
 
 int
@@ -353,31 +446,13 @@ command_backup(const World *world, int argc, char **argv)
     };
 
     CairnError err = {0};
-    size_t positional_count;
-    bool as_json;
-    if (!options_parse(&command, &arguments.common, argc, argv, NULL, 0, &positional_count, &err))
+    int code;
+    if (!cli_parse(&command, &arguments.common, argc, argv, NULL, &code))
+        return code;
+    SCOPED_SESSION session = {0};
+    if (!check_arguments(&arguments, &err) ||
+        !cli_output_json(&arguments.common, &arguments.json, &err) ||
+        !cli_session_open(world, &arguments.common, true, &session, &err))
         return cli_failed(&err);
-    if (arguments.common.help) {
-        options_print_help(&command);
-        return 0;
-    }
-    if (!check_arguments(&arguments, &err) || !cli_output_json(&arguments.common, &as_json, &err))
-        return cli_failed(&err);
-
-    SCOPED_EXPIRY expiry = {0};
-    SCOPED(BackupReport) report = run(world, &arguments, &expiry, &err);
-    if (report == NULL)
-        return cli_failed(&err);
-    if (as_json) {
-        if (!cli_print_json(report_json(report, &expiry), &err))
-            return cli_failed(&err);
-    } else {
-        print_text(report);
-        print_expiry(&expiry);
-    }
-    if (expiry.err.kind != CAIRN_OK)
-        log_error(&expiry.err);
-    if (!judge(report, &err))
-        log_error(&err);
-    return exit_code(report);
+    return cli_each_repository(world, &session, arguments.json, backup_in, &arguments);
 }

@@ -14,6 +14,12 @@ static const struct {
 } REASONS[] = {
     {"configuration", "says which server and which repository are meant"},
     {"repository", "backups and WAL go there; its id tells it from an empty mount point"},
+    {"encryption",
+     "who steals the storage reads what is not encrypted; who loses the key reads nothing"},
+    {"key-slots", "one lost key must not be the loss of every backup"},
+    {"key-files", "a key that others can read protects nothing"},
+    {"key-speed", "a key is opened for each WAL segment that is pushed"},
+    {"recipients", "what is sealed can be read by them and by nobody else"},
     {"repository-writable", "a file is begun there and given up again"},
     {"connection", "backup asks the server over SQL what and who it is"},
     {"version", "15 to 18 are supported"},
@@ -31,11 +37,17 @@ static const struct {
     {"archive_command", "its exit code is the server's only word that WAL is safe"},
     {"archive_library", "its answer is the server's only word that WAL is safe"},
     {"overflow", "WAL that waits on this host is lost with it"},
+    {"batches", "sending what is ready side by side is several times faster after a pause"},
     {"wal-arrival", "a segment is ended on the server and must appear in the repository"},
+    {"other-repositories", "WAL that one has and another lacks is a hole in the other's"},
+    {"histories",
+     "a timeline is restored along its history file, and nothing else says where it began"},
     {"archiving", "what waits in pg_wal is lost with the server's disk, and fills it meanwhile"},
     {"slots", "a replication slot keeps WAL in pg_wal until its consumer has it"},
     {"free-space", "a full repository stops archiving, and then pg_wal fills up"},
     {"backups", "recovery begins with one, and replays all WAL since: older is slower"},
+    {"object-lock",
+     "what a backup needs must not be deletable before the backup may go, whoever gets the keys"},
     {"retention", "what is kept must fit"},
 };
 
@@ -104,6 +116,37 @@ configuration_failed(bool json, CairnError *err)
     return exit_code;
 }
 
+typedef struct {
+    int timeout_s;
+    bool no_switch;
+    bool explain;
+    bool json;
+} CheckRequest;
+
+static bool
+check_in(const World *world, CliSession *session, void *context, int *code_out, CairnError *err)
+{
+    CheckRequest *request = context;
+    const CheckOptions check = {.world = world,
+                                .repository = session->repository,
+                                .cluster = session->cluster,
+                                .config_file = session->global->file,
+                                .timeout_s = request->timeout_s,
+                                .no_switch = request->no_switch,
+                                .overflow_path = session->global->overflow_path,
+                                .spool_path = session->global->spool_path,
+                                .others = session->repositories,
+                                .other_count = session->repository_count,
+                                .report = request->json ? NULL : print_result,
+                                .context = &request->explain};
+    SCOPED(CheckReport) report = check_run(&check);
+    if (request->json &&
+        !cli_print_json(report_json(session->cluster->name, report, request->explain), err))
+        return false;
+    *code_out = check_worst(report) == CHECK_FAILED ? 1 : 0;
+    return true;
+}
+
 static int
 run_check(const World *world, bool explain, int argc, char **argv)
 {
@@ -128,14 +171,10 @@ run_check(const World *world, bool explain, int argc, char **argv)
     };
     CairnError err = {0};
     CommonOptions common = {0};
-    size_t positional_count = 0;
+    int code;
     bool json = false;
-    if (!options_parse(&help, &common, argc, argv, NULL, 0, &positional_count, &err))
-        return cli_failed(&err);
-    if (common.help) {
-        options_print_help(&help);
-        return 0;
-    }
+    if (!cli_parse(&help, &common, argc, argv, NULL, &code))
+        return code;
     if (!cli_output_json(&common, &json, &err))
         return cli_failed(&err);
     if (timeout_s < 0 || timeout_s > 86400) {
@@ -146,19 +185,9 @@ run_check(const World *world, bool explain, int argc, char **argv)
     SCOPED_SESSION session = {0};
     if (!cli_session_open(world, &common, true, &session, &err))
         return configuration_failed(json, &err);
-    const CheckOptions check = {.world = world,
-                                .repository = session.repository,
-                                .cluster = session.cluster,
-                                .config_file = session.global->file,
-                                .timeout_s = (int)timeout_s,
-                                .no_switch = no_switch,
-                                .overflow_path = session.global->overflow_path,
-                                .report = json ? NULL : print_result,
-                                .context = &explain};
-    SCOPED(CheckReport) report = check_run(&check);
-    if (json && !cli_print_json(report_json(session.cluster->name, report, explain), &err))
-        return cli_failed(&err);
-    return check_worst(report) == CHECK_FAILED ? 1 : 0;
+    CheckRequest request = {
+        .timeout_s = (int)timeout_s, .no_switch = no_switch, .explain = explain, .json = json};
+    return cli_each_repository(world, &session, json, check_in, &request);
 }
 
 int

@@ -7,9 +7,9 @@
 #include "common/timestamp.h"
 #include "repository/fate.h"
 #include "repository/pin.h"
+#include "repository/store_proof.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +21,7 @@ typedef struct {
     const char *drop_pin;
     bool dry_run;
     bool force;
+    bool json;
 } Arguments;
 
 static const int64_t GRACE_LIMIT_S = INT64_C(3660) * 86400;
@@ -112,30 +113,18 @@ report_json(const CollectReport *report, const Arguments *arguments)
     char until[TIMESTAMP_TEXT_SIZE];
     timestamp_format(until, report->waiting_until_us);
     return json_pack(
-        "{s:b, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:o, s:I, s:I, s:b, s:I, s:o}",
+        "{s:b, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:b, s:I, s:o, "
+        "s:s?}",
         "dry_run", arguments->dry_run, "packs", (json_int_t)report->packs, "map_packs",
         (json_int_t)report->map_packs, "wal_files", (json_int_t)report->wal_files, "bytes",
         (json_int_t)report->bytes, "backups", (json_int_t)report->backups_swept, "waiting",
         report->waiting, "waiting_packs", (json_int_t)report->waiting_packs, "waiting_bytes",
         (json_int_t)report->waiting_bytes, "waiting_backups", (json_int_t)report->waiting_backups,
         "waiting_until", report->waiting ? json_string(until) : json_null(), "given_back",
-        (json_int_t)report->given_back, "unexpire_pending", (json_int_t)report->pending,
-        "clock_jumped", report->clock_jumped, "holder_count", (json_int_t)report->holder_count,
-        "holders", holders_json(report));
-}
-
-static void append_line(ByteWriter *text, const char *format, ...) PRINTF_LIKE(2, 3);
-
-static void
-append_line(ByteWriter *text, const char *format, ...)
-{
-    char line[1024];
-    va_list arguments;
-    va_start(arguments, format);
-    const int size = vsnprintf(line, sizeof line, format, arguments);
-    va_end(arguments);
-    if (size > 0)
-        byte_writer_bytes(text, line, (size_t)size < sizeof line ? (size_t)size : sizeof line - 1);
+        (json_int_t)report->given_back, "unexpire_pending", (json_int_t)report->pending, "denied",
+        (json_int_t)report->removals.denied, "clock_jumped", report->clock_jumped, "holder_count",
+        (json_int_t)report->holder_count, "holders", holders_json(report), "unreadable_record",
+        report->unread_incarnations.count > 0 ? report->unread_incarnations.object : NULL);
 }
 
 static void
@@ -144,72 +133,84 @@ result_text(const CollectReport *report, bool dry_run, ByteWriter *text)
     char bytes[32], until[TIMESTAMP_TEXT_SIZE];
     format_bytes(bytes, report->bytes);
     if (report->packs + report->map_packs + report->wal_files + report->backups_swept == 0)
-        append_line(text, "nothing %s deleted", dry_run ? "would be" : "was");
+        byte_writer_format(text, "nothing %s deleted", dry_run ? "would be" : "was");
     else
-        append_line(text,
-                    "%s %s: %" PRIu64 " packs, %" PRIu64 " map packs, %" PRIu64
-                    " WAL files; %zu expired backups and dead attempts are gone",
-                    dry_run ? "would delete" : "deleted", bytes, report->packs, report->map_packs,
-                    report->wal_files, report->backups_swept);
+        byte_writer_format(text,
+                           "%s %s: %" PRIu64 " packs, %" PRIu64 " map packs, %" PRIu64
+                           " WAL files; %zu expired backups and dead attempts are gone",
+                           dry_run ? "would delete" : "deleted", bytes, report->packs,
+                           report->map_packs, report->wal_files, report->backups_swept);
     if (report->waiting) {
         format_bytes(bytes, report->waiting_bytes);
         timestamp_format(until, report->waiting_until_us);
-        append_line(text,
-                    "; waiting: %s in %" PRIu64 " packs of %zu, to be deleted by a run after %s",
-                    bytes, report->waiting_packs, report->waiting_backups, until);
+        byte_writer_format(
+            text, "; waiting: %s in %" PRIu64 " packs of %zu, to be deleted by a run after %s",
+            bytes, report->waiting_packs, report->waiting_backups, until);
     }
-    append_line(text, "\n");
+    byte_writer_format(text, "\n");
 }
 
 static void
 notes_text(const CollectReport *report, ByteWriter *text)
 {
     if (report->given_back > 0)
-        append_line(text, "  %zu condemned ones were alive again and stay\n", report->given_back);
+        byte_writer_format(text, "  %zu condemned ones were alive again and stay\n",
+                           report->given_back);
     if (report->pending > 0)
-        append_line(text,
-                    "  %zu backups: taking their expiry back did not finish; they stay until "
-                    "`pgcairn expire` or `expire --undo` settles it\n",
-                    report->pending);
+        byte_writer_format(
+            text,
+            "  %zu backups: taking their expiry back did not finish; they stay until "
+            "`pgcairn expire` or `expire --undo` settles it\n",
+            report->pending);
+    if (report->removals.denied > 0)
+        byte_writer_format(text,
+                           "  %" PRIu64 " objects may not be deleted and stay, first %s: %s\n",
+                           report->removals.denied, report->removals.name, report->removals.why);
+    if (report->unread_incarnations.count > 0)
+        byte_writer_format(text,
+                           "  %zu records of systems cannot be read, first %s: %s; WAL of these "
+                           "systems stays until the record is back from a copy, or is removed "
+                           "because nobody here made it\n",
+                           report->unread_incarnations.count, report->unread_incarnations.object,
+                           report->unread_incarnations.problem.message);
     if (report->clock_jumped)
-        append_line(text, "  a condemn list is dated in the future: a clock was wrong; what it "
-                          "names waits from now on\n");
+        byte_writer_format(text,
+                           "  a condemn list is dated in the future: a clock was wrong; what it "
+                           "names waits from now on\n");
     for (size_t i = 0; i < report->holder_count && i < COLLECT_HOLDERS_LISTED; i++) {
         const CollectHolder *holder = &report->holders[i];
         char since[TIMESTAMP_TEXT_SIZE];
         timestamp_format(since, holder->since_us);
         if (holder->is_pin)
-            append_line(text, "  kept for a reader on host %s since %s (pin %s)\n", holder->host,
-                        since, holder->name);
+            byte_writer_format(text, "  kept for a reader on host %s since %s (pin %s)\n",
+                               holder->host, since, holder->name);
         else
-            append_line(text, "  kept for the backup under way on host %s since %s (%s)\n",
-                        holder->host, since, holder->name);
+            byte_writer_format(text, "  kept for the backup under way on host %s since %s (%s)\n",
+                               holder->host, since, holder->name);
     }
 }
 
 static bool
-run(const World *world, const Arguments *arguments, CairnError *err)
+run(const World *world, CliSession *session, void *context, int *code_out, CairnError *err)
 {
-    bool as_json;
+    const Arguments *arguments = context;
     CollectReport report;
-    if (!cli_output_json(&arguments->common, &as_json, err))
-        return false;
-    SCOPED_SESSION session = {0};
-    if (!cli_session_open(world, &arguments->common, true, &session, err))
-        return false;
-    SCOPED(Repository) repository = repository_open(world, session.repository, err);
+    SCOPED(Repository) repository = repository_open(world, session->repository, err);
     CollectOptions options = {.dry_run = arguments->dry_run};
     if (repository == NULL || !choose_grace(arguments, repository, &options.grace_s, err))
         return false;
-    options.cluster = session.cluster->name;
+    options.cluster = session->cluster->name;
     if (!arguments->dry_run &&
         (!revoke_attempt(arguments, repository, options.cluster, err) ||
          (arguments->drop_pin != NULL &&
           !pin_judge(repository, options.cluster, arguments->drop_pin, err))))
         return false;
-    if (!collect_run(repository, &options, &report, err))
+    if (!collect_run(repository, &options, &report, err) ||
+        (!arguments->dry_run && !store_proof_sweep(repository, err)))
         return false;
-    if (as_json)
+    if (report.unread_incarnations.count > 0)
+        *code_out = cairn_error_exit_code(CAIRN_CORRUPT);
+    if (arguments->json)
         return cli_print_json(report_json(&report, arguments), err);
     SCOPED_BYTES ByteWriter text = {0};
     result_text(&report, arguments->dry_run, &text);
@@ -248,12 +249,15 @@ command_collect(const World *world, int argc, char **argv)
         .options = options,
     };
     CairnError err = {0};
-    size_t positional_count;
-    if (!options_parse(&command, &arguments.common, argc, argv, NULL, 0, &positional_count, &err))
+    int code;
+    if (!cli_parse(&command, &arguments.common, argc, argv, NULL, &code))
+        return code;
+    /* An attempt and a pin are one repository's. */
+    SCOPED_SESSION session = {0};
+    if (!cli_output_json(&arguments.common, &arguments.json, &err) ||
+        !cli_session_open(world, &arguments.common, true, &session, &err) ||
+        ((arguments.revoke != NULL || arguments.drop_pin != NULL) &&
+         !cli_only_repository(&session, &err)))
         return cli_failed(&err);
-    if (arguments.common.help) {
-        options_print_help(&command);
-        return 0;
-    }
-    return run(world, &arguments, &err) ? 0 : cli_failed(&err);
+    return cli_each_repository(world, &session, arguments.json, run, &arguments);
 }

@@ -11,7 +11,10 @@ typedef int CommandMain(const World *world, int argc, char **argv);
 
 CommandMain command_init, command_check, command_doctor, command_backup, command_info,
     command_restore, command_adopt, command_verify, command_version, command_expire, command_keep,
-    command_release, command_collect, command_targets;
+    command_release, command_collect, command_targets, command_key, command_repo, command_serve;
+
+/* Of `pgcairn repo`, each in its own file. */
+CommandMain command_repo_heal, command_repo_renew;
 
 /* Each in its own file, and a row of the table in wal_command.c. */
 CommandMain command_wal_push, command_wal_push_ahead, command_wal_get, command_wal_repair,

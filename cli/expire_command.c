@@ -52,6 +52,18 @@ carry_out(Repository *repository, const ExpirePlan *plan, const Arguments *argum
     return cli_print_text(&text, err);
 }
 
+/* The rest was done as ever; the exit code says that something is wrong. */
+static void
+tell_unread(const ExpirePlan *plan, int *code_out)
+{
+    const InfoCluster *cluster = &plan->info->clusters[0];
+    incarnation_warn(&cluster->unread_incarnations);
+    if (cluster->history_warning != NULL)
+        log_warn("%s", cluster->history_warning);
+    if (cluster->unread_incarnations.count > 0 || cluster->history_warning != NULL)
+        *code_out = cairn_error_exit_code(CAIRN_CORRUPT);
+}
+
 static bool
 expire_by_hand(Repository *repository, const ExpirePlan *plan, const Arguments *arguments,
                CairnError *err)
@@ -80,6 +92,7 @@ run_expire(Repository *repository, const CliSession *session, const Arguments *a
     plan = expire_plan(repository, session->cluster->name, &policy, arguments->accepted, err);
     if (plan == NULL)
         return false;
+    tell_unread(plan, code_out);
     if (arguments->set != NULL)
         return expire_by_hand(repository, plan, arguments, err);
     if (!arguments->plan)
@@ -113,16 +126,23 @@ run_undo(Repository *repository, const CliSession *session, const Arguments *arg
 }
 
 static bool
-run(const World *world, const Arguments *arguments, int *code_out, CairnError *err)
+run(const World *world, CliSession *session, void *context, int *code_out, CairnError *err)
 {
-    SCOPED_SESSION session = {0};
-    if (!cli_session_open(world, &arguments->common, true, &session, err))
-        return false;
-    SCOPED(Repository) repository = repository_open(world, session.repository, err);
+    const Arguments *arguments = context;
+    SCOPED(Repository) repository = repository_open(world, session->repository, err);
     if (repository == NULL)
         return false;
-    return arguments->undo ? run_undo(repository, &session, arguments, err)
-                           : run_expire(repository, &session, arguments, code_out, err);
+    return arguments->undo ? run_undo(repository, session, arguments, err)
+                           : run_expire(repository, session, arguments, code_out, err);
+}
+
+/* A label is one repository's: each makes its own backups. */
+static bool
+open_session(const World *world, const Arguments *arguments, CliSession *session, CairnError *err)
+{
+    return cli_session_open(world, &arguments->common, true, session, err) &&
+           ((arguments->set == NULL && arguments->label == NULL) ||
+            cli_only_repository(session, err));
 }
 
 static bool
@@ -168,16 +188,11 @@ command_expire(const World *world, int argc, char **argv)
         .options = options,
     };
     CairnError err = {0};
-    size_t positional_count = 0;
-    if (!options_parse(&command, &arguments.common, argc, argv, &arguments.label, 1,
-                       &positional_count, &err))
+    int code;
+    if (!cli_parse(&command, &arguments.common, argc, argv, &arguments.label, &code))
+        return code;
+    SCOPED_SESSION session = {0};
+    if (!check_arguments(&arguments, &err) || !open_session(world, &arguments, &session, &err))
         return cli_failed(&err);
-    if (arguments.common.help) {
-        options_print_help(&command);
-        return 0;
-    }
-    int code = 0;
-    if (!check_arguments(&arguments, &err) || !run(world, &arguments, &code, &err))
-        return cli_failed(&err);
-    return code;
+    return cli_each_repository(world, &session, arguments.json, run, &arguments);
 }

@@ -95,28 +95,44 @@ show_archiving(const World *world, Info *info, const CliSession *session)
     }
 }
 
-static bool
-run_info(const World *world, const CommonOptions *common, const char *selector, bool offline,
-         CairnError *err)
+static void
+show_overflow(const World *world, Info *info, const CliSession *session)
 {
-    bool json = false;
-    SCOPED_SESSION session = {0};
-    if (!cli_output_json(common, &json, err) ||
-        !cli_session_open(world, common, false, &session, err))
-        return false;
-    SCOPED(Repository) repository = repository_open(world, session.repository, err);
+    for (size_t i = 0; session->global->overflow_path != NULL && i < info->cluster_count; i++)
+        info_look_overflow(info, i, world, session->global->overflow_path, session->repository,
+                           session->config);
+}
+
+typedef struct {
+    const CommonOptions *common;
+    const char *selector;
+    bool offline;
+    bool json;
+} InfoRequest;
+
+static bool
+run_info(const World *world, CliSession *session, void *context, int *code_out, CairnError *err)
+{
+    const InfoRequest *request = context;
+    SCOPED(Repository) repository = repository_open(world, session->repository, err);
     if (repository == NULL) {
         if (err->kind == CAIRN_NOT_FOUND && err->hint[0] == '\0')
             cairn_error_hint(err, "is it mounted? A new one is made by: pgcairn init");
         return false;
     }
-    SCOPED(Info) info = info_read(repository, common->cluster, err);
+    SCOPED(Info) info = info_read(repository, request->common->cluster, err);
     if (info == NULL)
         return false;
-    show_retention(info, &session);
-    if (!offline && selector == NULL)
-        show_archiving(world, info, &session);
-    return selector != NULL ? print_backup(info, selector, json, err) : print_info(info, json, err);
+    for (size_t i = 0; i < info->cluster_count; i++) {
+        if (info->clusters[i].history_warning != NULL)
+            *code_out = cairn_error_exit_code(CAIRN_CORRUPT);
+    }
+    show_retention(info, session);
+    show_overflow(world, info, session);
+    if (!request->offline && request->selector == NULL)
+        show_archiving(world, info, session);
+    return request->selector != NULL ? print_backup(info, request->selector, request->json, err)
+                                     : print_info(info, request->json, err);
 }
 
 int
@@ -141,15 +157,16 @@ command_info(const World *world, int argc, char **argv)
     };
     CairnError err = {0};
     CommonOptions common = {0};
-    const char *positional[1] = {NULL};
-    size_t positional_count = 0;
-    if (!options_parse(&help, &common, argc, argv, positional, 1, &positional_count, &err))
+    const char *argument = NULL;
+    int code;
+    if (!cli_parse(&help, &common, argc, argv, &argument, &code))
+        return code;
+    if (selector == NULL)
+        selector = argument;
+    InfoRequest request = {.common = &common, .selector = selector, .offline = offline};
+    SCOPED_SESSION session = {0};
+    if (!cli_output_json(&common, &request.json, &err) ||
+        !cli_session_open(world, &common, false, &session, &err))
         return cli_failed(&err);
-    if (common.help) {
-        options_print_help(&help);
-        return 0;
-    }
-    if (positional_count == 1 && selector == NULL)
-        selector = positional[0];
-    return run_info(world, &common, selector, offline, &err) ? 0 : cli_failed(&err);
+    return cli_each_repository(world, &session, request.json, run_info, &request);
 }

@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "cli/session.h"
 #include "common/log.h"
+#include "storage/connect.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -81,6 +82,7 @@ print_setup(const World *world, const CommonOptions *common, CairnError *err)
         .repository = configured ? session.repository->name : "main",
         .repository_path = configured && session.repository->path != NULL ? session.repository->path
                                                                           : "/var/lib/pgcairn",
+        .repository_host = configured ? session.repository->ssh.host : NULL,
         .several_clusters = configured && config_cluster_count(session.config) > 1,
     };
     SCOPED_BYTES ByteWriter text = {0};
@@ -93,7 +95,38 @@ typedef struct {
     bool cluster_existed;
     Incarnation incarnation;
     char repository_id[2 * REPOSITORY_ID_SIZE + 1];
+    Encryption encryption;
+    char key_slot[CLUSTER_NAME_LIMIT + 1]; /* that this host opens it with; "": not encrypted */
 } InitResult;
+
+/* For a person who has not decided yet: what each choice protects from and costs. */
+static void
+explain_encryption(const CliSession *session)
+{
+    if (session->repository->encryption != NULL || !isatty(STDERR_FILENO))
+        return;
+    fprintf(
+        stderr,
+        "Encryption is decided once, when the repository is made. In section [repository %s]:\n\n"
+        "  encryption = none\n"
+        "      Whoever can read the storage, or a copy of it, can read the database.\n\n"
+        "  encryption = key-file          (made by: pgcairn key generate FILE)\n"
+        "  key-file = FILE\n"
+        "      A stolen disk or bucket says nothing. Whoever breaks into this host can read all\n"
+        "      backups, as it can read the database. Lose the key and you lose the backups.\n\n"
+        "  encryption = passphrase\n"
+        "  passphrase-file = FILE         (or passphrase-command = COMMAND)\n"
+        "      The same, and it can be kept in a head or on paper. Costs half a second each time:\n"
+        "      name a key-file beside it for the daily work.\n\n"
+        "  encryption = sealed\n"
+        "  key-file = FILE                (of this host: opens lists and maps, not data)\n"
+        "  recipients = FILE              (public keys: pgcairn key generate --recipient, "
+        "elsewhere)\n"
+        "      Whoever breaks into this host cannot read old backups: only the holder of a "
+        "private\n"
+        "      key can, on the machine where you restore.\n\n",
+        session->repository->name);
+}
 
 static bool
 run_steps(const World *world, const CliSession *session, const InitOptions *options,
@@ -104,6 +137,8 @@ run_steps(const World *world, const CliSession *session, const InitOptions *opti
     if (repository == NULL)
         return false;
     hex_encode(result->repository_id, repository_id(repository), REPOSITORY_ID_SIZE);
+    result->encryption = repository_encryption(repository);
+    snprintf(result->key_slot, sizeof result->key_slot, "%s", repository_key_slot(repository));
     if (!options->server)
         return true;
     SCOPED(Connection)
@@ -125,9 +160,10 @@ result_json(const CliSession *session, const InitResult *result)
 {
     char system_id[24];
     snprintf(system_id, sizeof system_id, "%" PRIu64, result->incarnation.system_id);
-    return json_pack("{s:s, s:s, s:b, s:o}", "repository", session->repository->name,
+    return json_pack("{s:s, s:s, s:b, s:s, s:s?, s:o}", "repository", session->repository->name,
                      "repository_id", result->repository_id, "repository_created",
-                     result->repository_created, "cluster",
+                     result->repository_created, "encryption", encryption_name(result->encryption),
+                     "key_slot", result->key_slot[0] != '\0' ? result->key_slot : NULL, "cluster",
                      result->cluster_recorded
                          ? json_pack("{s:s, s:s, s:i, s:b}", "name", session->cluster->name,
                                      "system_id", system_id, "major", result->incarnation.major,
@@ -135,12 +171,38 @@ result_json(const CliSession *session, const InitResult *result)
                          : json_null());
 }
 
+/* Said when it can still be done in peace. */
+static void
+print_keys(const CliSession *session, const InitResult *result)
+{
+    const KeyConfig *keys = &session->repository->keys;
+    if (result->encryption == ENCRYPTION_NONE)
+        return;
+    printf("encryption: %s, opened by slot %s\n", encryption_name(result->encryption),
+           result->key_slot);
+    if (result->encryption == ENCRYPTION_SEALED)
+        printf(
+            "Only the private keys of '%s' read pages and WAL. They are nowhere here: make sure "
+            "that they are\nsomewhere, twice, and after the first backup run `pgcairn key verify "
+            "--key-file FILE` where they are.\n",
+            keys->recipients);
+    else
+        printf(
+            "Lose %s and every backup is lost. Keep a copy off this machine now, or let a second "
+            "key open it:\n  pgcairn key add escrow --passphrase-file FILE\nand after the first "
+            "backup prove it: pgcairn key verify --passphrase-file FILE\n",
+            keys->key_file != NULL ? keys->key_file : "the passphrase");
+}
+
 static void
 print_result(const CliSession *session, const InitResult *result)
 {
+    char place[STORAGE_PLACE_TEXT_SIZE];
+    storage_place_text(session->repository, place);
     printf("repository %s: %s (%s, id %s)\n", session->repository->name,
-           result->repository_created ? "created" : "exists already", session->repository->path,
-           result->repository_id);
+           result->repository_created ? "created" : "exists already", place, result->repository_id);
+    if (result->repository_created)
+        print_keys(session, result);
     if (!result->cluster_recorded)
         return;
     printf("cluster %s: system %" PRIu64 ", PostgreSQL %d %s\n", session->cluster->name,
@@ -150,24 +212,35 @@ print_result(const CliSession *session, const InitResult *result)
         printf("next: pgcairn init --print shows the archive_command; then pgcairn check\n");
 }
 
+typedef struct {
+    const InitOptions *options;
+    bool json;
+} InitRequest;
+
+static bool
+init_in(const World *world, CliSession *session, void *context, int *code_out, CairnError *err)
+{
+    const InitRequest *request = context;
+    InitResult result = {0};
+    (void)code_out;
+    explain_encryption(session);
+    if (!run_steps(world, session, request->options, &result, err))
+        return false;
+    if (!request->json)
+        print_result(session, &result);
+    return !request->json || cli_print_json(result_json(session, &result), err);
+}
+
 static int
 run_init(const World *world, const CommonOptions *common, const InitOptions *options)
 {
     CairnError err = {0};
-    bool json = false;
-    if (!cli_output_json(common, &json, &err))
-        return cli_failed(&err);
+    InitRequest request = {.options = options};
     SCOPED_SESSION session = {0};
-    InitResult result = {0};
-    if (!cli_session_open(world, common, options->server, &session, &err) ||
-        !run_steps(world, &session, options, &result, &err)) {
+    if (!cli_output_json(common, &request.json, &err) ||
+        !cli_session_open(world, common, options->server, &session, &err))
         return cli_failed(&err);
-    }
-    if (!json)
-        print_result(&session, &result);
-    else if (!cli_print_json(result_json(&session, &result), &err))
-        return cli_failed(&err);
-    return 0;
+    return cli_each_repository(world, &session, request.json, init_in, &request);
 }
 
 int
@@ -192,13 +265,9 @@ command_init(const World *world, int argc, char **argv)
     };
     CairnError err = {0};
     CommonOptions common = {0};
-    size_t positional_count = 0;
-    if (!options_parse(&help, &common, argc, argv, NULL, 0, &positional_count, &err))
-        return cli_failed(&err);
-    if (common.help) {
-        options_print_help(&help);
-        return 0;
-    }
+    int code;
+    if (!cli_parse(&help, &common, argc, argv, NULL, &code))
+        return code;
     if (!init.print)
         return run_init(world, &common, &init);
     return print_setup(world, &common, &err) ? 0 : cli_failed(&err);

@@ -13,7 +13,8 @@ hold(const World *world, const CommonOptions *common, const char *selector, bool
     char label[EXPIRE_LABEL_SIZE];
     SCOPED_SESSION session = {0};
     if (!cli_output_json(common, &json, err) ||
-        !cli_session_open(world, common, true, &session, err))
+        !cli_session_open(world, common, true, &session, err) ||
+        !cli_only_repository(&session, err))
         return false;
     SCOPED(Repository) repository = repository_open(world, session.repository, err);
     if (repository == NULL ||
@@ -50,13 +51,9 @@ run(const World *world, int argc, char **argv, bool kept)
     CairnError err = {0};
     CommonOptions common = {0};
     const char *selector = NULL;
-    size_t positional_count = 0;
-    if (!options_parse(&command, &common, argc, argv, &selector, 1, &positional_count, &err))
-        return cli_failed(&err);
-    if (common.help) {
-        options_print_help(&command);
-        return 0;
-    }
+    int code;
+    if (!cli_parse(&command, &common, argc, argv, &selector, &code))
+        return code;
     if (selector == NULL) {
         cairn_error(&err, CAIRN_USAGE, "%s: which backup?", command.name);
         cairn_error_hint(&err, "usage: %s", command.synopsis);

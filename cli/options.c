@@ -28,7 +28,7 @@ fill_common(Option options[COMMON_COUNT], CommonOptions *common)
          "cluster (not needed where one is configured)"},
         {"stanza", 0, OPTION_TEXT, &common->cluster, "NAME", NULL},
         {"repository", 0, OPTION_TEXT, &common->repository, "NAME",
-         "repository (not needed where one is configured)"},
+         "one of those that are configured (default: all that the cluster names)"},
         {"log-level", 0, OPTION_TEXT, &common->log_level, "LEVEL", "error, warn, info or debug"},
         {"output", 'o', OPTION_TEXT, &common->output, "FORMAT", "text or json"},
         {"help", 'h', OPTION_FLAG, &common->help, NULL, "this text"},

@@ -3,8 +3,8 @@
  * milliseconds, and links neither libpq nor anything of the network.
  */
 #include "cli/commands.h"
+#include "common/libcrypto.h"
 
-#include <openssl/crypto.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -31,8 +31,6 @@ main(int argc, char **argv)
     }
     /* What we make is readable to no others, whatever umask the server has. */
     umask(027);
-    /* We use the default provider only: its configuration file would cost more time than the
-     * digests. */
-    OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL);
+    libcrypto_skip_config();
     return wal_command(world_real(), argc, argv);
 }

@@ -1,6 +1,7 @@
 #include "restore/restore.h"
 
 #include "cli/commands.h"
+#include "cli/restore_choice.h"
 #include "cli/session.h"
 #include "common/timestamp.h"
 
@@ -189,11 +190,6 @@ run_restore(const World *world, const CommonOptions *common, RestoreArguments *a
         !target_parse(&arguments->target, &options.target, err)) {
         return false;
     }
-    SCOPED(Repository) repository = repository_open(world, session.repository, err);
-    if (repository == NULL)
-        return false;
-
-    options.repository = repository;
     options.cluster = session.cluster->name;
     options.pgdata = session.cluster->pgdata;
     options.config_file = session.global->file;
@@ -209,6 +205,11 @@ run_restore(const World *world, const CommonOptions *common, RestoreArguments *a
     options.max_memory_bytes = arguments->max_memory_bytes != 0 ? arguments->max_memory_bytes
                                                                 : session.global->max_memory_bytes;
     options.show_progress = arguments->progress || isatty(STDERR_FILENO);
+    options.all_repositories = session.repository_count > 1;
+    SCOPED(Repository) repository = restore_choose(world, &session, &options, err);
+    if (repository == NULL)
+        return false;
+    options.repository = repository;
     RestoreResult result;
     if (!restore_run(&options, &result, err))
         return false;
@@ -271,12 +272,8 @@ command_restore(const World *world, int argc, char **argv)
     };
     CairnError err = {0};
     CommonOptions common = {0};
-    size_t positional_count = 0;
-    if (!options_parse(&help, &common, argc, argv, NULL, 0, &positional_count, &err))
-        return cli_failed(&err);
-    if (common.help) {
-        options_print_help(&help);
-        return 0;
-    }
+    int code;
+    if (!cli_parse(&help, &common, argc, argv, NULL, &code))
+        return code;
     return run_restore(world, &common, &arguments, &err) ? 0 : cli_failed(&err);
 }

@@ -5,11 +5,8 @@
 #include "repository/json.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-
-enum { LINE_LIMIT = 4096 };
 
 bool
 cli_retention_policy(const char *text, const CliSession *session, RetentionPolicy *policy_out,
@@ -53,44 +50,35 @@ cli_retention_accepted(const OptionList *list, unsigned *accepted_out, CairnErro
     return true;
 }
 
-static void PRINTF_LIKE(2, 3) print(ByteWriter *text, const char *format, ...)
-{
-    char line[LINE_LIMIT];
-    va_list args;
-    va_start(args, format);
-    const int size = vsnprintf(line, sizeof line, format, args);
-    va_end(args);
-    const size_t kept = size < 0 ? 0 : (size_t)size < sizeof line ? (size_t)size : sizeof line - 1;
-    byte_writer_bytes(text, line, kept);
-}
-
 void
 cli_expire_report_text(const ExpirePlan *plan, const ExpireReport *report, ByteWriter *text)
 {
     const CollectReport *collected = &report->collected;
     char policy[RETENTION_TEXT_SIZE], bytes[32], until[TIMESTAMP_TEXT_SIZE];
     retention_policy_format(&plan->policy, policy);
-    print(text, "expired %zu of %zu backups by retention %s\n", report->marked_count,
-          plan->plan->live_count, policy);
+    byte_writer_format(text, "expired %zu of %zu backups by retention %s\n", report->marked_count,
+                       plan->plan->live_count, policy);
     for (size_t i = 0; i < plan->input.backup_count; i++) {
         const RetentionDecision *decision = &plan->plan->decisions[i];
         if (decision->live && !decision->keep)
-            print(text, "  %s  %s\n", plan->input.backups[i].label, decision->reasons[0]);
+            byte_writer_format(text, "  %s  %s\n", plan->input.backups[i].label,
+                               decision->reasons[0]);
     }
     if (report->spared_count > 0)
-        print(text, "  %zu of them were kept or expired by somebody else meanwhile\n",
-              report->spared_count);
+        byte_writer_format(text, "  %zu of them were kept or expired by somebody else meanwhile\n",
+                           report->spared_count);
     format_bytes(bytes, collected->bytes);
-    print(text, "deleted %" PRIu64 " packs and %" PRIu64 " WAL files, %s\n",
-          collected->packs + collected->map_packs, collected->wal_files, bytes);
+    byte_writer_format(text, "deleted %" PRIu64 " packs and %" PRIu64 " WAL files, %s\n",
+                       collected->packs + collected->map_packs, collected->wal_files, bytes);
     if (collected->waiting) {
         format_bytes(bytes, collected->waiting_bytes);
         timestamp_format(until,
                          collected->waiting_until_us - collected->waiting_until_us % 1000000);
-        print(text,
-              "%" PRIu64 " packs, %s, can go after %s by the next run; until then `pgcairn expire "
-              "--undo` brings them back\n",
-              collected->waiting_packs, bytes, until);
+        byte_writer_format(
+            text,
+            "%" PRIu64 " packs, %s, can go after %s by the next run; until then `pgcairn expire "
+            "--undo` brings them back\n",
+            collected->waiting_packs, bytes, until);
     }
 }
 

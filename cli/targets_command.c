@@ -1,6 +1,7 @@
 #include "cli/commands.h"
 #include "cli/live_names.h"
 #include "cli/session.h"
+#include "common/log.h"
 #include "restore/targets.h"
 #include "restore/zone.h"
 
@@ -153,6 +154,28 @@ print_answer(const Targets *targets, const RestoreCall *call, bool json, CairnEr
     return cli_print_text(&text, err);
 }
 
+/* The nearest that can be opened; its answers are about what it holds. */
+static Repository *
+open_nearest(const World *world, const CliSession *session, CairnError *err)
+{
+    for (size_t i = 0; i < session->repository_count; i++) {
+        CairnError why = {0};
+        Repository *repository = repository_open(world, session->repositories[i], &why);
+        if (repository != NULL) {
+            if (session->repository_count > 1)
+                log_info("as repository '%s' has it; --repository asks another one",
+                         session->repositories[i]->name);
+            return repository;
+        }
+        if (i + 1 == session->repository_count)
+            *err = why;
+        else
+            log_warn("repository '%s' is passed over: %s", session->repositories[i]->name,
+                     why.message);
+    }
+    return NULL;
+}
+
 static bool
 run_targets(const World *world, const Arguments *arguments, CairnError *err)
 {
@@ -170,7 +193,7 @@ run_targets(const World *world, const Arguments *arguments, CairnError *err)
         !read_arguments(arguments, &session, &options, err) ||
         !fill_call(arguments, &call, program, config, here, err))
         return false;
-    SCOPED(Repository) repository = repository_open(world, session.repository, err);
+    SCOPED(Repository) repository = open_nearest(world, &session, err);
     if (repository == NULL || !ask_server(arguments, &session, &live, &options, err))
         return false;
     SCOPED(Targets) targets = targets_find(repository, &options, err);
@@ -216,12 +239,8 @@ command_targets(const World *world, int argc, char **argv)
         .options = options,
     };
     CairnError err = {0};
-    size_t positional_count = 0;
-    if (!options_parse(&help, &arguments.common, argc, argv, NULL, 0, &positional_count, &err))
-        return cli_failed(&err);
-    if (arguments.common.help) {
-        options_print_help(&help);
-        return 0;
-    }
+    int code;
+    if (!cli_parse(&help, &arguments.common, argc, argv, NULL, &code))
+        return code;
     return run_targets(world, &arguments, &err) ? 0 : cli_failed(&err);
 }

@@ -21,6 +21,9 @@ typedef struct {
     bool quick;
     bool reindex;
     bool no_progress;
+    bool json;
+    int64_t jobs;
+    uint64_t max_memory;
 } Arguments;
 
 static const char *const kind_names[] = {[FINDING_MISSING] = "missing",
@@ -65,28 +68,14 @@ report_json(const VerifyReport *report)
     for (size_t i = 0; i < report->damaged_backup_count; i++)
         json_array_append_new(damaged, json_string(report->damaged_backups[i]));
     return json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:o}", "scope", report->scope,
-        "objects", (json_int_t)report->object_count, "bytes", (json_int_t)report->byte_count,
-        "wal_files", (json_int_t)report->wal_file_count, "backups",
+        "{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:o}", "scope", report->scope,
+        "scrub_only", report->scrub_only, "objects", (json_int_t)report->object_count, "bytes",
+        (json_int_t)report->byte_count, "wal_files", (json_int_t)report->wal_file_count, "backups",
         (json_int_t)report->backup_count, "good_backups", (json_int_t)report->good_backup_count,
         "damaged_backups", damaged, "finding_count", (json_int_t)report->finding_count, "missing",
         (json_int_t)report->counts[FINDING_MISSING], "damaged",
         (json_int_t)report->counts[FINDING_DAMAGED], "unreachable",
         (json_int_t)report->counts[FINDING_UNREACHABLE], "findings", findings);
-}
-
-static void append_line(ByteWriter *text, const char *format, ...) PRINTF_LIKE(2, 3);
-
-static void
-append_line(ByteWriter *text, const char *format, ...)
-{
-    char line[8192];
-    va_list arguments;
-    va_start(arguments, format);
-    int size = vsnprintf(line, sizeof line, format, arguments);
-    va_end(arguments);
-    if (size > 0)
-        byte_writer_bytes(text, line, (size_t)size < sizeof line ? (size_t)size : sizeof line - 1);
 }
 
 /* "0/5000000 (2026-11-22 23:31:40+00)" */
@@ -97,23 +86,24 @@ append_position(ByteWriter *text, uint64_t lsn, int64_t time_us)
     lsn_format(lsn_text, lsn);
     timestamp_format(time_text, time_us);
     if (time_us != 0)
-        append_line(text, "%s (%s)", lsn_text, time_text);
+        byte_writer_format(text, "%s (%s)", lsn_text, time_text);
     else
-        append_line(text, "%s", lsn_text);
+        byte_writer_format(text, "%s", lsn_text);
 }
 
 static void
 append_moments(ByteWriter *text, const VerifyMoments *moments)
 {
-    append_line(text, "  recovery from %s on timeline %" PRIu32 " ends at ", moments->backups,
-                moments->timeline);
+    byte_writer_format(text, "  recovery from %s on timeline %" PRIu32 " ends at ",
+                       moments->backups, moments->timeline);
     append_position(text, moments->from_lsn, moments->from_us);
     if (moments->reachable_again) {
-        append_line(text, "; moments are reachable again from ");
+        byte_writer_format(text, "; moments are reachable again from ");
         append_position(text, moments->to_lsn, moments->to_us);
-        append_line(text, ", the end of backup %s\n", moments->next);
+        byte_writer_format(text, ", the end of backup %s\n", moments->next);
     } else {
-        append_line(text, "; no moment after it can be reached until there is a new backup\n");
+        byte_writer_format(text,
+                           "; no moment after it can be reached until there is a new backup\n");
     }
 }
 
@@ -122,22 +112,37 @@ report_text(const VerifyReport *report, ByteWriter *text)
 {
     for (size_t i = 0; i < report->listed; i++) {
         const VerifyFinding *finding = &report->findings[i];
-        append_line(text, "%s: %s: %s\n", kind_names[finding->kind], finding->object,
-                    finding->text);
+        byte_writer_format(text, "%s: %s: %s\n", kind_names[finding->kind], finding->object,
+                           finding->text);
         if (finding->backups[0] != '\0')
-            append_line(text, "  touches backup %s\n", finding->backups);
+            byte_writer_format(text, "  touches backup %s\n", finding->backups);
         if (finding->files[0] != '\0')
-            append_line(text, "  touches %s\n", finding->files);
+            byte_writer_format(text, "  touches %s\n", finding->files);
         if (finding->moments != NULL)
             append_moments(text, finding->moments);
     }
     char bytes[32];
     format_bytes(bytes, report->byte_count);
-    append_line(text,
-                "verified (%s) %" PRIu64
-                " objects, %s: %zu of %zu backups good, %zu WAL files, %" PRIu64 " findings\n",
-                report->scope, report->object_count, bytes, report->good_backup_count,
-                report->backup_count, report->wal_file_count, report->finding_count);
+    byte_writer_format(text,
+                       "%s (%s) %" PRIu64
+                       " objects, %s: %zu of %zu backups good, %zu WAL files, %" PRIu64
+                       " findings\n",
+                       report->scrub_only ? "scrubbed" : "verified", report->scope,
+                       report->object_count, bytes, report->good_backup_count, report->backup_count,
+                       report->wal_file_count, report->finding_count);
+    if (report->scrub_only)
+        byte_writer_format(text,
+                           "pages and WAL are sealed: only who has the private key can read them, "
+                           "and `pgcairn verify` there proves more than their checksums\n");
+}
+
+/* Whether this bucket keeps versions is not asked: the command that is named says so. */
+static void
+versions_text(const RepositoryConfig *repository, ByteWriter *text)
+{
+    if (repository->type != NULL && strcmp(repository->type, "s3") == 0)
+        byte_writer_format(text, "if the bucket keeps versions, `pgcairn repo heal --versions` "
+                                 "brings back what was deleted or overwritten there\n");
 }
 
 /* Damage outweighs what could not be reached. */
@@ -185,12 +190,12 @@ print_reindexed(const WalReindexReport *report, bool as_json, CairnError *err)
                               err);
     }
     SCOPED_BYTES ByteWriter text = {0};
-    append_line(&text,
-                "recovery index: %zu log files, %zu of them written anew, from %" PRIu64
-                " segments (%" PRIu64 " had to be decoded, %" PRIu64 " could not be read)\n",
-                report->log_count, report->written_count,
-                segments->stored + segments->decoded + segments->unreadable, segments->decoded,
-                segments->unreadable);
+    byte_writer_format(&text,
+                       "recovery index: %zu log files, %zu of them written anew, from %" PRIu64
+                       " segments (%" PRIu64 " had to be decoded, %" PRIu64 " could not be read)\n",
+                       report->log_count, report->written_count,
+                       segments->stored + segments->decoded + segments->unreadable,
+                       segments->decoded, segments->unreadable);
     return cli_print_text(&text, err);
 }
 
@@ -199,12 +204,14 @@ static bool
 reindex(Repository *repository, const char *cluster, bool as_json, CairnError *err)
 {
     WalReindexReport sum = {0};
+    IncarnationTrouble trouble;
     size_t count = 0;
     SCOPED_MEMORY Incarnation *incarnations = calloc(INCARNATION_LIMIT, sizeof *incarnations);
     if (incarnations == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    if (!incarnation_list(repository, cluster, incarnations, &count, err))
+    if (!incarnation_list(repository, cluster, incarnations, &count, &trouble, err))
         return false;
+    incarnation_warn(&trouble);
     for (size_t i = 0; i < count; i++) {
         SCOPED(WalArchive)
         archive = wal_archive_load(repository, cluster, &incarnations[i], err);
@@ -215,33 +222,34 @@ reindex(Repository *repository, const char *cluster, bool as_json, CairnError *e
 }
 
 static bool
-run(const World *world, const Arguments *arguments, int *exit_code_out, CairnError *err)
+run(const World *world, CliSession *session, void *context, int *code_out, CairnError *err)
 {
-    bool as_json;
+    const Arguments *arguments = context;
     VerifyOptions options = {.selector = arguments->set};
-    if (!cli_output_json(&arguments->common, &as_json, err) ||
-        !choose_scope(arguments, &options, err))
+    if (!choose_scope(arguments, &options, err))
         return false;
-    SCOPED_SESSION session = {0};
-    if (!cli_session_open(world, &arguments->common, true, &session, err))
-        return false;
-    SCOPED(Repository) repository = repository_open(world, session.repository, err);
+    SCOPED(Repository) repository = repository_open(world, session->repository, err);
     if (repository == NULL)
         return false;
     if (arguments->reindex)
-        return reindex(repository, session.cluster->name, as_json, err);
+        return reindex(repository, session->cluster->name, arguments->json, err);
     bool show = !arguments->no_progress && isatty(STDERR_FILENO);
     SCOPED(Progress) progress = show ? progress_new(world, "verify", 0) : NULL;
-    options.cluster = session.cluster->name;
+    options.cluster = session->cluster->name;
     options.progress = progress;
+    options.jobs = arguments->jobs != 0 ? (int)arguments->jobs : session->global->jobs;
+    options.max_memory_bytes =
+        arguments->max_memory != 0 ? arguments->max_memory : session->global->max_memory_bytes;
     SCOPED(VerifyReport) report = verify_run(repository, &options, err);
     if (report == NULL)
         return false;
-    *exit_code_out = exit_code(report);
-    if (as_json)
+    *code_out = exit_code(report);
+    if (arguments->json)
         return cli_print_json(report_json(report), err);
     SCOPED_BYTES ByteWriter text = {0};
     report_text(report, &text);
+    if (report->counts[FINDING_MISSING] + report->counts[FINDING_DAMAGED] > 0)
+        versions_text(session->repository, &text);
     return cli_print_text(&text, err);
 }
 
@@ -258,6 +266,9 @@ command_verify(const World *world, int argc, char **argv)
          "read one slice of N, the one whose turn it is: N runs read everything"},
         {"reindex", 0, OPTION_FLAG, &arguments.reindex, NULL,
          "verify nothing: make the recovery index anew, which `targets` is faster with"},
+        {"jobs", 'j', OPTION_INTEGER, &arguments.jobs, "N", "threads that read (default 2)"},
+        {"max-memory", 0, OPTION_SIZE, &arguments.max_memory, "SIZE",
+         "memory that we may use; fewer threads where it is short"},
         {"no-progress", 0, OPTION_FLAG, &arguments.no_progress, NULL, "show no progress"},
         {0},
     };
@@ -273,15 +284,18 @@ command_verify(const World *world, int argc, char **argv)
         .options = options,
     };
     CairnError err = {0};
-    size_t positional_count;
-    if (!options_parse(&command, &arguments.common, argc, argv, NULL, 0, &positional_count, &err))
+    int code;
+    if (!cli_parse(&command, &arguments.common, argc, argv, NULL, &code))
+        return code;
+    if (arguments.jobs < 0 || arguments.jobs > VERIFY_JOBS_LIMIT) {
+        cairn_error(&err, CAIRN_USAGE, "--jobs must be between 1 and %d", VERIFY_JOBS_LIMIT);
         return cli_failed(&err);
-    if (arguments.common.help) {
-        options_print_help(&command);
-        return 0;
     }
-    int code = 0;
-    if (!run(world, &arguments, &code, &err))
+    SCOPED_SESSION session = {0};
+    if (!cli_output_json(&arguments.common, &arguments.json, &err) ||
+        !cli_session_open(world, &arguments.common, true, &session, &err) ||
+        (arguments.set != NULL && strcmp(arguments.set, "latest") != 0 &&
+         !cli_only_repository(&session, &err)))
         return cli_failed(&err);
-    return code;
+    return cli_each_repository(world, &session, arguments.json, run, &arguments);
 }

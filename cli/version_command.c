@@ -18,14 +18,10 @@ command_version(const World *world, int argc, char **argv)
     };
     CairnError err = {0};
     CommonOptions common = {0};
-    size_t positional_count = 0;
+    int code;
     bool json = false;
-    if (!options_parse(&help, &common, argc, argv, NULL, 0, &positional_count, &err))
-        return cli_failed(&err);
-    if (common.help) {
-        options_print_help(&help);
-        return 0;
-    }
+    if (!cli_parse(&help, &common, argc, argv, NULL, &code))
+        return code;
     if (!cli_output_json(&common, &json, &err))
         return cli_failed(&err);
     if (!json) {

@@ -100,7 +100,7 @@ choose_incarnation(Repository *repository, const char *cluster, const AckRequest
     uint64_t wanted = 0;
     char *end = NULL;
 
-    if (!incarnation_list(repository, cluster, incarnations, &count, err))
+    if (!incarnation_list(repository, cluster, incarnations, &count, NULL, err))
         return false;
     errno = 0;
     if (request->system_id != NULL)
@@ -132,6 +132,17 @@ acknowledge(const World *world, const WalSettings *settings, const AckRequest *r
     return store != NULL && parse_range(store, request, ack, err) && wal_ack_put(store, ack, err);
 }
 
+/* A hole is one repository's. */
+static bool
+is_only(const WalSettings *settings, CairnError *err)
+{
+    if (settings->repository_count == 1)
+        return true;
+    cairn_error(err, CAIRN_USAGE, "%zu repositories are configured: in which one is the hole?",
+                settings->repository_count);
+    return cairn_error_hint(err, "give --repository %s", settings->repository->name);
+}
+
 static bool
 run_ack(const World *world, const CommonOptions *common, const AckRequest *request, CairnError *err)
 {
@@ -145,7 +156,7 @@ run_ack(const World *world, const CommonOptions *common, const AckRequest *reque
                            sizeof ack.reason - 1);
     snprintf(ack.reason, sizeof ack.reason, "%s", request->reason);
     bool done = cli_output_json(common, &json, err) &&
-                wal_settings_load(world, common, &settings, err) &&
+                wal_settings_load(world, common, &settings, err) && is_only(&settings, err) &&
                 acknowledge(world, &settings, request, &ack, err);
     wal_settings_free(&settings);
     if (!done)
@@ -186,15 +197,11 @@ command_wal_ack(const World *world, int argc, char **argv)
     };
     CairnError err = {0};
     CommonOptions common = {0};
-    size_t count = 0;
+    int code;
 
-    if (!options_parse(&help, &common, argc, argv, &request.range, 1, &count, &err))
-        return cli_failed(&err);
-    if (common.help) {
-        options_print_help(&help);
-        return 0;
-    }
-    if (count != 1) {
+    if (!cli_parse(&help, &common, argc, argv, &request.range, &code))
+        return code;
+    if (request.range == NULL) {
         cairn_error(&err, CAIRN_USAGE, "%s: which hole?", argv[0]);
         cairn_error_hint(&err, "usage: %s", help.synopsis);
         return cli_failed(&err);

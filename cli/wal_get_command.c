@@ -48,7 +48,8 @@ get_one(const World *world, const CommonOptions *common, const GetRequest *reque
         wal_settings_load(world, common, &settings, err) &&
         choose_prefetch(request, config_global(settings.config), &get, err)) {
         get.cluster = settings.cluster->name;
-        get.repository = settings.repository;
+        get.repositories = settings.repositories;
+        get.repository_count = settings.repository_count;
         get.retry_ms = retry_s * 1000;
         result = wal_get(world, &get, err);
     }

@@ -1,5 +1,6 @@
 /* push, PostgreSQL's archive_command, and the process that pushes ahead for it. */
 #include "cli/commands.h"
+#include "cli/wal_push_each.h"
 #include "cli/wal_push_report.h"
 #include "cli/wal_settings.h"
 #include "common/cancel.h"
@@ -10,6 +11,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     TIMEOUT_SECONDS = 60,
@@ -77,7 +79,7 @@ batch_of(const PushOptions *options, const WalSettings *settings)
 {
     return (WalBatch){
         .spool_path = settings->global->spool_path,
-        .jobs = options->jobs > 0 ? (int)options->jobs : PUSH_JOBS_DEFAULT,
+        .jobs = options->jobs > 0 ? (int)options->jobs : wal_settings_push_jobs(settings),
         /* The other half is for pushing the file itself. */
         .patience_ms = options->timeout_s * 1000 / 2,
     };
@@ -103,27 +105,26 @@ ahead_command(int argc, char **argv, char *command[ARGUMENT_LIMIT])
     return true;
 }
 
+/* The settings stay as they are: of a repository that hangs, a thread may still use them. */
 static bool
-push_one(const World *world, const PushOptions *options, char *const *command, WalPushed *pushed,
-         CairnError *err)
+push_one(const World *world, const PushOptions *options, char *const *command,
+         WalSettings *settings, WalPushedAll *pushed, CairnError *err)
 {
     WalPush push = options->push;
-    WalSettings settings = {0};
+    WalPushAll all;
+    static WalPushRoom room;
 
     cancel_install();
     if (!watchdog_start(options->timeout_s * 1000, push.path, err) ||
-        !wal_settings_load(world, &options->common, &settings, err)) {
-        wal_settings_free(&settings);
+        !wal_settings_load(world, &options->common, settings, err))
         return false;
-    }
-    WalBatch batch = batch_of(options, &settings);
+    WalBatch batch = batch_of(options, settings);
     batch.command = command;
-    push.cluster = settings.cluster->name;
-    push.repository = settings.repository;
+    push.cluster = settings->cluster->name;
     push.batch = options->batch ? &batch : NULL;
-    push.overflow_path = settings.global->overflow_path;
-    const bool done = wal_push(world, &push, pushed, err);
-    wal_settings_free(&settings);
+    push.overflow_path = settings->global->overflow_path;
+    wal_push_each(settings, &push, &room, &all);
+    const bool done = wal_push_all(world, &all, pushed, err);
     if (!done && err->kind == CAIRN_CANCELLED && watchdog_expired()) {
         cairn_error_clear(err);
         cairn_error(err, CAIRN_UNAVAILABLE, "not finished after %" PRId64 " s", options->timeout_s);
@@ -137,7 +138,8 @@ command_wal_push(const World *world, int argc, char **argv)
 {
     CairnError err = {0};
     PushOptions options;
-    WalPushed pushed = {0};
+    WalSettings settings = {0};
+    WalPushedAll pushed = {0};
     char *command[ARGUMENT_LIMIT];
     const bool has_command = ahead_command(argc, argv, command);
 
@@ -147,14 +149,18 @@ command_wal_push(const World *world, int argc, char **argv)
     }
     if (options.common.help)
         return WAL_EXIT_DONE;
-    const bool done = push_one(world, &options, has_command ? command : NULL, &pushed, &err);
-    wal_push_report(options.push.path, &pushed, done);
+    const bool done =
+        push_one(world, &options, has_command ? command : NULL, &settings, &pushed, &err);
+    wal_push_report_all(options.push.path, &pushed);
     if (!done) {
         cairn_error_wrap(&err, "unable to archive '%s'", options.push.path);
         log_error(&err);
-        return WAL_EXIT_FAILED;
     }
-    return WAL_EXIT_DONE;
+    const int code = done ? WAL_EXIT_DONE : WAL_EXIT_FAILED;
+    if (pushed.left_behind)
+        _exit(code); /* a thread hangs in there, and still uses everything */
+    wal_settings_free(&settings);
+    return code;
 }
 
 /* Not for people: push starts it. Nobody sees its output, and nobody waits for it. */

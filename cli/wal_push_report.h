@@ -5,12 +5,13 @@
 #ifndef PGCAIRN_CLI_WAL_PUSH_REPORT_H
 #define PGCAIRN_CLI_WAL_PUSH_REPORT_H
 
-#include "walarchive/push.h"
+#include "walarchive/push_all.h"
 
-/* done: what wal_push said; the error of one that failed is the caller's to tell. */
-void wal_push_report(const char *path, const WalPushed *pushed, bool done);
+/* After wal_push_all, whatever it said: the error that it returned is the caller's to tell, those
+   of single repositories, where there are several, are told here. */
+void wal_push_report_all(const char *path, const WalPushedAll *pushed);
 
-/* What wal_push_ship said. */
-void wal_push_report_shipped(const WalPushed *pushed);
+/* What wal_push_ship said. repository: its name, where there are several; else NULL. */
+void wal_push_report_shipped(const WalPushed *pushed, const char *repository);
 
 #endif

@@ -8,8 +8,6 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#define SPOOL_DEFAULT_PATH "/var/spool/pgcairn"
-
 enum { TAIL_INTERVAL_S = 5, TAIL_INTERVAL_LIMIT_S = 3600 };
 
 static const uint64_t SPOOL_DEFAULT_LIMIT = UINT64_C(1) << 30;
@@ -48,11 +46,15 @@ run(const World *world, Arguments *arguments, CairnError *err)
     if (!cli_session_open(world, &arguments->common, true, &session, err))
         return false;
     receive->cluster = session.cluster;
-    receive->repository = session.repository;
+    receive->repositories = session.repositories;
+    receive->repository_count = session.repository_count;
     receive->tail_interval_ms = (int)arguments->tail_interval_s * 1000;
+    receive->server_timeout_ms =
+        1000 * (session.global->server_timeout_s > 0 ? session.global->server_timeout_s
+                                                     : SERVER_TIMEOUT_S);
     if (receive->spool_path == NULL)
-        receive->spool_path =
-            session.global->spool_path != NULL ? session.global->spool_path : SPOOL_DEFAULT_PATH;
+        receive->spool_path = session.global->spool_path != NULL ? session.global->spool_path
+                                                                 : CONFIG_DEFAULT_SPOOL_PATH;
     if (receive->spool_limit_bytes == 0)
         receive->spool_limit_bytes = session.global->spool_limit_bytes != 0
                                          ? session.global->spool_limit_bytes
@@ -77,7 +79,7 @@ command_wal_receive(const World *world, int argc, char **argv)
          "make the slot when it is missing; it holds WAL at once"},
         {"drop-slot", 0, OPTION_FLAG, &arguments.drop_slot, NULL, "drop the slot, and end"},
         {"spool-path", 0, OPTION_TEXT, &receive->spool_path, "DIR",
-         "where WAL waits on its way (default " SPOOL_DEFAULT_PATH ")"},
+         "where WAL waits on its way (default " CONFIG_DEFAULT_SPOOL_PATH ")"},
         {"spool-limit", 0, OPTION_SIZE, &receive->spool_limit_bytes, "SIZE",
          "stop receiving when so much waits, as when the repository is down (default 1GiB)"},
         {"tail-interval", 0, OPTION_INTEGER, &arguments.tail_interval_s, "SECONDS",
@@ -109,14 +111,10 @@ command_wal_receive(const World *world, int argc, char **argv)
         .options = options,
     };
     CairnError err = {0};
-    size_t positional_count;
+    int code;
 
-    if (!options_parse(&command, &arguments.common, argc, argv, NULL, 0, &positional_count, &err))
-        return cli_failed(&err);
-    if (arguments.common.help) {
-        options_print_help(&command);
-        return 0;
-    }
+    if (!cli_parse(&command, &arguments.common, argc, argv, NULL, &code))
+        return code;
     /* What we make is readable to no others. */
     umask(027);
     if (!check_arguments(&arguments, &err) || !run(world, &arguments, &err))

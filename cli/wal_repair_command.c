@@ -1,7 +1,6 @@
 /* wal repair: missing WAL looked for where it may still be. */
 #include "cli/commands.h"
 #include "cli/session.h"
-#include "cli/wal_settings.h"
 #include "common/cancel.h"
 #include "walarchive/repair.h"
 
@@ -15,6 +14,7 @@ enum { EXIT_MISSING = 3 };
 typedef struct {
     OptionList from;
     bool dry_run;
+    bool json;
 } RepairRequest;
 
 static bool
@@ -101,58 +101,73 @@ report_json(const RepairReport *report, bool dry_run)
                      texts_json(report->problems, report->problem_count));
 }
 
+/* A name without a slash may be that of a repository. */
+static const RepositoryConfig *
+find_repository(const CliSession *session, const char *name)
+{
+    for (size_t i = 0; i < config_repository_count(session->config); i++) {
+        const RepositoryConfig *repository = config_repository_at(session->config, i);
+        if (strcmp(repository->name, name) == 0)
+            return repository;
+    }
+    return NULL;
+}
+
+static void
+add_other(const CliSession *session, const RepositoryConfig *other, const RepositoryConfig **others,
+          RepairOptions *repair)
+{
+    for (size_t i = 0; i < repair->other_count; i++) {
+        if (others[i] == other)
+            return;
+    }
+    if (other != session->repository && repair->other_count < REPAIR_PLACES_LIMIT)
+        others[repair->other_count++] = other;
+}
+
 /* The cluster's own pg_wal first, then what was named, then the other repositories. */
 static void
-fill_places(const WalSettings *settings, const RepairRequest *request, const char **directories,
+fill_places(const CliSession *session, const RepairRequest *request, const char **directories,
             const RepositoryConfig **others, RepairOptions *repair)
 {
-    if (settings->cluster->pgdata != NULL)
-        directories[repair->directory_count++] = settings->cluster->pgdata;
+    if (session->cluster->pgdata != NULL)
+        directories[repair->directory_count++] = session->cluster->pgdata;
     for (size_t i = 0; i < request->from.count && repair->directory_count < REPAIR_PLACES_LIMIT;
-         i++)
-        directories[repair->directory_count++] = request->from.values[i];
-    for (size_t i = 0; i < config_repository_count(settings->config); i++) {
-        const RepositoryConfig *other = config_repository_at(settings->config, i);
-        if (other != settings->repository && repair->other_count < REPAIR_PLACES_LIMIT)
-            others[repair->other_count++] = other;
+         i++) {
+        const char *from = request->from.values[i];
+        const RepositoryConfig *other = find_repository(session, from);
+        if (other != NULL)
+            add_other(session, other, others, repair);
+        else
+            directories[repair->directory_count++] = from;
     }
+    for (size_t i = 0; i < config_repository_count(session->config); i++)
+        add_other(session, config_repository_at(session->config, i), others, repair);
     repair->directories = directories;
     repair->others = others;
 }
 
-static int
-run_repair(const World *world, const CommonOptions *common, const RepairRequest *request,
-           CairnError *err)
+static bool
+run_repair(const World *world, CliSession *session, void *context, int *code_out, CairnError *err)
 {
+    const RepairRequest *request = context;
     const char *directories[REPAIR_PLACES_LIMIT];
     const RepositoryConfig *others[REPAIR_PLACES_LIMIT];
-    WalSettings settings = {0};
-    bool json = false;
-    size_t missing = 0;
+    RepairOptions repair = {.world = world,
+                            .repository = session->repository,
+                            .cluster = session->cluster->name,
+                            .dry_run = request->dry_run};
 
-    cancel_install();
-    bool done =
-        cli_output_json(common, &json, err) && wal_settings_load(world, common, &settings, err);
-    if (done) {
-        RepairOptions repair = {.world = world,
-                                .repository = settings.repository,
-                                .cluster = settings.cluster->name,
-                                .dry_run = request->dry_run};
-        fill_places(&settings, request, directories, others, &repair);
-        SCOPED(RepairReport) report = repair_run(&repair, err);
-        done = report != NULL;
-        if (done) {
-            missing = report->count - report->found_count + (size_t)report->more;
-            if (json)
-                done = cli_print_json(report_json(report, request->dry_run), err);
-            else
-                print_report(report, request->dry_run);
-        }
-    }
-    wal_settings_free(&settings);
-    if (!done)
-        return cli_failed(err);
-    return missing > 0 ? EXIT_MISSING : 0;
+    fill_places(session, request, directories, others, &repair);
+    SCOPED(RepairReport) report = repair_run(&repair, err);
+    if (report == NULL)
+        return false;
+    if (report->count - report->found_count + (size_t)report->more > 0)
+        *code_out = EXIT_MISSING;
+    if (request->json)
+        return cli_print_json(report_json(report, request->dry_run), err);
+    print_report(report, request->dry_run);
+    return true;
 }
 
 int
@@ -161,8 +176,8 @@ command_wal_repair(const World *world, int argc, char **argv)
     RepairRequest request = {0};
     const Option options[] = {
         {"from", 0, OPTION_LIST, &request.from, "DIR",
-         "also look there: pg_wal or the data directory of another node, a spool, a copy (may be "
-         "repeated)"},
+         "also look there: pg_wal or the data directory of another node, a spool, a copy, or a "
+         "repository by its name (may be repeated)"},
         {"dry-run", 0, OPTION_FLAG, &request.dry_run, NULL, "look, store nothing"},
         {.name = NULL},
     };
@@ -181,13 +196,14 @@ command_wal_repair(const World *world, int argc, char **argv)
     };
     CairnError err = {0};
     CommonOptions common = {0};
-    size_t count = 0;
+    int code;
 
-    if (!options_parse(&help, &common, argc, argv, NULL, 0, &count, &err))
+    if (!cli_parse(&help, &common, argc, argv, NULL, &code))
+        return code;
+    cancel_install();
+    SCOPED_SESSION session = {0};
+    if (!cli_output_json(&common, &request.json, &err) ||
+        !cli_session_open(world, &common, true, &session, &err))
         return cli_failed(&err);
-    if (common.help) {
-        options_print_help(&help);
-        return 0;
-    }
-    return run_repair(world, &common, &request, &err);
+    return cli_each_repository(world, &session, request.json, run_repair, &request);
 }

@@ -1,5 +1,6 @@
 /* serve: the archive module's helper process. */
 #include "cli/commands.h"
+#include "cli/wal_push_each.h"
 #include "cli/wal_push_report.h"
 #include "cli/wal_settings.h"
 #include "common/cancel.h"
@@ -24,6 +25,7 @@ typedef struct {
     int64_t timeout_ms;
     WalBatch batch;
     char *ahead[AHEAD_WORDS];
+    WalPushRoom room;
 } KeptSettings;
 
 static bool
@@ -115,7 +117,7 @@ make_ahead_command(KeptSettings *kept, const char *path)
 }
 
 static bool
-prepare(void *context, const char *path, WalPush *push_out, bool *changed_out, CairnError *err)
+prepare(void *context, const char *path, WalPushAll *push_out, bool *changed_out, CairnError *err)
 {
     KeptSettings *kept = context;
     const WalSettings *settings = &kept->settings;
@@ -126,32 +128,32 @@ prepare(void *context, const char *path, WalPush *push_out, bool *changed_out, C
     make_ahead_command(kept, path);
     kept->batch = (WalBatch){
         .spool_path = settings->global->spool_path,
-        .jobs = PUSH_JOBS_DEFAULT,
+        .jobs = wal_settings_push_jobs(settings),
         .command = kept->ahead,
         /* The other half is for pushing the file itself. */
         .patience_ms = kept->timeout_ms / 2,
     };
-    *push_out = (WalPush){
-        .repository = settings->repository,
+    const WalPush push = {
         .cluster = settings->cluster->name,
         .batch = &kept->batch,
         .overflow_path = settings->global->overflow_path,
     };
+    wal_push_each(settings, &push, &kept->room, push_out);
     return true;
 }
 
 static void
-report(void *context, const char *path, const WalPushed *pushed, bool done)
+report(void *context, const char *path, const WalPushedAll *pushed)
 {
     (void)context;
-    wal_push_report(path, pushed, done);
+    wal_push_report_all(path, pushed);
 }
 
 static void
-report_shipped(void *context, const WalPushed *pushed)
+report_shipped(void *context, const WalPushed *pushed, const char *repository)
 {
     (void)context;
-    wal_push_report_shipped(pushed);
+    wal_push_report_shipped(pushed, repository);
 }
 
 static bool

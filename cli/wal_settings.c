@@ -1,6 +1,7 @@
 #include "cli/wal_settings.h"
 
 #include "common/log.h"
+#include "walarchive/push.h"
 
 #include <inttypes.h>
 
@@ -35,10 +36,13 @@ wal_settings_load(const World *world, const CommonOptions *common, WalSettings *
     settings->cluster = config_cluster(settings->config, common->cluster, err);
     if (settings->cluster == NULL)
         return false;
-    const char *repository =
+    const char *names =
         common->repository != NULL ? common->repository : settings->cluster->repositories;
-    settings->repository = config_repository(settings->config, repository, err);
-    return settings->repository != NULL;
+    if (!config_repositories(settings->config, names, settings->repositories,
+                             &settings->repository_count, err))
+        return false;
+    settings->repository = settings->repositories[0];
+    return true;
 }
 
 void
@@ -46,6 +50,16 @@ wal_settings_free(WalSettings *settings)
 {
     config_free(settings->config);
     settings->config = NULL;
+}
+
+int
+wal_settings_push_jobs(const WalSettings *settings)
+{
+    const int jobs = settings->global->jobs;
+
+    if (jobs == 0)
+        return PUSH_JOBS_DEFAULT;
+    return jobs < PUSH_JOBS_LIMIT ? jobs : PUSH_JOBS_LIMIT;
 }
 
 bool

@@ -21,14 +21,21 @@ typedef struct {
     Config *config; /* owns what the others point to */
     const GlobalConfig *global;
     const ClusterConfig *cluster;
-    const RepositoryConfig *repository;
+    const RepositoryConfig *repository; /* the first of them */
+    const RepositoryConfig *repositories[CONFIG_REPOSITORIES_LIMIT];
+    size_t repository_count;
 } WalSettings;
 
-/* Sets the log level too. *settings is zeros on entry, and the caller's to free, also after a
+/* Sets the log level too. The repositories are the one of --repository, else those that the cluster
+   names, in its order. *settings is zeros on entry, and the caller's to free, also after a
    failure. */
 bool wal_settings_load(const World *world, const CommonOptions *common, WalSettings *settings,
                        CairnError *err) MUST_CHECK;
 void wal_settings_free(WalSettings *settings);
+
+/* Files that push has under way at a time, where no option says: `jobs` of [global], within push's
+ * limits. */
+int wal_settings_push_jobs(const WalSettings *settings);
 
 /* USAGE unless minimum <= seconds <= one day. */
 bool wal_check_seconds(const char *option, int64_t seconds, int64_t minimum,

@@ -1,5 +1,6 @@
 /* wal skip: give one segment up, on the record. */
 #include "cli/commands.h"
+#include "cli/session.h"
 #include "cli/wal_settings.h"
 #include "common/log.h"
 #include "repository/wal_ack.h"
@@ -18,15 +19,15 @@ typedef struct {
 } Archive;
 
 static bool
-open_archive(const World *world, const WalSettings *settings, const char *pgdata, Archive *archive,
-             CairnError *err)
+open_archive(const World *world, const WalSettings *settings, const RepositoryConfig *repository,
+             const char *pgdata, Archive *archive, CairnError *err)
 {
     ControlFile control;
     SCOPED_FD pgdata_fd = data_directory_open(world, pgdata, "", err);
 
     if (pgdata_fd < 0 || !data_directory_control(world, pgdata_fd, &control, err))
         return false;
-    archive->repository = repository_open(world, settings->repository, err);
+    archive->repository = repository_open(world, repository, err);
     if (archive->repository == NULL)
         return cairn_error_hint(err, "what is given up is recorded in the repository, so nothing "
                                      "can be given up while it is out of reach");
@@ -95,18 +96,36 @@ give_up(const Archive *archive, const char *segment, const char *reason, bool co
     return wal_ack_put(archive->store, &ack, err);
 }
 
+/* In each repository: push answers 0 when each that is required holds the record. */
+static bool
+give_up_in_each(const World *world, const WalSettings *settings, const char *pgdata,
+                const char *segment, const char *reason, bool confirmed, CairnError *err)
+{
+    for (size_t i = 0; i < settings->repository_count; i++) {
+        Archive archive = {0};
+        const RepositoryConfig *repository = settings->repositories[i];
+        const bool done = open_archive(world, settings, repository, pgdata, &archive, err) &&
+                          give_up(&archive, segment, reason, confirmed, err);
+        close_archive(&archive);
+        if (!done && settings->repository_count > 1)
+            return cairn_error_wrap(err, "repository '%s'", repository->name);
+        if (!done)
+            return false;
+    }
+    return true;
+}
+
 int
 command_wal_skip(const World *world, int argc, char **argv)
 {
     CairnError err = {0};
     CommonOptions common = {0};
     WalSettings settings = {0};
-    Archive archive = {0};
     const char *pgdata = NULL;
     const char *reason = "given up with `wal skip`";
     const char *segment = NULL;
     bool confirm = false;
-    size_t count = 0;
+    int code;
     const Option options[] = {
         {"confirm", 0, OPTION_FLAG, &confirm, NULL, "yes, this segment is to be lost"},
         {"reason", 0, OPTION_TEXT, &reason, "TEXT", "for the record"},
@@ -126,28 +145,18 @@ command_wal_skip(const World *world, int argc, char **argv)
         .options = options,
     };
 
-    if (!options_parse(&help, &common, argc, argv, &segment, 1, &count, &err)) {
-        log_error(&err);
-        return cairn_error_exit_code(err.kind);
-    }
-    if (common.help) {
-        options_print_help(&help);
-        return WAL_EXIT_DONE;
-    }
-    if (count != 1)
+    if (!cli_parse(&help, &common, argc, argv, &segment, &code))
+        return code;
+    if (segment == NULL)
         cairn_error(&err, CAIRN_USAGE, "%s: which segment?", argv[0]);
-    bool done = count == 1 && wal_settings_load(world, &common, &settings, &err);
+    bool done = segment != NULL && wal_settings_load(world, &common, &settings, &err);
     if (done && pgdata == NULL)
         pgdata = settings.cluster->pgdata != NULL ? settings.cluster->pgdata : ".";
     done = done && check_offered(world, pgdata, segment, &err) &&
-           open_archive(world, &settings, pgdata, &archive, &err) &&
-           give_up(&archive, segment, reason, confirm, &err);
-    close_archive(&archive);
+           give_up_in_each(world, &settings, pgdata, segment, reason, confirm, &err);
     wal_settings_free(&settings);
-    if (!done) {
-        log_error(&err);
-        return cairn_error_exit_code(err.kind);
-    }
+    if (!done)
+        return cli_failed(&err);
     log_warn("'%s' is given up: recovery from earlier backups ends before it; take a backup now",
              segment);
     return WAL_EXIT_DONE;
