@@ -1,7 +1,7 @@
 /*
  * The container of all objects. The first byte says what is made right before reading: the header's
  * identity and CRC, the trailer's place and CRC of the index, the digest; so that the checks behind
- * each are reached.
+ * each are reached; whether the repository is encrypted; or that the rest is recipients' stanzas.
  */
 #include "common/bytes.h"
 #include "common/digest.h"
@@ -13,7 +13,24 @@
 
 #define NAME "c/main/b/0000000001-0000000000000001/fate"
 
-enum { FIX_HEADER = 1, FIX_INDEX = 2, FIX_DIGEST = 4 };
+enum { FIX_HEADER = 1, FIX_INDEX = 2, FIX_DIGEST = 4, ENCRYPTED = 8, STANZAS = 16 };
+
+/* Stanzas whose checksum is right. */
+static void
+read_stanzas(const uint8_t *data, size_t size)
+{
+    enum { STANZAS_ROOM = 2048 };
+    static const ObjectKeyInfo info = {.kind = OBJECT_PACK, .mode = KEY_MODE_SEALED};
+    uint8_t stanzas[STANZAS_ROOM];
+    ObjectKeys keys = {0};
+    CairnError err = {0};
+    SCOPED(Keyring) keyring = test_keyring(KEY_MODE_SEALED, true);
+    size = size < STANZAS_ROOM - 4 ? size : STANZAS_ROOM - 4;
+    memcpy(stanzas, data, size);
+    put_u32(stanzas + size, crc32c(0, stanzas, size));
+    if (!keyring_unseal_object_key(keyring, &info, stanzas, size + 4, &keys, &err))
+        CAIRN_ASSERT(err.kind == CAIRN_CORRUPT && !keys.has_body);
+}
 
 static void
 fix(uint8_t *object, size_t size, unsigned what, const Repository *repository)
@@ -49,7 +66,8 @@ fix(uint8_t *object, size_t size, unsigned what, const Repository *repository)
 static bool
 is_about_the_object(CairnErrorKind kind)
 {
-    return kind == CAIRN_CORRUPT || kind == CAIRN_UNSUPPORTED || kind == CAIRN_MISMATCH;
+    return kind == CAIRN_CORRUPT || kind == CAIRN_UNSUPPORTED || kind == CAIRN_MISMATCH ||
+           kind == CAIRN_DENIED || kind == CAIRN_SEALED;
 }
 
 static void
@@ -81,7 +99,13 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 1)
         return 0;
+    if ((data[0] & STANZAS) != 0) {
+        read_stanzas(data + 1, size - 1);
+        return 0;
+    }
     SCOPED(Repository) repository = memory_repository("none");
+    if ((data[0] & ENCRYPTED) != 0)
+        repository_take_keyring(repository, test_keyring(KEY_MODE_EPOCH, true));
     Storage *storage = repository_storage(repository);
     size_t object_size;
     memory_storage_replace(storage, NAME, data + 1, size - 1);

@@ -57,9 +57,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         SCOPED(ObjectWriter) object = object_create(repository, name, OBJECT_PACK, 1, &err);
         const unsigned frames = byte_reader_u8(&input) % 8;
         for (unsigned i = 0; i < frames; i++) {
-            uint64_t offset;
-            const bool appended =
-                object_append(object, body, (size_t)byte_reader_u8(&input) * 16, &offset, &err);
+            const ObjectBlock block = {.data = body, .size = (uint32_t)byte_reader_u8(&input) * 16};
+            ObjectFrame frame;
+            const bool appended = object_append(object, &block, &frame, &err);
             CAIRN_ASSERT(appended);
         }
         const size_t left = byte_reader_left(&input);

@@ -1,5 +1,7 @@
 #include "tests/sim/sim.h"
 
+#include "tests/unit/support/repository_fixture.h"
+
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -221,9 +223,10 @@ actor_thread(void *argument)
         CairnError err = {0};
         actor->repository =
             repository_open_storage(&actor->world, &config, sim_storage_open(actor), false, &err);
-        if (actor->repository != NULL)
+        if (actor->repository != NULL) {
+            test_encrypt_as_asked(actor->repository);
             actor->main(actor);
-        else if (!actor->crashed && !actor->met_fault)
+        } else if (!actor->crashed && !actor->met_fault)
             sim_fail(sim, "%s: %s", actor->name, err.message);
         repository_close(actor->repository);
     }
@@ -455,6 +458,7 @@ sim_make_repository(Sim *sim)
     sim->oracle->repository = repository_open_storage(&sim->oracle->world, &config,
                                                       sim_storage_open(sim->oracle), true, &err);
     CAIRN_ASSERT(sim->oracle->repository != NULL);
+    test_encrypt_as_asked(sim->oracle->repository);
 }
 
 bool

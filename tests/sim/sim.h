@@ -234,7 +234,7 @@ bool sim_scene_end(Sim *sim);
 /* Before each named call: here a scene holds an actor. */
 void sim_scene_stop(Actor *actor, const char *call, const char *name);
 
-/* --- sim_storage.c: the model --- */
+/* --- sim_storage.c, sim_disk.c: the model --- */
 
 /* A handle of the actor (NULL on no account); what lies in it belongs to the simulation. */
 Storage *sim_storage_open(Actor *actor);

@@ -9,7 +9,7 @@
  * after which the name is seen and perhaps never durable; a full disk; a listing that is some time
  * old (though everyone sees what they did themselves).
  */
-#include "tests/sim/sim.h"
+#include "tests/sim/sim_disk.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -36,192 +36,6 @@ typedef struct {
     char *name;
     uint8_t *data;
 } SimReader;
-
-static void *
-need(void *memory)
-{
-    CAIRN_ASSERT(memory != NULL);
-    return memory;
-}
-
-static uint8_t *
-copy_of(const void *data, size_t size)
-{
-    uint8_t *copy = need(malloc(size + 1));
-    if (size > 0)
-        memcpy(copy, data, size);
-    return copy;
-}
-
-/* --- objects and directories --- */
-
-static size_t
-place_of(const Sim *sim, const char *name, bool *found_out)
-{
-    size_t low = 0, high = sim->object_count;
-    *found_out = false;
-    while (low < high) {
-        const size_t middle = low + (high - low) / 2;
-        const int order = strcmp(sim->objects[middle].name, name);
-        if (order == 0) {
-            *found_out = true;
-            return middle;
-        }
-        if (order < 0)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-SimObject *
-sim_object(const Sim *sim, const char *name)
-{
-    bool found;
-    const size_t place = place_of(sim, name, &found);
-    return found ? &sim->objects[place] : NULL;
-}
-
-bool
-sim_object_is_seen(const Sim *sim, const char *name)
-{
-    const SimObject *object = sim_object(sim, name);
-    return object != NULL && object->seen;
-}
-
-static SimObject *
-object_at(Sim *sim, const char *name)
-{
-    bool found;
-    const size_t place = place_of(sim, name, &found);
-    if (found)
-        return &sim->objects[place];
-    if (sim->object_count == sim->object_capacity) {
-        sim->object_capacity = sim->object_capacity == 0 ? 256 : 2 * sim->object_capacity;
-        sim->objects = need(realloc(sim->objects, sim->object_capacity * sizeof *sim->objects));
-    }
-    memmove(sim->objects + place + 1, sim->objects + place,
-            (sim->object_count - place) * sizeof *sim->objects);
-    sim->object_count++;
-    sim->objects[place] = (SimObject){.name = need(strdup(name))};
-    return &sim->objects[place];
-}
-
-/* Length of the directory part: 0 for the root. */
-static size_t
-parent_size(const char *name, size_t size)
-{
-    while (size > 0 && name[size - 1] != '/')
-        size--;
-    return size > 0 ? size - 1 : 0;
-}
-
-static SimDirectory *
-directory_of(const Sim *sim, const char *path, size_t size)
-{
-    for (size_t i = 0; i < sim->directory_count; i++) {
-        SimDirectory *directory = &sim->directories[i];
-        if (strlen(directory->path) == size && memcmp(directory->path, path, size) == 0)
-            return directory;
-    }
-    return NULL;
-}
-
-static void
-add_directory(Sim *sim, const char *path, size_t size, unsigned creator)
-{
-    if (sim->directory_count == sim->directory_capacity) {
-        sim->directory_capacity = sim->directory_capacity == 0 ? 64 : 2 * sim->directory_capacity;
-        sim->directories =
-            need(realloc(sim->directories, sim->directory_capacity * sizeof *sim->directories));
-    }
-    char *copy = need(strndup(path, size));
-    sim->directories[sim->directory_count++] =
-        (SimDirectory){.path = copy, .created_us = sim->now_us, .creator = creator};
-}
-
-/* fsync of a directory: all its entries are as durable as they are seen. */
-static void
-sync_directory(Sim *sim, const char *path, size_t size)
-{
-    for (size_t i = 0; i < sim->object_count; i++) {
-        SimObject *object = &sim->objects[i];
-        if (parent_size(object->name, strlen(object->name)) == size &&
-            memcmp(object->name, path, size) == 0)
-            object->durable = object->seen;
-    }
-    for (size_t i = 0; i < sim->directory_count; i++) {
-        SimDirectory *directory = &sim->directories[i];
-        if (parent_size(directory->path, strlen(directory->path)) == size &&
-            memcmp(directory->path, path, size) == 0)
-            directory->durable = true;
-    }
-}
-
-bool
-sim_object_is_durable(const Sim *sim, const char *name)
-{
-    const SimObject *object = sim_object(sim, name);
-    if (object == NULL || !object->seen || !object->durable)
-        return false;
-    if (sim->kind == SIM_S3)
-        return true;
-    for (size_t size = parent_size(name, strlen(name)); size > 0; size = parent_size(name, size)) {
-        const SimDirectory *directory = directory_of(sim, name, size);
-        if (directory == NULL || !directory->durable)
-            return false;
-    }
-    return true;
-}
-
-static void
-set_seen(Sim *sim, SimObject *object, bool seen)
-{
-    object->seen = seen;
-    *(seen ? &object->created_us : &object->removed_us) = sim->now_us;
-}
-
-/* The directory and all that is below it. path is one of the directories' own. */
-static void
-lose_directory(Sim *sim, const char *path)
-{
-    SCOPED_MEMORY char *lost = need(strdup(path));
-    const size_t size = strlen(lost);
-    for (size_t i = 0; i < sim->object_count; i++) {
-        SimObject *object = &sim->objects[i];
-        if (strncmp(object->name, lost, size) == 0 && object->name[size] == '/') {
-            set_seen(sim, object, false);
-            object->durable = false;
-        }
-    }
-    size_t kept = 0;
-    for (size_t i = 0; i < sim->directory_count; i++) {
-        char *other = sim->directories[i].path;
-        if (strncmp(other, lost, size) == 0 && (other[size] == '/' || other[size] == '\0'))
-            free(other);
-        else
-            sim->directories[kept++] = sim->directories[i];
-    }
-    sim->directory_count = kept;
-}
-
-void
-sim_storage_power_cut(Sim *sim)
-{
-    for (size_t i = 0; i < sim->object_count; i++) {
-        SimObject *object = &sim->objects[i];
-        if (object->seen != object->durable && sim_below(sim, 2) == 0)
-            set_seen(sim, object, object->durable);
-        object->durable = object->seen;
-    }
-    for (size_t i = 0; i < sim->directory_count;) {
-        if (sim->directories[i].durable || sim_below(sim, 2) == 0)
-            sim->directories[i++].durable = true;
-        else
-            lose_directory(sim, sim->directories[i].path);
-    }
-}
 
 /* --- faults --- */
 
@@ -267,8 +81,8 @@ is_late(Actor *actor, const char *name, const uint8_t *data, size_t size, CairnE
         return false;
     const int64_t most = sim_below(sim, 2) == 0 ? 10 * SIM_SECOND : 3 * SIM_DAY;
     sim->late[sim->late_count++] = (SimLate){
-        .name = need(strdup(name)),
-        .data = data != NULL ? copy_of(data, size) : NULL,
+        .name = sim_need(strdup(name)),
+        .data = data != NULL ? sim_copy(data, size) : NULL,
         .size = size,
         .due_us = sim->now_us + (int64_t)sim_below(sim, (uint64_t)most),
         .creator = actor->serial,
@@ -289,23 +103,6 @@ is_full(Actor *actor, CairnError *err)
     return true;
 }
 
-/* The name is created, once. */
-static bool
-create_object(Sim *sim, const char *name, const uint8_t *data, size_t size, unsigned creator)
-{
-    SimObject *object = object_at(sim, name);
-    if (object->seen)
-        return false;
-    free(object->data);
-    object->data = copy_of(data, size);
-    object->size = size;
-    object->creator = creator;
-    set_seen(sim, object, true);
-    if (sim->kind == SIM_S3)
-        object->durable = true;
-    return true;
-}
-
 void
 sim_storage_arrivals(Sim *sim)
 {
@@ -319,11 +116,11 @@ sim_storage_arrivals(Sim *sim)
         sim_trace(sim, NULL, "late %s of %s", late.data != NULL ? "creation" : "removal",
                   late.name);
         if (late.data != NULL) {
-            if (create_object(sim, late.name, late.data, late.size, late.creator))
+            if (sim_object_create(sim, late.name, late.data, late.size, late.creator))
                 sim_check_created(sim, late.name);
         } else if (sim_object_is_seen(sim, late.name)) {
             SimObject *object = sim_object(sim, late.name);
-            set_seen(sim, object, false);
+            sim_object_set_seen(sim, object, false);
             object->durable = false;
             sim_check_removed(sim, late.name);
         }
@@ -342,7 +139,7 @@ writer_write(StorageWriter *base, const void *data, size_t size, CairnError *err
         return false;
     while (writer->capacity - writer->size < size) {
         writer->capacity = writer->capacity == 0 ? 1024 : 2 * writer->capacity;
-        writer->data = need(realloc(writer->data, writer->capacity));
+        writer->data = sim_need(realloc(writer->data, writer->capacity));
     }
     memcpy(writer->data + writer->size, data, size);
     writer->size += size;
@@ -364,7 +161,7 @@ sync_after(Actor *actor, const char *name, CairnError *err)
         sim_trace(sim, actor, "... the directory's sync fails");
         return cairn_error(err, CAIRN_IO, "unable to sync the directory of '%s'", name);
     }
-    sync_directory(sim, name, parent_size(name, strlen(name)));
+    sim_directory_sync(sim, name, sim_parent_size(name, strlen(name)));
     return true;
 }
 
@@ -381,7 +178,7 @@ writer_commit(StorageWriter *base, CairnError *err)
     if (writer->swept)
         return cairn_error(err, CAIRN_NOT_FOUND, "unable to publish '%s': it is gone",
                            writer->name);
-    if (!create_object(sim, writer->name, writer->data, writer->size, actor->serial)) {
+    if (!sim_object_create(sim, writer->name, writer->data, writer->size, actor->serial)) {
         sim_trace(sim, actor, "... is taken");
         return cairn_error(err, CAIRN_CONFLICT, "object '%s' exists already", writer->name);
     }
@@ -410,19 +207,19 @@ static bool
 make_directories(Actor *actor, const char *name, CairnError *err)
 {
     Sim *sim = actor->sim;
-    const size_t end = parent_size(name, strlen(name));
+    const size_t end = sim_parent_size(name, strlen(name));
     for (size_t size = 0; size < end;) {
         const size_t parent = size;
         size += size > 0 ? 1 : 0;
         size += strcspn(name + size, "/");
-        if (directory_of(sim, name, size) != NULL)
+        if (sim_directory(sim, name, size) != NULL)
             continue;
-        add_directory(sim, name, size, actor->serial);
+        sim_directory_add(sim, name, size, actor->serial);
         if (!sim_step(actor))
             return cairn_error(err, CAIRN_UNAVAILABLE, "the actor has crashed");
-        if (directory_of(sim, name, size) == NULL) /* somebody pruned it meanwhile */
+        if (sim_directory(sim, name, size) == NULL) /* somebody pruned it meanwhile */
             return cairn_error(err, CAIRN_NOT_FOUND, "the directory of '%s' is gone", name);
-        sync_directory(sim, name, parent);
+        sim_directory_sync(sim, name, parent);
     }
     return true;
 }
@@ -437,10 +234,10 @@ sim_create(Storage *base, const char *name, CairnError *err)
     }
     if (is_full(actor, err) || (actor->sim->kind != SIM_S3 && !make_directories(actor, name, err)))
         return NULL;
-    SimWriter *writer = need(calloc(1, sizeof *writer));
+    SimWriter *writer = sim_need(calloc(1, sizeof *writer));
     writer->base.ops = &WRITER_OPS;
     writer->actor = actor;
-    writer->name = need(strdup(name));
+    writer->name = sim_need(strdup(name));
     writer->started_us = actor->sim->now_us;
     writer->next = actor->sim->writers;
     actor->sim->writers = writer;
@@ -490,12 +287,12 @@ sim_open(Storage *base, const char *name, CairnError *err)
         cairn_error(err, CAIRN_NOT_FOUND, "there is no object '%s'", name);
         return NULL;
     }
-    SimReader *reader = need(calloc(1, sizeof *reader));
+    SimReader *reader = sim_need(calloc(1, sizeof *reader));
     reader->base.ops = &READER_OPS;
     reader->base.size_bytes = object->size;
     reader->actor = actor;
-    reader->name = need(strdup(name));
-    reader->data = copy_of(object->data, object->size);
+    reader->name = sim_need(strdup(name));
+    reader->data = sim_copy(object->data, object->size);
     return &reader->base;
 }
 
@@ -532,9 +329,10 @@ list_add(Listing *listing, const char *rest, bool is_directory, uint64_t size_by
     }
     if (listing->count == listing->capacity) {
         listing->capacity = listing->capacity == 0 ? 32 : 2 * listing->capacity;
-        listing->names = need(realloc(listing->names, listing->capacity * sizeof *listing->names));
+        listing->names =
+            sim_need(realloc(listing->names, listing->capacity * sizeof *listing->names));
         listing->entries =
-            need(realloc(listing->entries, listing->capacity * sizeof *listing->entries));
+            sim_need(realloc(listing->entries, listing->capacity * sizeof *listing->entries));
     }
     snprintf(listing->names[listing->count], sizeof *listing->names, "%.*s", size, rest);
     listing->entries[listing->count++] = (StorageEntry){
@@ -618,8 +416,8 @@ sim_make_durable(Storage *base, const char *name, CairnError *err)
     if (sim->kind == SIM_S3)
         return true;
     for (size_t size = strlen(name); size > 0;) {
-        size = parent_size(name, size);
-        sync_directory(sim, name, size);
+        size = sim_parent_size(name, size);
+        sim_directory_sync(sim, name, size);
     }
     return true;
 }
@@ -635,7 +433,7 @@ sim_remove(Storage *base, const char *name, CairnError *err)
     if (!sim_object_is_seen(sim, name))
         return true;
     SimObject *object = sim_object(sim, name);
-    set_seen(sim, object, false);
+    sim_object_set_seen(sim, object, false);
     if (sim->kind == SIM_S3)
         object->durable = false;
     sim_check_removed(sim, name);
@@ -695,7 +493,7 @@ sim_prune(Storage *base, const char *prefix, CairnError *err)
         return !actor->crashed || cairn_error(err, CAIRN_UNAVAILABLE, "the actor has crashed");
     if (!enter(actor, "prune", prefix, err))
         return false;
-    SimDirectory *directory = directory_of(sim, prefix, strlen(prefix));
+    SimDirectory *directory = sim_directory(sim, prefix, strlen(prefix));
     if (directory == NULL || !is_empty(sim, prefix))
         return true;
     free(directory->path);
@@ -732,25 +530,8 @@ static const StorageOps SIM_OPS = {
 Storage *
 sim_storage_open(Actor *actor)
 {
-    SimHandle *handle = need(calloc(1, sizeof *handle));
+    SimHandle *handle = sim_need(calloc(1, sizeof *handle));
     handle->base.ops = &SIM_OPS;
     handle->actor = actor;
     return &handle->base;
-}
-
-void
-sim_storage_free(Sim *sim)
-{
-    for (size_t i = 0; i < sim->object_count; i++) {
-        free(sim->objects[i].name);
-        free(sim->objects[i].data);
-    }
-    for (size_t i = 0; i < sim->directory_count; i++)
-        free(sim->directories[i].path);
-    for (size_t i = 0; i < sim->late_count; i++) {
-        free(sim->late[i].name);
-        free(sim->late[i].data);
-    }
-    free(sim->objects);
-    free(sim->directories);
 }
