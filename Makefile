@@ -40,6 +40,7 @@ LDFLAGS += $(FLAVOUR_FLAGS_$(FLAVOUR)) -pthread -Wl,-z,relro,-z,now
 # Sources per room.  The rooms and who may call whom: ARCHITECTURE.md.
 COMMON     := $(wildcard common/*.c)
 STORAGE    := $(wildcard storage/*.c)
+S3         := $(wildcard storage/s3/*.c)
 CODEC      := $(wildcard codec/*.c)
 POSTGRES   := $(wildcard postgres/*.c)
 REPOSITORY := $(wildcard repository/*.c)
@@ -48,7 +49,7 @@ WALARCHIVE := $(wildcard walarchive/*.c)
 RESTORE    := $(wildcard restore/*.c)
 
 # What needs libpq stands in files named so; pgcairn-wal is built without them.
-POSTGRES_LIBPQ := $(addprefix postgres/,connection.c basebackup.c server_facts.c server_config.c \
+POSTGRES_LIBPQ := $(wildcard postgres/connection*.c) $(addprefix postgres/,basebackup.c server_facts.c server_config.c \
                                         wal_slot.c wal_stream.c name_snapshot.c)
 POSTGRES_PLAIN := $(filter-out $(POSTGRES_LIBPQ),$(POSTGRES))
 WALARCHIVE_LIBPQ := $(wildcard walarchive/receive*.c)
@@ -58,25 +59,39 @@ PGCAIRN_SOURCES     := cli/pgcairn.c $(filter-out cli/pgcairn.c cli/pgcairn_wal.
                        $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES) $(REPOSITORY) $(AGENT) $(WALARCHIVE) $(RESTORE)
 # Commands that need libpq (receive) are pgcairn's only.
 PGCAIRN_WAL_SOURCES := cli/pgcairn_wal.c cli/options.c cli/session.c \
-                       $(addprefix cli/wal_,command.c settings.c push_command.c push_report.c get_command.c serve_command.c skip_command.c \
+                       $(addprefix cli/wal_,command.c settings.c push_command.c push_each.c push_report.c get_command.c serve_command.c skip_command.c \
                        status_command.c repair_command.c ack_command.c) \
                        $(COMMON) $(STORAGE) $(CODEC) $(POSTGRES_PLAIN) $(REPOSITORY) $(WALARCHIVE_PLAIN)
 
-LIBS_WAL := -llz4 -lzstd -lcrypto -ljansson
+# Without lz4, zstd and libcrypto, which are loaded when they are first used (common/lazy_library.h).
+LIBS_WAL := -ljansson
 LIBS     := -lpq $(LIBS_WAL)
+
+# The S3 driver is a file of its own, loaded by who needs it (storage/driver.h). It carries what it uses of the rooms
+# below, hidden; signals and log are the program's.
+LIBS_S3      := -lcurl -lexpat -lcrypto -ljansson
+S3_DRIVER_SOURCES := $(S3) $(wildcard storage/s3/driver/*.c) storage/storage.c storage/s3_config.c \
+                     $(filter-out common/cancel.c common/log.c,$(COMMON))
 
 # What a recipe line shows of itself: the tool and the result, or with V=1 all.
 say = $(if $(V),,@echo '$(1) $@';)
 
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
-all: $(BUILD)/pgcairn $(BUILD)/pgcairn-wal archive-module
+all: $(BUILD)/pgcairn $(BUILD)/pgcairn-wal $(BUILD)/pgcairn_s3.so archive-module
 
 $(BUILD)/pgcairn: $(call objects,$(PGCAIRN_SOURCES))
 	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(BUILD)/pgcairn-wal: $(call objects,$(PGCAIRN_WAL_SOURCES))
 	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS_WAL)
+
+$(BUILD)/pgcairn_s3.so: $(patsubst %.c,$(BUILD)/hidden/%.o,$(S3_DRIVER_SOURCES))
+	$(call say,LD) $(CC) $(LDFLAGS) -shared -Wl,-Bsymbolic -Wl,-z,defs -o $@ $^ $(LIBS_S3)
+
+$(BUILD)/hidden/%.o: %.c Makefile | $(DEPS)
+	@mkdir -p $(@D)
+	$(call say,CC) $(CC) $(CFLAGS) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
 
 $(BUILD)/%.o: %.c Makefile | $(DEPS)
 	@mkdir -p $(@D)
@@ -89,6 +104,13 @@ $(BUILD)/agent/role_sql.o: sql/role.sql
 
 $(DEPS): tools/install-dependencies
 	tools/install-dependencies
+	@mkdir -p build && touch $@
+
+# What only the tests need: an S3 server.
+DEPS_S3 := build/.deps-s3-installed
+
+$(DEPS_S3): tools/install-dependencies
+	tools/install-dependencies --s3
 	@mkdir -p build && touch $@
 
 DEPS_LINT := build/.deps-lint-installed
@@ -125,24 +147,25 @@ $(MODULES): $(BUILD)/module/%/pgcairn_archive.so: $(MODULE_FILES) walarchive/ser
 	    -Wl,-z,relro,-z,now -o $@ $(MODULE_SOURCES)
 
 # Every room's objects.  What is linked with them: test programs, helpers of the system tests, fuzzers.
-ROOMS := $(call objects,$(COMMON) $(STORAGE) $(CODEC) $(POSTGRES) $(REPOSITORY) $(AGENT) $(WALARCHIVE) $(RESTORE))
+LIBS_ROOMS = $(LIBS) $(LIBS_S3)
+ROOMS := $(call objects,$(COMMON) $(STORAGE) $(S3) $(CODEC) $(POSTGRES) $(REPOSITORY) $(AGENT) $(WALARCHIVE) $(RESTORE))
 
 # Unit tests: one program a module, tests/unit/test_<module>.c; tests/unit/support serves them all.
 UNIT_TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 UNIT_SUPPORT := $(call objects,$(wildcard tests/unit/support/*.c))
 
 $(UNIT_TESTS): $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(UNIT_SUPPORT) $(ROOMS)
-	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS_ROOMS) -lcmocka
 
 # Programs that the system tests call: tests/support/wal-dump.c becomes $(BUILD)/tests/wal-dump.
 SUPPORT_PROGRAMS := $(patsubst tests/support/%.c,$(BUILD)/tests/%,$(wildcard tests/support/*.c))
 
 $(SUPPORT_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/support/%.o $(ROOMS)
-	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS_ROOMS)
 
 # What facts cost a push, on real segments: make build/release/bench/wal_facts; its head says how it is called.
 $(BUILD)/bench/wal_facts: $(BUILD)/bench/wal_facts.o $(ROOMS)
-	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS_ROOMS)
 
 # The simulator (tests/sim/README.md).  Its actors are processes of hosts that only it knows, so it answers host.h's
 # questions itself.
@@ -150,7 +173,7 @@ SIMULATOR   := $(call objects,$(filter-out tests/sim/simulate.c,$(wildcard tests
 SIM_SUPPORT := $(addprefix $(BUILD)/tests/unit/support/,memory_storage.o repository_fixture.o)
 
 $(BUILD)/tests/simulate: $(BUILD)/tests/sim/simulate.o $(SIM_SUPPORT) $(ROOMS)
-	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LD) $(CC) $(LDFLAGS) -o $@ $^ $(LIBS_ROOMS)
 
 SIM_PROGRAMS := $(addprefix $(BUILD)/tests/,simulate test_simulator test_scenes)
 
@@ -161,10 +184,10 @@ $(SIM_PROGRAMS): LDFLAGS += -Wl,--wrap=host_self,--wrap=host_put,--wrap=host_is_
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 # The fixtures that need no cmocka: a repository in memory, maps made of any bytes.
-FUZZ_SUPPORT := $(addprefix $(BUILD)/tests/unit/support/,memory_storage.o repository_fixture.o map_fixture.o)
+FUZZ_SUPPORT := $(addprefix $(BUILD)/tests/unit/support/,memory_storage.o repository_fixture.o map_fixture.o ssh_liar.o)
 
 $(FUZZERS): $(BUILD)/%: $(BUILD)/tests/fuzz/%.o $(FUZZ_SUPPORT) $(ROOMS)
-	$(call say,LD) $(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+	$(call say,LD) $(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS_ROOMS)
 
 # A test whose source is gone must not be run again.
 unit-tests: $(UNIT_TESTS)
@@ -172,7 +195,7 @@ unit-tests: $(UNIT_TESTS)
 
 test-programs: unit-tests $(SUPPORT_PROGRAMS)
 
-check: all test-programs
+check: all test-programs | $(DEPS_S3)
 	BUILD=$(BUILD) tests/run-all
 
 check-unit: test-programs
@@ -190,7 +213,7 @@ mutants: export BUILD := $(BUILD)
 mutants: export CC := $(CC)
 mutants: export CFLAGS := $(CFLAGS)
 mutants: export LDFLAGS := $(LDFLAGS)
-mutants: export LIBS := $(LIBS)
+mutants: export LIBS := $(LIBS_ROOMS)
 
 check-matrix:
 	tests/matrix
@@ -201,7 +224,7 @@ asan:
 
 tsan:
 	$(MAKE) FLAVOUR=tsan test-programs
-	setarch --addr-no-randomize tests/run-unit build/tsan/tests
+	TSAN_OPTIONS=suppressions=$(CURDIR)/tests/unit/tsan.supp setarch --addr-no-randomize tests/run-unit build/tsan/tests
 
 fuzz: | $(DEPS_LINT)
 	$(MAKE) FLAVOUR=fuzz CC=clang run-fuzzers
@@ -216,9 +239,9 @@ run-fuzzers: $(FUZZERS)
 	done
 
 # Ours: C files of the rooms, the tests and the benchmark.  -Werror is gcc's affair; clang-tidy has its own.
-SOURCES := $(wildcard $(addsuffix /*.c,common storage codec postgres repository agent walarchive restore cli \
+SOURCES := $(wildcard $(addsuffix /*.c,common storage storage/s3 storage/s3/driver codec postgres repository agent walarchive restore cli \
                                        tests/unit tests/unit/support tests/sim tests/support tests/fuzz bench))
-HEADERS := $(wildcard $(addsuffix /*.h,common storage codec postgres repository agent walarchive restore cli \
+HEADERS := $(wildcard $(addsuffix /*.h,common storage storage/s3 codec postgres repository agent walarchive restore cli \
                                        tests/unit tests/unit/support tests/sim tests/support tests/fuzz))
 
 lint: | $(DEPS_LINT)
@@ -240,6 +263,8 @@ bench: all $(filter %/test_expire_scale,$(UNIT_TESTS))
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/pgcairn $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install $(BUILD)/pgcairn $(BUILD)/pgcairn-wal $(DESTDIR)$(PREFIX)/bin/
+	install -d $(DESTDIR)$(PREFIX)/lib/pgcairn
+	install -m 644 $(BUILD)/pgcairn_s3.so $(DESTDIR)$(PREFIX)/lib/pgcairn/
 	@set -e; for config in $(PG_CONFIGS); do \
 	    major=$$($$config --version | sed 's/[^0-9]*\([0-9]*\).*/\1/'); \
 	    module=$(BUILD)/module/$$major/pgcairn_archive.so; \

@@ -3,8 +3,10 @@
 
 Written from docs/format.md alone, sharing no code with the C programs: the executable specification
 of the format and the way out when nothing else is left. Needs Python 3.9, python3-lz4 and
-python3-zstandard; with python3-cryptography the keyed digests are checked too.
+python3-zstandard; with python3-cryptography the keyed digests are checked too, and encrypted
+repositories are read: keys are given in front of the command. `scrub` needs none.
 
+    pgcairn-reader.py [--key-file FILE]... [--passphrase-file FILE] REPOSITORY COMMAND
     pgcairn-reader.py REPOSITORY list
     pgcairn-reader.py REPOSITORY restore {BID|LABEL|latest} TARGET [--cluster NAME]
                       [--tablespace-map OID=DIR]... [--no-wal] [--config-to DIR] [--no-checksums]
@@ -16,6 +18,8 @@ failed leaves a directory without global/pg_control, which no server starts.
 """
 
 import argparse
+import base64
+import binascii
 import bisect
 import collections
 import hashlib
@@ -30,8 +34,11 @@ import lz4.block
 import zstandard
 
 try:
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 except ImportError:
     AESGCM = None
 
@@ -50,8 +57,11 @@ DEPTH_LIMIT = 8
 WAL_FRAME = 131072
 WAL_FILE_LIMIT = 1024 * MIB
 HISTORY_LIMIT = MIB
+SCRYPT_MEMORY_LIMIT = 1024 * MIB
+STANZAS_HEAD, STANZA, STANZAS_LIMIT = 36, 80, 16
+DATA, SEALED, META = 1, 2, 3  # key modes
 
-REPOSITORY, INCARNATION, INTENT, PACK, MAP, REFS, FATE, MARK, WAL = 1, 3, 4, 5, 6, 7, 8, 9, 15
+REPOSITORY, KEY, INCARNATION, INTENT, PACK, MAP, REFS, FATE, MARK, WAL = 1, 2, 3, 4, 5, 6, 7, 8, 9, 15
 
 
 class Damage(Exception):
@@ -125,10 +135,15 @@ def crc32c_fold(register, data):
     return (message << padding).to_bytes((bits + padding) // 8, "little")
 
 
-def hkdf(key, salt, info):
-    """RFC 5869 with SHA-256, 32 bytes out: one round of expansion."""
+def hkdf(key, salt, info, size=32):
+    """RFC 5869 with SHA-256; info is text or bytes."""
+    info = info.encode() if isinstance(info, str) else info
     pseudo_random_key = hmac.new(salt or bytes(32), key, "sha256").digest()
-    return hmac.new(pseudo_random_key, info.encode() + b"\x01", "sha256").digest()
+    out = block = b""
+    for count in range(1, 1 + (size + 31) // 32):
+        block = hmac.new(pseudo_random_key, block + info + bytes([count]), "sha256").digest()
+        out += block
+    return out[:size]
 
 
 class KeyedDigest:
@@ -261,6 +276,200 @@ class Json:
 
 
 # ---------------------------------------------------------------------------------------------
+# Keys
+# ---------------------------------------------------------------------------------------------
+
+
+class WrongKey(Exception):
+    """A slot that these secrets do not open."""
+
+
+def read_key_file(path):
+    """(32 bytes, whether it is a private key) of a key file."""
+    with open(path, encoding="utf-8") as file:
+        lines = [line.strip() for line in file if line.strip() and not line.startswith("#")]
+    if len(lines) < 2 or lines[0] not in ("pgcairn-key-1", "pgcairn-private-key-1"):
+        raise Refused(f"'{path}' is no key file of pgcairn")
+    try:
+        key = bytes.fromhex(lines[1]) if len(lines[1]) == 64 else base64.b64decode(lines[1], validate=True)
+    except (ValueError, binascii.Error):
+        key = b""
+    check = [line.split()[1] for line in lines[2:] if line.startswith("check ")]
+    if len(key) != 32 or any(text != struct.pack("<I", crc32c(0, key)).hex() for text in check):
+        raise Refused(f"'{path}': its key is damaged or cut short")
+    return key, lines[0] == "pgcairn-private-key-1"
+
+
+def x25519(private, public):
+    return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
+
+
+def public_of(private):
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+class Secrets:
+    """What the user gave: keys, private keys, a passphrase."""
+
+    def __init__(self, key_files, passphrase_file):
+        self.keys, self.private_keys, self.passphrase = [], [], None
+        for path in key_files:
+            key, private = read_key_file(path)
+            (self.private_keys if private else self.keys).append(key)
+        if passphrase_file:
+            with open(passphrase_file, "rb") as file:
+                self.passphrase = file.read().rstrip(b"\r\n")
+        if self and AESGCM is None:
+            raise Refused("an encrypted repository needs python3-cryptography")
+
+    def __bool__(self):
+        return bool(self.keys or self.private_keys or self.passphrase)
+
+    def inputs(self, slot, salt):
+        """Inputs that may open a slot: (32 bytes, salt of the expansion)."""
+        kind = slot.get("type", str)
+        if kind == "key-file":
+            for key in self.keys:
+                yield key, salt
+        elif kind == "passphrase" and self.passphrase:
+            cost = Json(json.dumps(slot.get("scrypt", dict)).encode(), slot.what)
+            n, r, p = cost.number("n", 1 << 30), cost.number("r", 64), cost.number("p", 16)
+            if n < 2 or n & n - 1 or not r or not p or 128 * n * r > SCRYPT_MEMORY_LIMIT:
+                raise Damage(f"{slot.what}: the cost of its scrypt is out of range")
+            memory = 128 * n * r + 128 * r * (p + 2) + MIB
+            yield hashlib.scrypt(self.passphrase, salt=salt, n=n, r=r, p=p, maxmem=memory, dklen=32), salt
+        elif kind == "recipient":
+            public, ephemeral = slot.bytes_of("public_key", 32), slot.bytes_of("ephemeral", 32)
+            for private in self.private_keys:
+                if public_of(private) == public:
+                    yield x25519(private, ephemeral), salt + ephemeral + public
+
+
+class Keyring:
+    """Roots out of a slot that opened, and private keys."""
+
+    def __init__(self, repository, secrets, facts):
+        self.repository, self.private_keys = repository, secrets.private_keys
+        changed = None
+        self.public_keys = [public_of(private) for private in self.private_keys]
+        self.meta_root = self.data_root = self.mode = None
+        for slot in repository.names("keys", r"[A-Za-z0-9_-]{1,64}"):
+            try:
+                self._open_slot(slot, repository.json(f"keys/{slot}"), secrets)
+            except (Damage, WrongKey) as error:
+                if isinstance(error, Damage):
+                    note(error)
+                continue
+            try:
+                self.check_descriptor(facts)
+                return
+            except Damage as error:  # for a public key anybody can make a slot: it must not hide ours
+                changed = error
+        if changed:
+            raise changed
+        raise Refused("wrong key: no key slot of the repository opens with it")
+
+    def _open_slot(self, name, slot, secrets):
+        salt, commitment = slot.bytes_of("salt", 32), slot.bytes_of("commitment", 32)
+        cost = slot.members.get("scrypt") or {"n": 0, "r": 0, "p": 0}
+        keys = [slot.members.get(key) or bytes(32).hex() for key in ("public_key", "ephemeral")]
+        about = "\n".join(
+            ["pgcairn1 slot", self.repository.id.hex(), name, slot.get("type", str), slot.get("mode", str),
+             slot.get("created_at", str), salt.hex(), f"{cost['n']} {cost['r']} {cost['p']}", *keys, ""]
+        ).encode()
+        for secret, expansion_salt in secrets.inputs(slot, salt):
+            both = hkdf(secret, expansion_salt, "pgcairn1 slot", 64)
+            if hmac.compare_digest(hmac.new(both[32:], about, "sha256").digest(), commitment):
+                self._unwrap(both[:32], slot, about)
+                return
+        raise WrongKey(name)
+
+    def _unwrap(self, key, slot, about):
+        try:
+            roots = AESGCM(key).decrypt(bytes(12), slot.bytes_of("wrapped", 88), about)
+        except InvalidTag:
+            raise Damage(f"{slot.what}: its wrapped roots were changed") from None
+        layout, mode, _epoch, _zero = struct.unpack_from("<BBHI", roots)
+        if layout != 1 or mode not in (DATA, SEALED):
+            raise Damage(f"{slot.what}: layout {layout} or mode {mode} is unknown")
+        self.mode, self.meta_root = mode, roots[8:40]
+        self.data_root = roots[40:72] if mode == DATA else None
+
+    def check_descriptor(self, facts):
+        text = f"pgcairn1 descriptor\n{self.repository.id.hex()}\n{facts.number('format', 1 << 16)}\n" \
+               f"{facts.get('created_at', str)}\n{facts.get('encryption', str)}\n"
+        key = hkdf(self.meta_root, self.repository.id, "pgcairn1 descriptor")
+        if hmac.new(key, text.encode(), "sha256").digest() != facts.bytes_of("mac", 32):
+            raise Damage(f"{facts.what}: it was changed by somebody without the key")
+
+    def object_keys(self, name, header, stanzas):
+        """ObjectKeys of a header, once its commitment is proven."""
+        mode, epoch, salt = header[29], struct.unpack_from("<H", header, 30)[0], header[80:112]
+        base = b"pgcairn1" + header[8:10] + header[32:64]  # kind, repository id, object id
+        if mode not in (META, self.mode):
+            raise Damage(f"{name}: header: key mode {mode} is not the repository's")
+        if mode == META and struct.unpack_from("<H", header, 8)[0] in (PACK, 17):
+            raise Damage(f"{name}: header: its kind never has key mode {mode}")
+        epoch_info = struct.pack("<H", epoch)
+        meta = hkdf(self.meta_root, b"", b"pgcairn1 meta epoch" + epoch_info)
+        commit = hkdf(meta, salt, base + b"commit")
+        proof = hmac.new(commit, header[:112] + header[144:188] + stanzas, "sha256").digest()
+        if not hmac.compare_digest(proof, header[112:144]):
+            raise Damage(f"{name}: header: wrong key, or a forged header")
+        if mode == META:
+            body = meta
+        elif mode == DATA:
+            body = hkdf(self.data_root, b"", b"pgcairn1 data epoch" + epoch_info)
+        else:
+            body = self._unseal(name, stanzas, salt, base)
+        return ObjectKeys(hkdf(meta, salt, base + b"index"), body and hkdf(body, salt, base + b"body"))
+
+    def _unseal(self, name, stanzas, salt, base):
+        """The object's data key, None where no private key is here that it was sealed to."""
+        kind, count = struct.unpack_from("<HH", stanzas) if len(stanzas) >= STANZAS_HEAD else (0, 0)
+        size = STANZAS_HEAD + count * STANZA + 4
+        if (kind != 1 or not 1 <= count <= STANZAS_LIMIT or len(stanzas) != size
+                or crc32c(0, stanzas[:-4]) != struct.unpack("<I", stanzas[-4:])[0]):
+            raise Damage(f"{name}: header: its recipients are damaged")
+        ephemeral = stanzas[4:STANZAS_HEAD]
+        for at in range(STANZAS_HEAD, size - 4, STANZA):
+            recipient = stanzas[at : at + 32]
+            if recipient not in self.public_keys:
+                continue
+            private = self.private_keys[self.public_keys.index(recipient)]
+            wrap = hkdf(x25519(private, ephemeral), salt, base + b"seal" + ephemeral + recipient)
+            try:
+                return AESGCM(wrap).decrypt(bytes(12), stanzas[at + 32 : at + STANZA], b"")
+            except InvalidTag:
+                raise Damage(f"{name}: header: its sealed key was changed") from None
+        return None
+
+
+class ObjectKeys:
+    """Opens the index and the frames of one object."""
+
+    def __init__(self, index, body):
+        self.index, self.body = AESGCM(index), AESGCM(body) if body else None
+
+    def open_index(self, name, offset, trailer, data):
+        associated = trailer[:24] + bytes(4) + trailer[28:32]
+        return self._open(self.index, b"INDX" + struct.pack("<Q", offset), data, associated, f"{name}: index")
+
+    def open_frame(self, frame, data, what):
+        if self.body is None:
+            raise Refused(f"{what}: it needs the private key of one of its recipients")
+        return self._open(self.body, b"BODY" + struct.pack("<Q", frame.offset), data,
+                          struct.pack("<IB", frame.raw, frame.codec), what)
+
+    @staticmethod
+    def _open(cipher, nonce, data, associated, what):
+        try:
+            return cipher.decrypt(nonce, bytes(data), associated)
+        except (InvalidTag, ValueError):
+            raise Damage(f"{what}: its authentication fails: changed, or made with another key") from None
+
+
+# ---------------------------------------------------------------------------------------------
 # Names and objects
 # ---------------------------------------------------------------------------------------------
 
@@ -268,9 +477,10 @@ BID = r"[0-9]{10}-[0-9a-f]{16}"
 IN_BACKUP = rf"c/[A-Za-z0-9_-]{{1,64}}/b/{BID}/"
 IN_TIMELINE = r"c/[A-Za-z0-9_-]{1,64}/w/[0-9a-f]{16}-[0-9]+/[0-9A-F]{8}/"
 SEGMENT = r"[0-9A-F]{8}/[0-9A-F]{24}"
+RESERVE = r"c/[A-Za-z0-9_-]{1,64}/gc/reserve"  # random bytes, no object
 KIND_OF_NAME = [
-    (REPOSITORY, r"pgcairn\.repo"),
-    (2, r"keys/[^/]+"),
+    (REPOSITORY, r"pgcairn\.(repo|replica)"),
+    (KEY, r"keys/[^/]+"),
     (INCARNATION, r"c/[A-Za-z0-9_-]{1,64}/i/[0-9a-f]{16}-[0-9]+"),
     (INTENT, IN_BACKUP + "intent"),
     (PACK, IN_BACKUP + "p/[0-9a-f]{3,}/[0-9a-f]{8}"),
@@ -296,18 +506,27 @@ def kind_of_name(name):
 
 
 class Object:
-    """An open object: header checked, trailer and index read when asked for."""
+    """An open object: header checked, trailer and index read when asked for.
 
-    def __init__(self, root, name, repository_id):
-        self.name = name
+    encrypted: whether its repository is; keyring: None where its keys are not here, then what is
+    encrypted can be scrubbed only.
+    """
+
+    def __init__(self, root, name, repository_id, encrypted=False, keyring=None):
+        path = os.path.join(root, name)
+        # A replica's descriptor: the same bytes under another name.
+        if name == "pgcairn.repo" and not os.path.exists(path):
+            path = os.path.join(root, "pgcairn.replica")
+        self.name, self.keys = "pgcairn.repo" if name == "pgcairn.replica" else name, None
         try:
-            self.file = open(os.path.join(root, name), "rb", buffering=0)
+            self.file = open(path, "rb", buffering=0)
         except FileNotFoundError:
             raise Damage(f"{name}: is not there") from None
         self.size = os.fstat(self.file.fileno()).st_size
         self._trailer = None
         try:
             self._check_header(repository_id)
+            self._find_keys(encrypted, keyring)
         except BaseException:
             self.close()
             raise
@@ -335,7 +554,7 @@ class Object:
         if self.size < HEADER + TRAILER:
             raise Damage(f"{self.name}: {self.size} bytes are too few for an object")
         header = self.read(0, HEADER)
-        self.header_sha256 = hashlib.sha256(header)
+        self.header, self.header_sha256 = header, hashlib.sha256(header)
         magic, kind, major, _minor, _zero, self.body_at, incompatible = struct.unpack_from(
             "<8sHHHHII", header, 0
         )
@@ -349,8 +568,9 @@ class Object:
             raise Damage(f"{self.name}: header: CRC does not match")
         if incompatible:
             raise Damage(f"{self.name}: header: incompatible flags {incompatible:#x} are unknown")
-        if aead or key_mode:
-            raise Damage(f"{self.name}: header: encrypted, which this reader does not know")
+        if (aead, key_mode) not in ((0, 0), (1, DATA), (1, SEALED), (1, META)):
+            raise Damage(f"{self.name}: header: encryption {aead}, {key_mode} is unknown")
+        self.encrypted = aead != 0
         if not HEADER <= self.body_at <= min(HEADER_LIMIT, self.size - TRAILER):
             raise Damage(f"{self.name}: header: length {self.body_at} is out of range")
         if object_id != hashlib.sha256(self.name.encode()).digest()[:16]:
@@ -362,6 +582,14 @@ class Object:
         in_backup = re.match(IN_BACKUP, self.name)
         if creator != (int(self.name.split("/")[3][:10]) if in_backup else 0):
             raise Damage(f"{self.name}: header: creator {creator} is not the name's")
+
+    def _find_keys(self, encrypted, keyring):
+        always_plain = struct.unpack_from("<H", self.header, 8)[0] in (REPOSITORY, KEY)
+        if self.encrypted != (encrypted and not always_plain):
+            raise Damage(f"{self.name}: header: {'' if self.encrypted else 'not '}encrypted, which it may not be")
+        if self.encrypted and keyring:
+            stanzas = self.read(HEADER, self.body_at - HEADER)
+            self.keys = keyring.object_keys(self.name, self.header, stanzas)
 
     def trailer(self):
         """(codec, offset, stored, raw, CRC, frame count, SHA-256) of the index and the object."""
@@ -385,6 +613,10 @@ class Object:
         data = self.read(offset, stored)
         if crc32c(0, data) != crc:
             raise Damage(f"{self.name}: index: CRC does not match")
+        if self.encrypted:
+            if self.keys is None:
+                raise Refused(f"{self.name}: encrypted: give --key-file or --passphrase-file")
+            data = self.keys.open_index(self.name, offset, self.read(self.size - TRAILER, 32), data)
         return decompress(codec, data, raw, f"{self.name}: index")
 
     def digest(self):
@@ -402,9 +634,10 @@ Frame = collections.namedtuple("Frame", "offset stored raw codec crc")
 
 
 class Repository:
-    def __init__(self, root, checksums=True):
+    def __init__(self, root, checksums=True, secrets=None):
         self.root, self.checksums = root, checksums
-        if not os.path.isfile(os.path.join(root, "pgcairn.repo")):
+        self.keyring, self.encrypted = None, False
+        if not any(os.path.isfile(os.path.join(root, f"pgcairn.{name}")) for name in ("repo", "replica")):
             raise Refused(f"'{root}' is not a pgcairn repository: no pgcairn.repo")
         self.id = None
         with Object(root, "pgcairn.repo", None) as stored:
@@ -412,10 +645,18 @@ class Repository:
             self.id = stored.repository_id
         if facts.bytes_of("repository_id", 16) != self.id:
             raise Damage("pgcairn.repo: repository_id is not the header's")
-        if facts.number("format", 1 << 16) != 1 or facts.get("encryption", str) != "none":
+        encryption = facts.get("encryption", str)
+        if facts.number("format", 1 << 16) != 1 or encryption not in ("none", "keys", "sealed"):
             raise Damage("pgcairn.repo: this format or encryption is unknown to this reader")
-        self.root_key = facts.bytes_of("root_key", 32)
+        self.encrypted = encryption != "none"
         self.digests = {}
+        if not self.encrypted and secrets:
+            raise Refused("keys were given, and the repository says that it is not encrypted")
+        if self.encrypted and secrets:
+            self.keyring = Keyring(self, secrets, facts)
+        self.root_key = self.keyring.meta_root if self.keyring else None
+        if not self.encrypted:
+            self.root_key = facts.bytes_of("root_key", 32)
 
     def keyed_digest(self, purpose):
         """None where python3-cryptography is missing: keyed digests then go unchecked."""
@@ -427,7 +668,7 @@ class Repository:
         return self.digests[purpose]
 
     def open(self, name):
-        return Object(self.root, name, self.id)
+        return Object(self.root, name, self.id, self.encrypted, self.keyring)
 
     def json(self, name):
         with self.open(name) as stored:
@@ -450,6 +691,8 @@ class Repository:
         data = stored.read(frame.offset, frame.stored)
         if check_crc and self.checksums and crc32c(0, data) != frame.crc:
             raise Damage(f"{what}: CRC does not match")
+        if stored.encrypted:
+            data = stored.keys.open_frame(frame, data, what)
         return decompress(frame.codec, data, frame.raw, what)
 
 
@@ -1314,6 +1557,8 @@ def command_scrub(repository, _options):
         folders[:] = sorted(one for one in folders if one[0] != "." and one != "lost+found")
         for file in sorted(one for one in files if one[0] != "."):
             name = os.path.relpath(os.path.join(folder, file), repository.root)
+            if re.fullmatch(RESERVE, name):
+                continue
             objects += 1
             try:
                 with repository.open(name) as stored:
@@ -1323,7 +1568,10 @@ def command_scrub(repository, _options):
                         raise Damage(f"{name}: index: CRC does not match")
             except (Damage, OSError, UnicodeError) as error:
                 complain(str(error))
-    for cluster in clusters(repository):
+    locked = repository.encrypted and repository.keyring is None
+    if locked:
+        note("no key was given: whether backups are whole is not checked")
+    for cluster in [] if locked else clusters(repository):
         for backup in backups(repository, cluster, complain):
             try:
                 if backup.state == "COMMITTED":
@@ -1364,6 +1612,9 @@ def check_whole(backup):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Read a pgcairn repository without pgcairn.")
+    parser.add_argument("--key-file", action="append", default=[], metavar="FILE",
+                        help="a key, or a recipient's private key")
+    parser.add_argument("--passphrase-file", metavar="FILE")
     parser.add_argument("repository")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="clusters and backups").set_defaults(run=command_list)
@@ -1386,7 +1637,8 @@ def main(arguments=None):
     commands.add_parser("scrub", help="check every object").set_defaults(run=command_scrub)
     options = parser.parse_args(arguments)
     try:
-        repository = Repository(options.repository, getattr(options, "checksums", True))
+        secrets = Secrets(options.key_file, options.passphrase_file)
+        repository = Repository(options.repository, getattr(options, "checksums", True), secrets)
         return options.run(repository, options)
     except (Damage, Refused, OSError) as error:
         note(error)
