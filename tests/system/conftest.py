@@ -9,8 +9,10 @@ import tempfile
 import pytest
 
 from support.cluster import ROOT, Cluster, make_directory, remove_tree
+from support.object_store import Bucket, running_server
 from support.pgcairn import Pgcairn, Programs
 from support.process import must
+from support.receiver import Receiver
 
 SHARED_MEMORY = "/dev/shm"
 SHARED_MEMORY_NEEDED_BYTES = 6 << 30
@@ -57,7 +59,7 @@ def programs(scratch_root):
     """The programs under test, copied: the server's user may be barred from the build tree."""
     build = ROOT / os.environ.get("BUILD", "build/release")
     directory = make_directory(scratch_root / "bin", mode=0o755)
-    for name in ("pgcairn", "pgcairn-wal"):
+    for name in ("pgcairn", "pgcairn-wal", "pgcairn_s3.so"):
         assert (build / name).exists(), f"{build / name} is missing: make all"
         shutil.copy(build / name, directory / name)
     return Programs(directory / "pgcairn", directory / "pgcairn-wal")
@@ -93,10 +95,10 @@ class Workshop:
     def pgcairn(self, cluster, name="pgcairn", **options):
         return Pgcairn(self.programs, self.directory / name, cluster, **options)
 
-    def archiving_server(self, name=None, **initdb):
+    def archiving_server(self, name=None, config=None, **initdb):
         """A running server that archives, its initialised repository, both ready for a backup."""
         cluster = self.cluster(name).initdb(**initdb)
-        pgcairn = self.pgcairn(cluster, name=f"{name or cluster.directory.name}-repo")
+        pgcairn = self.pgcairn(cluster, name=f"{name or cluster.directory.name}-repo", **(config or {}))
         cluster.archive_with(pgcairn)
         cluster.start()
         cluster.make_role()
@@ -146,3 +148,31 @@ def module_workshop(scratch_root, programs):
     shop = Workshop(scratch_root / next(workshop_names), programs)
     yield shop
     shop.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server(scratch_root):
+    """An S3 server, started for the first test that asks."""
+    yield from running_server(scratch_root)
+
+
+@pytest.fixture
+def bucket(s3_server, workshop):
+    """An empty bucket for one test."""
+    made = Bucket(s3_server, workshop.directory / "bucket")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def receivers(workshop):
+    made = []
+
+    def make(pgcairn, *options, name="spool", **more):
+        receiver = Receiver(pgcairn, workshop.directory / name, *options, **more)
+        made.append(receiver)
+        return receiver
+
+    yield make
+    for receiver in made:
+        receiver.close()

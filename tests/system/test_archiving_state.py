@@ -1,9 +1,11 @@
 """check and info say within a minute that archiving falls behind: since when, how much, how long the disk lasts."""
 
+import psycopg2
 import pytest
 
-from support.cluster import quoted
-from support.pgcairn import FAILED, OK
+from support.cluster import PORT, quoted
+from support.disk import MIB, SmallDisk
+from support.pgcairn import FAILED, OK, last_object
 from support.process import wait_until
 
 
@@ -45,6 +47,19 @@ def test_all_is_well(served):
     assert state["free_bytes"] > 0
     assert "archiving: up to date" in pgcairn.run("info").stdout.splitlines()[1]
     assert pgcairn.json("info", "--offline")["clusters"][0]["archiving"] is None
+
+
+def test_whether_push_takes_along_what_is_ready_is_said(served):
+    _, pgcairn = served
+    spool = pgcairn.directory / "spool"
+    for general, status, words in (({"spool-path": spool}, "OK", "the first push makes"),
+                                   ({"spool-path": pgcairn.config}, "WARNING", "is no directory")):
+        pgcairn.write_config(general=general)
+        said = result(pgcairn, "batches")
+        assert said["status"] == status
+        assert words in said["text"]
+    pgcairn.write_config()
+    assert result(pgcairn, "batches")["status"] == "OK"
 
 
 def test_a_failing_command_is_red_at_once(served):
@@ -125,3 +140,54 @@ def test_a_server_that_is_down_is_said_and_info_goes_on(served):
         assert "archiving: not known" in pgcairn.run("info").stdout
     finally:
         cluster.start()
+
+
+def start_on(disk, cluster):
+    result = disk.run(cluster.bin / "pg_ctl", "-D", cluster.data, "-w", "-l", cluster.log,
+                      "-o", f"-k {cluster.directory} -p {PORT}", "start", timeout=90)
+    assert result.returncode == 0, cluster.log_tail()
+
+
+def fill_until_it_breaks(cluster):
+    """Commits rows one after another; how many the server acknowledged."""
+    cluster.sql("CREATE TABLE rows (n int, filler text)")
+    acknowledged = 0
+    with pytest.raises(psycopg2.Error):
+        for n in range(1, 1000):
+            cluster.sql("INSERT INTO rows SELECT %s, repeat(md5(s::text), 12) FROM generate_series(1, 500) s", n)
+            acknowledged = n
+    return acknowledged
+
+
+def test_a_full_pg_wal_is_foretold_and_survived(workshop):
+    """Archiving fails until pg_wal's disk is full and the server breaks down; then it works again."""
+    cluster, pgcairn = workshop.archiving_server("full", wal_segsize=1,
+                                                 settings={"max_wal_size": "4MB", "min_wal_size": "2MB"})
+    pgcairn.backup()
+    cluster.stop()
+    disk = SmallDisk(workshop.new_directory("wal-disk"), free_bytes=24 * MIB)
+    try:
+        assert disk.run("mv", cluster.data / "pg_wal", disk.directory / "pg_wal").returncode == 0
+        (cluster.data / "pg_wal").symlink_to(disk.directory / "pg_wal")
+        start_on(disk, cluster)
+        cluster.configure(archive_command="'false'")
+        cluster.reload()
+        fill(cluster, 5)
+        wait_until("the archiver failed", lambda: archiving(pgcairn)["state"] == "failing")
+        report = disk.run(*pgcairn.command("check", "--no-switch", "--output=json"))
+        said = next(entry for entry in last_object(report.stdout)["results"] if entry["name"] == "archiving")
+        assert said["status"] == "FAILED"
+        assert "the disk lasts about" in said["text"]
+        acknowledged = fill_until_it_breaks(cluster)
+        assert "No space left on device" in cluster.log.read_text(encoding="utf-8", errors="replace")
+
+        cluster.destroy()
+        cluster.configure(archive_command=quoted(pgcairn.archive_command()))
+        disk.grow()
+        start_on(disk, cluster)
+        assert cluster.value("SELECT count(DISTINCT n) FROM rows") >= acknowledged > 0
+        cluster.archive_all()
+        assert pgcairn.info()["recoverable"]["gaps"] == 0
+    finally:
+        cluster.destroy()
+        disk.close()

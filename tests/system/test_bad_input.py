@@ -75,6 +75,7 @@ def two_repositories(workshop):
     server, pgcairn = workshop.archiving_server("server", wal_segsize=1)
     fill(server)
     pgcairn.backup()
+    server.archive_all()  # its history file too: from here on nothing arrives by itself
     other = workshop.pgcairn(server, name="other")
     other.init()
     return server, pgcairn, other

@@ -112,7 +112,7 @@ def test_a_short_grace_needs_force(site):
 def test_collect_beside_a_backup_and_a_restore(workshop, site, mark):
     """Both under way at a low rate, while what they need expires and collectors run."""
     cluster, pgcairn, old, _ = site
-    backup = pgcairn.start("backup", "--type=full", "--start-fast", "--max-rate", "20MB",
+    backup = pgcairn.start("backup", "--type=full", "--start-fast", "--max-rate", "8MB",
                            "--output=json")
     wait_until("the attempt begins",
                lambda: len(list(pgcairn.repository.glob("c/main/b/*/intent"))) > 2)

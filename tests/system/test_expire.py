@@ -1,13 +1,15 @@
 """Retention: what expire --plan says is what expire does, the last good backup never goes, oddities freeze it."""
 
 import os
+import re
+import shlex
 import time
 
 import pytest
 
 from support.compare import verify_backup
-from support.pgcairn import NOT_FOUND, OK, REFUSED, USAGE, Pgcairn
-from support.process import must
+from support.pgcairn import DAMAGED, NOT_FOUND, OK, REFUSED, USAGE, Pgcairn
+from support.process import must, owner
 
 
 class Sample:
@@ -270,10 +272,18 @@ def test_a_clock_behind_the_storage_freezes(sample, workshop):
     expect_frozen(pgcairn, "clock", "but the storage has an object of")
 
 
-def test_a_backup_of_an_unknown_system_freezes(sample, workshop):
+@pytest.mark.parametrize("damaged", [False, True], ids=["missing", "damaged"])
+def test_a_backup_of_an_unknown_system_freezes(sample, workshop, damaged):
     pgcairn = sample.copy(workshop, cluster={"retention": "last 1"})
     (incarnation,) = pgcairn.objects("c/main/i/*")
-    incarnation.unlink()
+    if damaged:
+        incarnation.write_bytes(incarnation.read_bytes()[:-1])
+    else:
+        incarnation.unlink()
+    label = pgcairn.backups()[0]["label"]
+    assert f"backup {label} cannot be restored: the record of its system" in pgcairn.run("info").stdout
+    assert "whether its WAL is there is not known" in pgcairn.run("info", "--set", label).stdout
+    assert pgcairn.backups()[0]["first_missing"] is None
     refused = pgcairn.run("expire", expect=REFUSED)
     assert "expiry is frozen" in refused.stderr and "never was that system" in refused.stderr
     assert ids(pgcairn, "expired") == []
@@ -305,3 +315,64 @@ def test_backup_expires_afterwards_and_stands_when_that_is_frozen(workshop):
     pgcairn.write_config(cluster={"retention": "pitr"})
     pgcairn.run("backup", "--type=full", "--start-fast", expect=USAGE)
     assert len(ids(pgcairn, "wal-complete")) == 4
+
+
+# -- rubbish that a host put there which may create and nothing else
+
+STRANGER = "0000000042-00000000000000aa"
+
+
+def put_rubbish(pgcairn, name):
+    path = pgcairn.repository / "c/main" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"rubbish")
+    for made in (path.parent, path):
+        os.chown(made, *owner())
+    return path
+
+
+def test_a_record_of_a_system_that_is_rubbish_is_named_and_stops_nobody(sample, workshop):
+    pgcairn = sample.copy(workshop, cluster={"retention": "last 2"})
+    planned = pgcairn.json("expire", "--plan")
+    path = put_rubbish(pgcairn, "i/00000000000000ff-15")
+    name = str(path.relative_to(pgcairn.repository))
+    assert name in pgcairn.run("info").stdout
+    assert name in pgcairn.run("verify", "--quick", expect=DAMAGED).stdout
+    assert decided(pgcairn.json("expire", "--plan", expect=DAMAGED), "expire") == decided(planned, "expire")
+    assert name in pgcairn.run("expire", expect=DAMAGED).stderr
+    collected = pgcairn.json("collect", "--grace=0s", "--force", expect=DAMAGED)
+    assert collected["unreadable_record"] == name and collected["packs"] > 0 and collected["wal_files"] > 0
+    path.unlink()
+    assert pgcairn.json("collect")["unreadable_record"] is None
+    report = pgcairn.json("verify")
+    assert report["good_backups"] == 2 and report["finding_count"] == 0
+
+
+@pytest.mark.parametrize("what", ["fate", "intent"])
+def test_rubbish_that_may_be_a_backup_stops_the_collector_which_tells_the_way_out(sample, workshop, what):
+    pgcairn = sample.copy(workshop, cluster={"retention": "last 2"})
+    path = put_rubbish(pgcairn, f"b/{STRANGER}/{what}")
+    name = str(path.relative_to(pgcairn.repository))
+    before = set(tree(pgcairn))
+    assert len(pgcairn.backups("wal-complete")) == 5  # info goes on
+    assert name in pgcairn.run("verify", "--quick", expect=DAMAGED).stdout
+    plan = pgcairn.json("expire", "--plan", expect=None)
+    assert plan["frozen"] == (what == "fate")
+    pgcairn.run("expire", "--accept=fates", expect=DAMAGED)
+    stopped = pgcairn.run("collect", expect=DAMAGED)
+    assert name in stopped.stderr
+    assert before <= set(tree(pgcairn))
+    for remove in re.findall(r"remove '([^']+)'", stopped.stderr):
+        (pgcairn.repository / remove).unlink()
+    way_out = shlex.split(re.search(r"`pgcairn (collect --revoke [^`]+)`", stopped.stderr).group(1))
+    pgcairn.run(*way_out)
+    collect(pgcairn)
+    report = pgcairn.json("verify")
+    assert report["good_backups"] == 2 and report["finding_count"] == 0
+
+
+def test_a_pin_that_is_rubbish_stops_the_collector_which_tells_the_way_out(sample, workshop):
+    pgcairn = sample.copy(workshop)
+    put_rubbish(pgcairn, "pin/0123456789abcdef")
+    stopped = pgcairn.run("collect", expect=DAMAGED)
+    assert "c/main/pin/0123456789abcdef" in stopped.stderr and "--drop-pin 0123456789abcdef" in stopped.stderr

@@ -27,10 +27,25 @@ class Golden:
     def __init__(self, shop, source):
         self.shop = shop
         self.expected = json.loads((source / "expected.json").read_text(encoding="utf-8"))
-        self.pgcairn = Pgcairn(shop.programs, shop.directory / "golden", None)
+        self.keys = shop.directory / "golden-keys"
+        section = {key: self.place(value) for key, value in self.expected.get("section", {}).items()}
+        self.pgcairn = Pgcairn(shop.programs, shop.directory / "golden", None, repository=section)
         shutil.copytree(source / "repository", self.pgcairn.repository)
-        for path in [self.pgcairn.repository, *self.pgcairn.repository.rglob("*")]:
-            shutil.chown(path, *owner())
+        if (source / "keys").exists():
+            shutil.copytree(source / "keys", self.keys)
+            for path in self.keys.iterdir():
+                path.chmod(0o600)  # which git does not keep
+        for root in (self.pgcairn.repository, self.keys):
+            for path in [root, *root.rglob("*")]:
+                if path.exists():
+                    shutil.chown(path, *owner())
+
+    def place(self, word):
+        return self.keys / word.removeprefix("keys/") if word.startswith("keys/") else word
+
+    def secrets(self):
+        """Options of the reader."""
+        return [self.place(word) for word in self.expected.get("reader", [])]
 
     def tablespace(self):
         return f"{self.expected['tablespace']}={self.shop.new_directory()}"
@@ -44,7 +59,7 @@ def golden(request, workshop):
 def restore_by_reader(golden, shop):
     reader = pathlib.Path(shutil.copy(ROOT / "tools/pgcairn-reader.py", shop.directory))
     data = make_directory(shop.directory / "read") / "data"
-    must("/usr/bin/python3", reader, golden.pgcairn.repository, "restore", golden.expected["label"], data,
+    must("/usr/bin/python3", reader, *golden.secrets(), golden.pgcairn.repository, "restore", golden.expected["label"], data,
          "--tablespace-map", golden.tablespace())
     return data
 

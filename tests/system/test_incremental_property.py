@@ -96,6 +96,8 @@ class Story:
         self.server.sql("UPDATE pgbench_tellers SET tbalance = %s WHERE tid %% 3 = 0", number)
         name = f"after backup {number}"
         self.server.sql("SELECT pg_create_restore_point(%s)", name)
+        # The server does not flush a restore point; a crash that comes next would take it away.
+        self.server.sql("SELECT pg_switch_wal()")
         return name, digest(self.server)
 
     def restore(self, backup, *arguments):

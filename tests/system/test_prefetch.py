@@ -9,7 +9,7 @@ import pytest
 
 from support.cluster import make_directory, quoted
 from support.disk import MIB, SmallDisk
-from support.process import must, owner, wait_until
+from support.process import must, owner, start, wait_until
 
 DELIVERED, ABSENT, TROUBLE = 0, 1, 126
 HOME = "base/pgsql_tmp"
@@ -95,6 +95,48 @@ def test_the_window_is_fetched_ahead_and_delivered(archived, workshop):
     wait_ready(home, names[10])
     assert not ready(home, names[11]), "the window has three segments"
     assert (home.stat().st_mode & 0o077) == 0
+
+
+def test_what_lies_ready_is_delivered_without_the_libraries_of_codecs_and_digests(archived, workshop):
+    cluster, pgcairn = archived
+    names = [path.name for path in stored(pgcairn)]
+    data = recovering_directory(cluster, workshop.directory / "data")
+    get(pgcairn, names[0], data)
+    wait_ready(data / HOME, names[1])
+    target = data / "pg_wal/RECOVERYXLOG"
+    target.unlink()
+    text = pgcairn.get(names[1], target, env={"LD_DEBUG": "files"}).stderr
+    assert target.exists() and "libc.so" in text
+    for library in "libcrypto", "liblz4", "libzstd":
+        assert library not in text, "it was verified and unpacked when it was fetched"
+    target.unlink()
+    assert "libcrypto" in pgcairn.get(names[5], target, env={"LD_DEBUG": "files"}).stderr
+
+
+def test_the_first_segment_and_those_behind_it_are_fetched_side_by_side(archived, workshop):
+    cluster, pgcairn = archived
+    first, second, *_ = stored(pgcairn)
+    hidden = first.with_name("." + first.name)
+    for standby in False, True:
+        data = recovering_directory(cluster, workshop.directory / f"data{standby:d}")
+        if standby:
+            (data / "standby.signal").touch()
+        target = data / "pg_wal/RECOVERYXLOG"
+        first.rename(hidden)
+        try:
+            process = start(pgcairn.programs.wal, "get", "--config", pgcairn.config, first.name, target)
+            if standby:
+                time.sleep(0.5)
+                assert not ready(data / HOME, second.name), "a standby may ask behind the end of WAL"
+            else:
+                wait_ready(data / HOME, second.name)
+            assert process.poll() is None, "it was not to give up so soon"
+        finally:
+            hidden.rename(first)
+        assert process.wait(timeout=30) == DELIVERED
+        assert target.read_bytes() == plain(pgcairn, first, workshop, cluster)
+        wait_ready(data / HOME, second.name)
+        assert get(pgcairn, second.name, data) == plain(pgcairn, second, workshop, cluster)
 
 
 def test_the_end_of_wal_is_asked_anew_each_time(archived, workshop):

@@ -40,6 +40,41 @@ def test_what_waited_to_be_archived_is_recovered_whatever_became_of_pg_control(w
     assert digest(server) == expected
 
 
+def test_whose_wal_it_is_the_segments_say_and_not_the_newest_record(workshop):
+    server, pgcairn, expected = server_that_stopped_archiving(workshop)
+    stranger = workshop.server("stranger", wal_segsize=1)
+    pgcairn.conninfo = stranger.conninfo(user="pgcairn")
+    pgcairn.write_config()
+    pgcairn.run("init", "--another-system")
+    (server.data / "global/pg_control").unlink()
+
+    said = pgcairn.run("restore", "--to", server.data, *REPLACE, expect=OK)
+
+    assert "rescued" in said.stdout
+    server.start_restored()
+    assert digest(server) == expected
+
+
+def test_wal_whose_system_s_record_is_damaged_keeps_its_directory(workshop):
+    server, pgcairn, _ = server_that_stopped_archiving(workshop)
+    record, = pgcairn.objects("c/main/i/*")
+    stranger = workshop.server("stranger", wal_segsize=1)
+    pgcairn.conninfo = stranger.conninfo(user="pgcairn")
+    pgcairn.write_config()
+    stranger.archive_with(pgcairn)
+    stranger.restart()
+    pgcairn.run("init", "--another-system")
+    pgcairn.backup()
+    damage.truncate(record, record)
+    (server.data / "global/pg_control").unlink()
+    waiting = sorted(path.name for path in (server.data / "pg_wal").iterdir())
+
+    refused = pgcairn.run("restore", "--to", server.data, *REPLACE, expect=DAMAGED)
+
+    assert "nothing was changed" in refused.stderr and record.name in refused.stderr
+    assert sorted(path.name for path in (server.data / "pg_wal").iterdir()) == waiting
+
+
 def test_damaged_wal_of_the_backup_is_found_before_the_original_is_touched(workshop):
     server, pgcairn = workshop.archiving_server(wal_segsize=1)
     server.sql("CREATE TABLE t (n int)")

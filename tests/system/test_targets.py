@@ -250,6 +250,7 @@ def test_a_hole_is_a_hole_and_a_fork_a_branch(workshop):
 
     one, two = pgcairn.json("targets")["timelines"]
     assert [hole["first_segment"] for hole in one["holes"]] == [names[2]]
+    assert not one["holes"][0]["acknowledged"]
     assert [window["backup"] for window in one["windows"]][0] == first["label"]
     assert len(one["windows"]) == 2
     assert lsn_number(one["windows"][0]["to_lsn"]) <= lsn_number(one["holes"][0]["start_lsn"])

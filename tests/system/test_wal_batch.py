@@ -1,8 +1,8 @@
 """Batches of push: what goes along with the file that is asked for, and what is believed of it later."""
 
 import os
-import random
 import shutil
+import signal
 import time
 
 import pytest
@@ -10,11 +10,11 @@ import pytest
 from support.batch import Batch, second_directory
 from support.cluster import make_directory
 from support.disk import SmallDisk
+from support.kill_rounds import chance_of, kill_rounds, report
 from support.process import is_root, run, wait_until
 
 FAILED = 1
 PUSHED_AHEAD = "was pushed ahead"
-ROUNDS = int(os.environ.get("PGCAIRN_TEST_KILL_ROUNDS", "15"))
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +67,23 @@ def test_without_batch_or_spool_each_file_goes_alone(waiting):
     assert waiting.stored() == [first, second]
 
 
-def test_the_process_ends_by_itself_and_is_in_nobodys_way(waiting):
-    first, *_ = waiting.ready()
-    waiting.push(first)
-    for pid in waiting.processes("push-ahead"):
+def session_and_errors(pid):
+    """Its session and where its standard error goes; None when it has ended."""
+    try:
         with open(f"/proc/{pid}/stat", encoding="ascii") as file:
             fields = file.read().rsplit(")", 1)[1].split()
-        assert int(fields[3]) != os.getsid(0)
-        assert os.readlink(f"/proc/{pid}/fd/2") == "/dev/null"
+        return int(fields[3]), os.readlink(f"/proc/{pid}/fd/2")
+    except OSError:
+        return None
+
+
+def test_the_process_ends_by_itself_and_is_in_nobodys_way(waiting):
+    process = waiting.pgcairn.start_push(f"pg_wal/{waiting.ready()[0]}", cwd=waiting.cluster.data)
+    session, errors = wait_until("it is seen", lambda: next(
+        filter(None, map(session_and_errors, waiting.processes("push-ahead"))), None))
+    assert session != os.getsid(0) and errors == "/dev/null"
+    assert process.wait(timeout=60) == 0, process.communicate()
+    process.communicate()
     waiting.wait_idle()
     assert not waiting.cluster.has_processes()
 
@@ -145,6 +154,24 @@ def test_a_record_is_not_believed_of_another_repository_or_without_the_object(wa
     assert not waiting.stored()
     assert not pushed_ahead(waiting, others[1])
     assert others[1] in waiting.stored()
+
+
+def test_a_record_is_believed_without_opening_the_repository_while_its_descriptor_is_untouched(waiting):
+    _, others = push_first(waiting)
+
+    def libraries(name):
+        result = run(waiting.pgcairn.programs.wal, "push", "--config", waiting.pgcairn.config,
+                     "--log-level", "debug", f"pg_wal/{name}", cwd=waiting.cluster.data,
+                     env={"LD_DEBUG": "files"})
+        assert result.returncode == 0, result.stderr
+        return result.stderr
+
+    text = libraries(others[0])
+    assert PUSHED_AHEAD in text and "libc.so" in text
+    assert "libcrypto" not in text, "what answers from memory needs no digest"
+    os.utime(waiting.pgcairn.repository / "pgcairn.repo")
+    text = libraries(others[1])
+    assert PUSHED_AHEAD not in text and "libcrypto" in text
 
 
 def test_two_data_directories_do_not_share_a_spool(waiting):
@@ -221,16 +248,37 @@ def test_a_copy_that_may_not_archive_has_no_records_either(waiting):
     assert "pgcairn adopt" in waiting.push(others[0], expect=FAILED)
 
 
+def test_jobs_of_the_configuration_are_threads(waiting):
+    """They stay for a second after the last file; without the key there are two, and one that watches the time."""
+    waiting.pgcairn.write_config(general={**waiting.general, "jobs": 6})
+    process = waiting.pgcairn.start_push(f"pg_wal/{waiting.ready()[0]}", cwd=waiting.cluster.data)
+    wait_until("six threads push ahead", lambda: any(
+        threads(number) >= 6 for number in waiting.processes("push-ahead")))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+
+
+def threads(pid):
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 0
+
+
 def test_the_archiver_pushes_in_batches_under_load(workshop):
     batch = Batch(workshop)
+    # Held back, so that there is a backlog however fast the archiver is beside the load.
+    archiver = batch.archiver()
+    os.kill(archiver, signal.SIGSTOP)
     for _ in range(4):
         batch.write(25)
-    batch.cluster.archive_all()
+    os.kill(archiver, signal.SIGCONT)
+    batch.cluster.archive_all(300)
     failed = batch.cluster.value("SELECT failed_count FROM pg_stat_archiver")
     assert failed == 0, batch.cluster.log_tail()
     assert set(batch.acknowledged()) <= set(batch.stored())
     ahead = batch.cluster.log.read_text(encoding="utf-8").count(PUSHED_AHEAD)
-    assert ahead > len(batch.acknowledged()) / 4
+    assert ahead > len(batch.acknowledged()) * 3 / 4
     # It keeps no server from stopping, and itself no longer than it has work.
     batch.write(10)
     began = time.monotonic()
@@ -244,20 +292,23 @@ def test_the_archiver_pushes_in_batches_under_load(workshop):
 
 def test_killed_at_random_no_acknowledged_segment_is_missing(workshop):
     batch = Batch(workshop)
-    chance = random.Random(os.environ.get("PGCAIRN_TEST_SEED", "batch"))
+    chance = chance_of("push")
+    rounds = kill_rounds(15)
     killed = {"push": 0, "push-ahead": 0}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         batch.write(8)
         which = chance.choice(["push", "push-ahead"])
         until = time.monotonic() + 0.05 + chance.random() / 2
         while time.monotonic() < until:
-            victims = batch.processes(which)
+            victims = batch.pushing() if which == "push" else batch.processes(which)
             if victims and chance.random() < 0.5:
                 batch.kill(victims)
                 killed[which] += len(victims)
         assert set(batch.acknowledged()) <= set(batch.stored())
-    batch.cluster.archive_all()
+    batch.cluster.archive_all(300)
     assert set(batch.acknowledged()) <= set(batch.stored())
-    assert len(batch.acknowledged()) > 5 * ROUNDS
+    assert len(batch.acknowledged()) > 5 * rounds
     assert killed["push"] > 0 and killed["push-ahead"] > 0, killed
-    assert batch.cluster.value("SELECT count(*) FROM load") == ROUNDS * 80000
+    assert batch.cluster.value("SELECT count(*) FROM load") == rounds * 80000
+    report("push", rounds=rounds, **{f"kills_of_{name}": number for name, number in killed.items()},
+           acknowledged_segments=len(batch.acknowledged()), missing=0)

@@ -3,26 +3,16 @@
 import hashlib
 import json
 import os
-import tempfile
 
 import pytest
 
 from support.batch import Batch
-from support.cluster import make_directory, remove_tree
+from support.cluster import make_directory, other_file_system, remove_tree
 from support.pgcairn import DAMAGED, NOT_FOUND, REFUSED
 from support.process import owner, run, wait_until
-from test_wal_receive import Receiver
+from support.receiver import Receiver
 
 FAILED, ABSENT, TROUBLE = 1, 1, 126
-
-
-def other_file_system(path):
-    """A directory on another file system than the path, and not in memory, which is refused."""
-    memory = os.stat("/dev/shm").st_dev
-    for candidate in ("/var/tmp", "/tmp", "/srv", "/home"):
-        if os.path.isdir(candidate) and os.stat(candidate).st_dev not in (os.stat(path).st_dev, memory):
-            return make_directory(tempfile.mkdtemp(prefix="pgcairn-overflow-", dir=candidate))
-    return None
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +126,14 @@ def test_what_waits_for_a_repository_of_another_path_is_shown(waiting, overflow)
     assert told["files_not_off_host"] == 0 and told["files_in_other_directories"] == 2
     assert told["other_directory"].startswith(other.name + "/")
     assert f"2 files wait in other directories, as '{other.name}/" in command(waiting, "status").stdout
+    # One that cannot be looked through hides neither ours nor what waits beside it.
+    locked = key.with_name("main-" + 24 * "8")
+    locked.mkdir(mode=0)
+    told = status(waiting)["overflow"]
+    assert told["files_in_other_directories"] == 2 and told["unreadable_directory"] == locked.name
+    assert told["trouble"] is None
+    assert f"not known what waits in '{locked.name}'" in command(waiting, "status").stdout
+    locked.rmdir()
     # Another cluster's are its own to tell of.
     other.rename(key.with_name("stranger-" + 24 * "7"))
     assert status(waiting)["overflow"]["files_in_other_directories"] == 0
@@ -295,14 +293,14 @@ def hanging(batch, overflow):
 
 def test_an_overflow_path_that_hangs_keeps_nothing_from_being_archived(waiting, overflow):
     names = waiting.ready()
-    result = run(waiting.pgcairn.programs.wal, "push", "--no-batch", "--timeout", "2", "--config",
+    result = run(waiting.pgcairn.programs.wal, "push", "--no-batch", "--timeout", "4", "--config",
                  waiting.pgcairn.config, f"pg_wal/{names[0]}", cwd=waiting.cluster.data,
                  env=hanging(waiting, overflow))
     assert result.returncode == 0, result.stderr
     assert "overflow-path does not answer" in result.stderr
     assert waiting.stored() == names[:1]
     # Where the repository hangs the answer is no.
-    result = run(waiting.pgcairn.programs.wal, "push", "--no-batch", "--timeout", "2", "--config",
+    result = run(waiting.pgcairn.programs.wal, "push", "--no-batch", "--timeout", "4", "--config",
                  waiting.pgcairn.config, f"pg_wal/{names[1]}", cwd=waiting.cluster.data,
                  env=hanging(waiting, waiting.pgcairn.repository))
     assert result.returncode == FAILED
@@ -378,6 +376,8 @@ def test_a_server_goes_on_while_the_repository_is_away_and_all_of_it_arrives(wor
                batch.pgcairn.json("check", "--no-switch", expect=1)["results"]}
     assert results["overflow"]["status"] == "FAILED"
     assert "not off this host" in results["overflow"]["text"]
+    assert batch.pgcairn.info()["overflow"]["files_not_off_host"] == len(overflowed(overflow))
+    assert "are not off this host, since" in batch.pgcairn.run("info").stdout
     for _ in range(6):
         batch.write(2)
         batch.cluster.archive_all()

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from support.cluster import make_directory, quoted
-from support.process import must, run, start, wait_until
+from support.process import catches, must, run, start, wait_until
 
 DELIVERED, ABSENT, TROUBLE, ON_SIGTERM = 0, 1, 126, 143
 PUSH_FAILED = 1
@@ -187,6 +187,7 @@ def test_get_answers_sigterm_as_postgresql_expects(archived, workshop):
     try:
         get = start(pgcairn.programs.wal, "get", "--config", pgcairn.config,
                     "000000010000000000000002", data / "pg_wal/RECOVERYXLOG")
+        wait_until("it handles signals", lambda: catches(get.pid, signal.SIGTERM))
         time.sleep(0.3)
         get.send_signal(signal.SIGTERM)
         assert get.wait(timeout=10) == ON_SIGTERM

@@ -308,6 +308,9 @@ def test_an_acknowledged_hole_stays_a_hole(holed, workshop):
     text = pgcairn.run("info").stdout
     assert "HOLE" in text
     assert "acknowledge-gap by " in text
+    (one,) = pgcairn.json("targets")["timelines"]
+    assert [hole["acknowledged"] for hole in one["holes"]] == [True]
+    assert "acknowledged" in pgcairn.run("targets").stdout
     assert pgcairn.info()["recoverable"]["gaps"] == 1
 
     report = repair(pgcairn, expect=NOT_FOUND)

@@ -139,11 +139,34 @@ test_hex_goes_both_ways_and_refuses_others(void **state)
     assert_false(hex_decode(bytes, 4, ""));
 }
 
+static void
+test_formatted_text_is_whole_however_long(void **state)
+{
+    (void)state;
+    CairnError err = {0};
+    SCOPED_BYTES ByteWriter text = {0};
+    char long_path[20001];
+    memset(long_path, 'p', sizeof long_path - 1);
+    long_path[sizeof long_path - 1] = '\0';
+    byte_writer_format(&text, "%s", "");
+    assert_int_equal(text.size, 0);
+    byte_writer_format(&text, "%d: ", 7);
+    byte_writer_format(&text, "'%s'\n", long_path);
+    assert_true(byte_writer_check(&text, &err));
+    assert_int_equal(text.size, 3 + sizeof long_path - 1 + 3);
+    assert_memory_equal(text.data, "7: 'ppp", 7);
+    assert_memory_equal(text.data + text.size - 3, "p'\n", 3);
+    text.failed = true;
+    byte_writer_format(&text, "more");
+    assert_int_equal(text.size, 3 + sizeof long_path - 1 + 3);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_varints_come_back_and_are_as_short_as_can_be),
+        cmocka_unit_test(test_formatted_text_is_whole_however_long),
         cmocka_unit_test(test_damaged_varints_fail_the_reader),
         cmocka_unit_test(test_varint_limit_is_inclusive),
         cmocka_unit_test(test_reader_failure_is_sticky),

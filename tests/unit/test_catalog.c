@@ -260,6 +260,51 @@ test_clusters_are_listed_in_order(void **state)
     arena_free(arena);
 }
 
+static int
+eight_at_once(Storage *storage)
+{
+    (void)storage;
+    return 8;
+}
+
+/* As from a store that is far away: the same, whatever the order in which answers come. */
+static void
+test_several_requests_at_once_give_the_same_catalog(void **state)
+{
+    (void)state;
+    SCOPED(Repository) repository = memory_repository("lz4");
+    CairnError err = {0};
+    enum { COUNT = 40 };
+    for (uint64_t i = 1; i <= COUNT; i++) {
+        char label[32];
+        snprintf(label, sizeof label, "backup %d", (int)i);
+        const BackupId bid = put_backup(repository, i, label);
+        if (i % 3 == 0)
+            put_rubbish(repository, &bid, "mark.1");
+        assert_true(catalog_add_evidence(repository, "main", &bid, "damaged", "full", NULL, &err));
+    }
+    SCOPED(Catalog) one = read_catalog(repository);
+    Storage *storage = repository_storage(repository);
+    const StorageOps *const real = storage->ops;
+    StorageOps ops = *real;
+    ops.requests_at_once = eight_at_once;
+    storage->ops = &ops;
+    for (int round = 0; round < 10; round++) {
+        SCOPED(Catalog) several = read_catalog(repository);
+        assert_int_equal(several->count, COUNT);
+        for (size_t i = 0; i < COUNT; i++) {
+            const CatalogBackup *a = &one->backups[i], *b = &several->backups[i];
+            assert_true(backup_id_equal(&a->bid, &b->bid) && a->presence == b->presence);
+            assert_int_equal(a->damage_count, b->damage_count);
+            for (size_t k = 0; k < a->damage_count; k++)
+                assert_string_equal(a->damages[k], b->damages[k]);
+            if (a->problem != NULL)
+                assert_string_equal(a->problem->message, b->problem->message);
+        }
+    }
+    storage->ops = real;
+}
+
 int
 main(void)
 {
@@ -274,6 +319,7 @@ main(void)
         cmocka_unit_test(test_a_label_that_two_backups_bear_is_refused),
         cmocka_unit_test(test_evidence_is_added_and_its_date_read),
         cmocka_unit_test(test_clusters_are_listed_in_order),
+        cmocka_unit_test(test_several_requests_at_once_give_the_same_catalog),
     };
     return cmocka_run_group_tests_name("catalog", tests, NULL, NULL);
 }

@@ -352,6 +352,24 @@ test_segments_that_come_during_the_run_stay(void **state)
     assert_true(stayed > 10);
 }
 
+/* Nobody can tell what is needed of a system whose record is rubbish; of the others it is known. */
+static void
+test_a_record_that_cannot_be_read_keeps_the_wal_of_its_system_only(void **state)
+{
+    (void)state;
+    LAB(lab);
+    record(&lab, 2);
+    lab_damage(&lab, "c/main/i/0000000000000002-17");
+    put_segments(&lab, 1, 4);
+    put(&lab, 2, 1, 1, "");
+    lab_backup(&lab, 3, &(LabBackup){.packs = 1});
+    const CollectReport report = lab_collect(&lab, 0);
+    assert_int_equal(report.unread_incarnations.count, 1);
+    assert_string_equal(report.unread_incarnations.object, "c/main/i/0000000000000002-17");
+    assert_int_equal(report.wal_files, 2);
+    assert_true(has(&lab, 2, 1, 1, ""));
+}
+
 int
 main(void)
 {
@@ -369,6 +387,7 @@ main(void)
         cmocka_unit_test(test_the_newest_backup_keeps_all_later_wal_even_without_pitr),
         cmocka_unit_test(test_a_dry_run_counts_wal),
         cmocka_unit_test(test_segments_that_come_during_the_run_stay),
+        cmocka_unit_test(test_a_record_that_cannot_be_read_keeps_the_wal_of_its_system_only),
     };
     log_set_level(LOG_LEVEL_ERROR);
     return cmocka_run_group_tests_name("collect_wal", tests, NULL, NULL);

@@ -361,6 +361,7 @@ test_the_intent_stands_before_the_sources_are_looked_at(void **state)
     SCOPED(Repository)
     repository = repository_open_storage(world_real(), &config, &recorder->base, true, &err);
     assert_non_null(repository);
+    test_encrypt_as_asked(repository);
     const BackupId parent = make_parent(repository, 1), dead = test_backup_id(2);
     assert_true(fate_revoke(repository, "main", &dead, "token", "dead", &err));
     char pack[STORAGE_NAME_LIMIT], line[STORAGE_NAME_LIMIT + 16];

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const char *const VARIABLES[] = {
     "PGCAIRN_CONFIG",
@@ -118,6 +119,44 @@ test_what_is_not_said_has_its_default(void **state)
     assert_null(cluster->conninfo);
     assert_int_equal(config_global(config)->jobs, 0);
     assert_int_equal(config_global(config)->wal_timeout_s, -1);
+}
+
+/* The names of a list, joined; "" when it is refused. */
+static void
+list_of(const Config *config, const char *names, char text[256])
+{
+    const RepositoryConfig *list[CONFIG_REPOSITORIES_LIMIT];
+    CairnError err = {0};
+    size_t count = 0;
+    text[0] = '\0';
+    if (!config_repositories(config, names, list, &count, &err)) {
+        assert_int_equal(err.kind, CAIRN_USAGE);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        strcat(text, i > 0 ? " " : "");
+        strcat(text, list[i]->name);
+    }
+}
+
+static void
+test_a_list_of_repositories_keeps_its_order_and_names_each_once(void **state)
+{
+    (void)state;
+    SCOPED(Config)
+    config = load("[repository a]\npath=/a\n[repository b]\npath=/b\nrequired=no\n[cluster c]\n");
+    static const struct {
+        const char *names, *expected;
+    } CASES[] = {{"b, a", "b a"}, {"a", "a"}, {" a ,\tb ", "a b"}, {"a,a", ""}, {"a,,b", ""},
+                 {"a, x", ""},    {"", ""},   {",", ""},           {"a,", "a"}, {NULL, ""}};
+    char text[256];
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        list_of(config, CASES[i].names, text);
+        assert_string_equal(text, CASES[i].expected);
+    }
+    CairnError err = {0};
+    assert_true(repository_is_required(config_repository(config, "a", &err)));
+    assert_false(repository_is_required(config_repository(config, "b", &err)));
 }
 
 static void
@@ -335,12 +374,37 @@ test_a_cluster_is_taken_by_its_name_where_none_is_configured(void **state)
     assert_null(config_cluster(typo, "mian", &err));
 }
 
+static void
+test_a_secret_in_a_file_that_others_can_read_is_refused(void **state)
+{
+    static const char SECTION[] = "[repository main]\ntype = s3\nendpoint = h\nbucket = b\n"
+                                  "access-key = A\nsecret-key = HUSH\n";
+    CairnError err = {0};
+    (void)state;
+    const char *path = write_config(SECTION);
+    assert_int_equal(chmod(path, 0644), 0);
+    assert_null(config_load(world_real(), path, &err));
+    assert_int_equal(err.kind, CAIRN_DENIED);
+    assert_non_null(strstr(err.message, "secret-key of repository 'main'"));
+    assert_null(strstr(err.message, "HUSH"));
+    assert_non_null(strstr(err.hint, "chmod 600"));
+
+    cairn_error_clear(&err);
+    assert_int_equal(chmod(path, 0600), 0);
+    SCOPED(Config) closed = config_load(world_real(), path, &err);
+    assert_non_null(closed);
+    assert_int_equal(chmod(path, 0644), 0); /* without a secret it may be open */
+    SCOPED(Config) open = load("[repository main]\npath = /r\n");
+    assert_non_null(open);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         CONFIG_TEST(test_a_whole_file_is_read),
         CONFIG_TEST(test_what_is_not_said_has_its_default),
+        CONFIG_TEST(test_a_list_of_repositories_keeps_its_order_and_names_each_once),
         CONFIG_TEST(test_long_values_are_not_cut),
         CONFIG_TEST(test_mistakes_are_refused_with_file_and_line),
         CONFIG_TEST(test_a_named_file_must_exist),
@@ -349,6 +413,7 @@ main(void)
         CONFIG_TEST(test_the_environment_alone_defines_main),
         CONFIG_TEST(test_bad_environment_names_its_variable),
         CONFIG_TEST(test_a_cluster_is_taken_by_its_name_where_none_is_configured),
+        CONFIG_TEST(test_a_secret_in_a_file_that_others_can_read_is_refused),
         CONFIG_TEST(test_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -197,6 +197,64 @@ test_hkdf_is_rfc_5869(void **state)
     assert_memory_equal(ours, out, 32);
 }
 
+static void
+fill_from(uint8_t *out, size_t size, uint8_t first)
+{
+    for (size_t i = 0; i < size; i++)
+        out[i] = (uint8_t)(first + i);
+}
+
+static void
+test_hkdf_gives_the_vectors_of_rfc_5869(void **state)
+{
+    (void)state;
+    CairnError err = {0};
+    uint8_t key[80], salt[80], info[80], out[82];
+    memset(key, 0x0b, sizeof key);
+    fill_from(salt, 13, 0);
+    fill_from(info, 10, 0xf0);
+    HkdfInput input = {
+        .key = key, .key_size = 22, .salt = salt, .salt_size = 13, .info = info, .info_size = 10};
+    assert_true(hkdf_sha256_of(&input, out, 42, &err));
+    assert_hex(
+        out, 42,
+        "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865");
+    input.salt_size = input.info_size = 0;
+    assert_true(hkdf_sha256_of(&input, out, 42, &err));
+    assert_hex(
+        out, 42,
+        "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8");
+    fill_from(key, 80, 0);
+    fill_from(salt, 80, 0x60);
+    fill_from(info, 80, 0xb0);
+    input.key_size = input.salt_size = input.info_size = 80;
+    assert_true(hkdf_sha256_of(&input, out, 82, &err));
+    assert_hex(out, 82,
+               "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c"
+               "59045a99cac7827271cb41c65e590e09da3275600c2f09b8367793a9aca3db71"
+               "cc30c58179ec3e87c14c01d5c1f3434f1d87");
+}
+
+static void
+test_hmac_gives_the_vectors_of_rfc_4231(void **state)
+{
+    (void)state;
+    static const char long_key_text[] = "Test Using Larger Than Block-Size Key - Hash Key First";
+    CairnError err = {0};
+    uint8_t key[131], data[50], mac[SHA256_SIZE];
+    memset(key, 0x0b, 20);
+    assert_true(hmac_sha256(key, 20, "Hi There", 8, mac, &err));
+    assert_hex(mac, 32, "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
+    assert_true(hmac_sha256("Jefe", 4, "what do ya want for nothing?", 28, mac, &err));
+    assert_hex(mac, 32, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    memset(key, 0xaa, sizeof key);
+    memset(data, 0xdd, sizeof data);
+    assert_true(hmac_sha256(key, 20, data, sizeof data, mac, &err));
+    assert_hex(mac, 32, "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe");
+    assert_true(hmac_sha256(key, sizeof key, long_key_text, sizeof long_key_text - 1, mac, &err));
+    assert_hex(mac, 32, "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
+}
+
 /* x * h in GF(2^128) as GCM orders bits (SP 800-38D, algorithm 1). */
 static void
 ghash_multiply(uint8_t x[16], const uint8_t h[16])
@@ -338,6 +396,8 @@ main(void)
         cmocka_unit_test(test_crc32c_of_pages_combines_like_any_other),
         cmocka_unit_test(test_sha256_gives_the_published_values_and_starts_over),
         cmocka_unit_test(test_hkdf_is_rfc_5869),
+        cmocka_unit_test(test_hkdf_gives_the_vectors_of_rfc_5869),
+        cmocka_unit_test(test_hmac_gives_the_vectors_of_rfc_4231),
         cmocka_unit_test(test_keyed_digest_is_aes_over_gmac),
         cmocka_unit_test(test_keyed_digest_in_pieces_is_that_of_the_whole),
         cmocka_unit_test(test_keyed_digest_depends_on_purpose_key_and_length),

@@ -1,5 +1,7 @@
 #include "common/error.h"
 
+#include "common/log.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +11,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static bool
@@ -99,6 +102,65 @@ test_messages_are_cut_at_their_size(void **state)
 }
 
 static void
+test_texts_from_outside_become_plain(void **state)
+{
+    (void)state;
+    CairnError err = {0};
+    cairn_error(&err, CAIRN_IO, "server said '%s'",
+                "a\nERROR: b\x1b[2J \xc2\x9b"
+                "2J \xff");
+    assert_string_equal(err.message, "server said 'a\\012ERROR: b\\033[2J \\302\\2332J \\377'");
+    cairn_error_hint(&err, "one\ntwo\x7f");
+    assert_string_equal(err.hint, "one\ntwo\\177");
+    cairn_error_wrap(&err, "table \x9d\xc3\xa4");
+    assert_memory_equal(err.message, "table \\235\xc3\xa4: server said 'a\\012", 32);
+}
+
+static void
+test_a_long_message_is_cut_between_characters(void **state)
+{
+    (void)state;
+    char text[2 * CAIRN_ERROR_MESSAGE_SIZE + 1] = "";
+    for (size_t i = 0; i + 1 < sizeof text; i += 2)
+        memcpy(text + i, "\xc3\xa4", 3);
+    CairnError err = {0};
+    cairn_error(&err, CAIRN_IO, "%s", text + 2);
+    cairn_error_wrap(&err, "a");
+    cairn_error_wrap(&err, "ab");
+    assert_memory_equal(err.message + strlen(err.message) - 2, "\xc3\xa4", 2);
+}
+
+static char *
+logged(const char *text)
+{
+    char *seen = NULL;
+    size_t size = 0;
+    FILE *kept = stderr;
+    stderr = open_memstream(&seen, &size);
+    assert_non_null(stderr);
+    log_warn("it said: %s", text);
+    fclose(stderr);
+    stderr = kept;
+    return seen;
+}
+
+static void
+test_a_logged_line_is_one_plain_line(void **state)
+{
+    (void)state;
+    char *line = logged("\x1b[1A\nERROR: all is lost \xc2\x85\xe2\x82\xac");
+    assert_string_equal(
+        line, "WARNING: it said: \\033[1A\\012ERROR: all is lost \\302\\205\xe2\x82\xac\n");
+    free(line);
+    char text[8000];
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    line = logged(text);
+    assert_int_equal(strlen(line), strlen("WARNING: it said: ") + sizeof text);
+    free(line);
+}
+
+static void
 test_clear_makes_it_usable_again(void **state)
 {
     (void)state;
@@ -136,6 +198,9 @@ main(void)
         cmocka_unit_test(test_errno_decides_the_kind_and_is_spelt_out),
         cmocka_unit_test(test_wrap_puts_context_in_front_and_keeps_the_rest),
         cmocka_unit_test(test_messages_are_cut_at_their_size),
+        cmocka_unit_test(test_texts_from_outside_become_plain),
+        cmocka_unit_test(test_a_long_message_is_cut_between_characters),
+        cmocka_unit_test(test_a_logged_line_is_one_plain_line),
         cmocka_unit_test(test_clear_makes_it_usable_again),
         cmocka_unit_test(test_exit_codes_are_those_of_the_manual),
     };

@@ -128,6 +128,7 @@ wide_repository(int64_t now_us)
     Repository *repository =
         repository_open_storage(world_real(), &config, &storage->base, true, &err);
     assert_non_null(repository);
+    test_encrypt_as_asked(repository);
     return repository;
 }
 
@@ -178,10 +179,12 @@ ten_thousand_backups_are_shown_and_planned_in_seconds(void **state)
     CairnError err = {0};
     const Clock *clock = world_real()->clock;
     const int64_t now_us = clock->wall_us(clock);
+    double start = cpu_seconds();
     SCOPED(Repository) repository = wide_repository(now_us);
     fill(repository, now_us);
+    const double fill_s = cpu_seconds() - start;
 
-    double start = cpu_seconds();
+    start = cpu_seconds();
     SCOPED(Info) info = info_read(repository, "main", &err);
     if (info == NULL)
         fail_msg("%s", err.message);
@@ -205,15 +208,20 @@ ten_thousand_backups_are_shown_and_planned_in_seconds(void **state)
     expire_format_text(plan, forecast, &text);
     const double plan_s = cpu_seconds() - start;
 
-    print_message("info %.2f s, expire --plan %.2f s of CPU\n", info_s, plan_s);
+    print_message("info %.2f s, expire --plan %.2f s of CPU, and %.2f s to make them\n", info_s,
+                  plan_s, fill_s);
     assert_false(plan->plan->frozen);
     assert_int_equal(plan->plan->live_count, BACKUPS - BACKUPS / 100);
     /* 14 days of hours, 100 by hand, and some days, weeks and months beside them. */
     assert_true(plan->plan->keep_count >= 14 * 24 + 100 - 4 &&
                 plan->plan->keep_count <= 14 * 24 + 100 + 16 + 12 + 14 + 2);
     assert_int_equal(forecast->cadence_us, HOUR);
-    assert_true(info_s < 2);
-    assert_true(plan_s < 10);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    /* A machine that needs long to make them has longer: six times that is two seconds elsewhere.
+     */
+    assert_true(info_s < (fill_s > 1.0 / 3 ? 6 * fill_s : 2));
+    assert_true(plan_s < (fill_s > 1.0 / 3 ? 30 * fill_s : 10));
+#endif
 }
 
 int

@@ -371,6 +371,7 @@ test_many_threads_restore_the_same(void **state)
     const RepositoryConfig config = {.name = "main", .path = fixture->path, .encryption = "none"};
     SCOPED(Repository) repository = repository_open(world_real(), &config, &err);
     assert_non_null(repository);
+    test_encrypt_as_asked(repository);
     for (int jobs = 2; jobs < MATERIALISE_JOBS_LIMIT; jobs += 20) {
         const RestoreMemory memory = {.jobs = jobs, .cache_bytes = 4096};
         if (!restore_with(fixture, world_real(), repository, root, &memory))
@@ -553,7 +554,7 @@ restore_most_scattered(Fixture *fixture, int root_fd, uint64_t limit)
     RestoreMemory memory;
     const bool good =
         read(root_fd, &root, sizeof root) == (ssize_t)sizeof root &&
-        restore_memory_plan(limit, 1, &memory, &fixture->err) &&
+        restore_memory_plan(limit, 0, 1, &memory, &fixture->err) &&
         restore_with(fixture, &fixture->disk.world, fixture->repository, root, &memory) &&
         fixture->decoded == REGION_UNITS / 8;
     _exit(good ? 0 : 1);

@@ -36,10 +36,9 @@ put_framed(Repository *repository)
     SCOPED(ObjectWriter) writer = object_create(repository, FRAMED_NAME, OBJECT_PACK, 7, &err);
     assert_non_null(writer);
     for (int i = 0; i < FRAMES; i++) {
-        uint64_t offset;
         memset(frame, 'a' + i, sizeof frame);
-        assert_true(object_append(writer, frame, sizeof frame, &offset, &err));
-        assert_int_equal(offset, OBJECT_HEADER_SIZE + i * FRAME_BYTES);
+        const ObjectFrame stored = test_append(writer, frame, sizeof frame);
+        assert_int_equal(stored.offset, OBJECT_HEADER_SIZE + i * FRAME_BYTES);
     }
     memset(index, 'x', sizeof index); /* compresses, so that the index has a codec */
     assert_true(object_finish(writer, index, sizeof index, NULL, &err));
@@ -317,11 +316,10 @@ test_an_unfinished_object_leaves_nothing(void **state)
     SCOPED(Repository) repository = memory_repository("lz4");
     CairnError err = {0};
     const size_t before = memory_storage_count(repository_storage(repository));
-    uint64_t offset;
     {
         SCOPED(ObjectWriter) writer = object_create(repository, FRAMED_NAME, OBJECT_PACK, 7, &err);
         assert_non_null(writer);
-        assert_true(object_append(writer, "frame", 5, &offset, &err));
+        test_append(writer, "frame", 5);
     }
     assert_int_equal(memory_storage_count(repository_storage(repository)), before);
 }
@@ -341,6 +339,7 @@ test_a_framed_object_is_no_small_one(void **state)
 int
 main(void)
 {
+    unsetenv("PGCAIRN_TEST_ENCRYPTION"); /* these are the plain bytes; test_object_encryption */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_small_object_is_read_back),
         cmocka_unit_test(test_indexes_of_every_size_and_codec_are_read_back),

@@ -237,12 +237,13 @@ write_hostile(Repository *repository, const BackupId *bid, const HostileIndex *i
 {
     CairnError err = {0};
     char name[STORAGE_NAME_LIMIT];
-    uint64_t offset;
     pack_name(name, "main", bid, 0);
     SCOPED(ObjectWriter) object = object_create(repository, name, OBJECT_PACK, 1, &err);
     assert_non_null(object);
+    ObjectFrame frames[2];
     for (int i = 0; i < 2; i++)
-        assert_true(object_append(object, "0123456789", 10, &offset, &err));
+        frames[i] = test_append(object, "0123456789", 10);
+    const uint32_t more = frames[0].stored_size - 10; /* a tag, where it is encrypted */
     SCOPED_BYTES ByteWriter bytes = {0};
     byte_writer_u16(&bytes, index->layout);
     byte_writer_u8(&bytes, index->algorithm);
@@ -251,8 +252,8 @@ write_hostile(Repository *repository, const BackupId *bid, const HostileIndex *i
     for (int i = 0; i < 2; i++) {
         byte_writer_u8(&bytes, 0);
         byte_writer_u8(&bytes, (uint8_t)(i == 0 ? index->slots_of_first : 1));
-        byte_writer_varint(&bytes, i == 0 ? index->stored_of_first : 10);
-        byte_writer_u32(&bytes, crc32c(0, "0123456789", 10));
+        byte_writer_varint(&bytes, (i == 0 ? index->stored_of_first : 10) + more);
+        byte_writer_u32(&bytes, frames[i].crc);
     }
     byte_writer_varint(&bytes, index->runs);
     byte_writer_varint(&bytes, index->file);
@@ -339,6 +340,78 @@ test_a_hostile_index_is_refused(void **state)
 #undef REFUSED
 }
 
+/* A pack of so many frames of 16 slots, which all are one file's. */
+static void
+write_frames(Repository *repository, const BackupId *bid, uint32_t count)
+{
+    CairnError err = {0};
+    char name[STORAGE_NAME_LIMIT];
+    ObjectFrame frame;
+    SCOPED_BYTES ByteWriter index = {0};
+    const ObjectBlock block = {.data = "0123456789", .size = 10, .raw_size = FRAME_SIZE};
+    pack_name(name, "main", bid, 0);
+    SCOPED(ObjectWriter) object = object_create(repository, name, OBJECT_PACK, 1, &err);
+    assert_non_null(object);
+    byte_writer_u16(&index, 1);
+    byte_writer_u8(&index, 1);
+    byte_writer_u8(&index, 0);
+    byte_writer_varint(&index, count);
+    for (uint32_t i = 0; i < count; i++) {
+        assert_true(object_append(object, &block, &frame, &err));
+        byte_writer_u8(&index, 0);
+        byte_writer_u8(&index, FRAME_SLOTS);
+        byte_writer_varint(&index, frame.stored_size);
+        byte_writer_u32(&index, frame.crc);
+    }
+    byte_writer_varint(&index, 1);
+    byte_writer_varint(&index, 0);
+    byte_writer_varint(&index, 5);
+    byte_writer_bytes(&index, "\0base", 5);
+    byte_writer_varint(&index, 0);
+    byte_writer_varint(&index, count * FRAME_SLOTS);
+    byte_writer_varint(&index, 0);
+    for (uint32_t i = 0; i < count * FRAME_SLOTS; i++)
+        byte_writer_u64(&index, i);
+    assert_true(object_finish(object, index.data, index.size, NULL, &err));
+}
+
+/* What a reader takes memory for, a slot. */
+static void
+test_a_pack_of_more_slots_than_any_has_is_refused(void **state)
+{
+    (void)state;
+    enum { MOST = PACK_SLOT_LIMIT / FRAME_SLOTS };
+    for (uint32_t more = 0; more < 2; more++) {
+        CairnError err = {0};
+        const BackupId bid = test_backup_id(1);
+        SCOPED(Repository) repository = memory_repository("lz4");
+        write_frames(repository, &bid, MOST + more);
+        SCOPED(PackReader) reader = pack_open(repository, "main", &bid, 0, &err);
+        assert_true((reader != NULL) == (more == 0));
+        assert_int_equal(err.kind, more == 0 ? CAIRN_OK : CAIRN_CORRUPT);
+        assert_true(reader == NULL || pack_runs(reader, accept_run, NULL, &err));
+    }
+}
+
+static void
+test_an_index_larger_than_any_pack_has_is_refused_before_it_is_read(void **state)
+{
+    (void)state;
+    enum { SIZE = PACK_INDEX_LIMIT + 1 };
+    CairnError err = {0};
+    char name[STORAGE_NAME_LIMIT];
+    const BackupId bid = test_backup_id(1);
+    SCOPED(Repository) repository = memory_repository("lz4");
+    SCOPED_MEMORY uint8_t *index = calloc(1, SIZE);
+    pack_name(name, "main", &bid, 0);
+    SCOPED(ObjectWriter) object = object_create(repository, name, OBJECT_PACK, 1, &err);
+    assert_true(index != NULL && object != NULL);
+    assert_true(object_finish(object, index, SIZE, NULL, &err));
+    assert_null(pack_open(repository, "main", &bid, 0, &err));
+    assert_int_equal(err.kind, CAIRN_CORRUPT);
+    assert_non_null(strstr(err.message, "index would have"));
+}
+
 static void
 test_an_empty_pack_is_read_back(void **state)
 {
@@ -368,6 +441,8 @@ main(void)
         cmocka_unit_test(test_the_directory_says_whose_each_slot_is),
         cmocka_unit_test(test_a_damaged_frame_is_noticed_and_its_neighbours_are_read),
         cmocka_unit_test(test_a_hostile_index_is_refused),
+        cmocka_unit_test(test_a_pack_of_more_slots_than_any_has_is_refused),
+        cmocka_unit_test(test_an_index_larger_than_any_pack_has_is_refused_before_it_is_read),
         cmocka_unit_test(test_an_empty_pack_is_read_back),
     };
     return cmocka_run_group_tests_name("pack", tests, NULL, NULL);

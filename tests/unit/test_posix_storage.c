@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -50,6 +51,15 @@ count_entry(void *context, const StorageEntry *entry, CairnError *err)
     (void)entry;
     (void)err;
     (*(unsigned *)context)++;
+    return STORAGE_LIST_GO_ON;
+}
+
+static StorageListNext
+count_gone(void *context, const StorageEntry *entry, CairnError *err)
+{
+    (void)err;
+    assert_true(!entry->is_gone || (!entry->is_directory && entry->size_bytes == 0));
+    *(unsigned *)context += entry->is_gone;
     return STORAGE_LIST_GO_ON;
 }
 
@@ -241,6 +251,64 @@ test_each_new_directory_is_synced_into_its_parent(void **state)
     assert_int_equal(fixture->disk.calls[FAULT_FSYNC_DIRECTORY], 4);
 }
 
+/* Its maker died before the directory above was synced: whoever finds it must not rely on it. */
+static void
+test_a_directory_that_another_made_is_synced_by_who_finds_it(void **state)
+{
+    Fixture *fixture = *state;
+    for (unsigned call = 1; call <= 3; call++) {
+        char name[32];
+        CairnError err = {0};
+        snprintf(name, sizeof name, "d%u/e/f/x", call);
+        fault_disk_reset(&fixture->disk);
+        fixture->disk.fail[FAULT_FSYNC_DIRECTORY] = (Fault){.at_call = call, .error = EIO};
+        assert_false(storage_put(fixture->storage, name, "data", 4, &err));
+
+        /* What is not synced yet, down to the object, and the object's own directory. */
+        fault_disk_reset(&fixture->disk);
+        put(fixture, name, "data");
+        assert_int_equal(fixture->disk.calls[FAULT_FSYNC_DIRECTORY], 3 - (call - 1) + 1);
+
+        /* Once, not for ever. */
+        fault_disk_reset(&fixture->disk);
+        name[strlen(name) - 1] = 'y';
+        put(fixture, name, "data");
+        assert_int_equal(fixture->disk.calls[FAULT_FSYNC_DIRECTORY], 1);
+    }
+}
+
+static void
+test_a_directory_whose_maker_died_in_between_is_found_fresh(void **state)
+{
+    Fixture *fixture = *state;
+    CairnError err = {0};
+    fixture->disk.fail[FAULT_FCHMOD] = (Fault){.at_call = 1, .error = EIO};
+    assert_false(storage_put(fixture->storage, "a/x", "data", 4, &err));
+    fault_disk_reset(&fixture->disk);
+    put(fixture, "a/x", "data");
+    assert_int_equal(fixture->disk.calls[FAULT_FSYNC_DIRECTORY], 2);
+    assert_int_equal(fixture->disk.calls[FAULT_MKDIR], 0);
+}
+
+static void
+test_nothing_is_published_where_the_repository_is_no_longer(void **state)
+{
+    Fixture *fixture = *state;
+    CairnError err = {0};
+    char away[PATH_MAX];
+    put(fixture, "a/y", "make the directory");
+    SCOPED(StorageWriter) writer = storage_create(fixture->storage, "a/x", &err);
+    assert_non_null(writer);
+    assert_true(storage_write(writer, "data", 4, &err));
+    snprintf(away, sizeof away, "%s.away", fixture->root);
+    assert_int_equal(rename(fixture->root, away), 0);
+    assert_false(storage_commit(writer, &err));
+    assert_int_equal(err.kind, CAIRN_UNAVAILABLE);
+    assert_int_equal(rename(away, fixture->root), 0);
+    cairn_error_clear(&err);
+    put(fixture, "a/x", "data");
+}
+
 static void
 test_any_failure_before_the_link_leaves_nothing(void **state)
 {
@@ -418,6 +486,30 @@ stop_or_fail(void *context, const StorageEntry *entry, CairnError *err)
     return STORAGE_LIST_FAILED;
 }
 
+/* Whose name was read before it was removed, and looked at afterwards. */
+static void
+test_what_goes_during_a_listing_is_told_to_who_asks(void **state)
+{
+    Fixture *fixture = *state;
+    CairnError err = {0};
+    unsigned count = 0, gone = 0;
+
+    put(fixture, "a/one", "1");
+    put(fixture, "a/two", "2");
+    fault_disk_reset(&fixture->disk);
+    fixture->disk.fail[FAULT_FSTAT] = (Fault){.at_call = 1, .error = ENOENT};
+    assert_true(storage_list(fixture->storage, "a", count_entry, &count, &err));
+    assert_int_equal(count, 1);
+    fault_disk_reset(&fixture->disk);
+    fixture->disk.fail[FAULT_FSTAT] = (Fault){.at_call = 1, .error = ENOENT};
+    assert_true(storage_list_with_gone(fixture->storage, "a", count_gone, &gone, &err));
+    assert_int_equal(gone, 1);
+    fault_disk_reset(&fixture->disk);
+    fixture->disk.fail[FAULT_FSTAT] = (Fault){.at_call = 1, .error = EIO};
+    assert_false(storage_list_with_gone(fixture->storage, "a", count_gone, &gone, &err));
+    assert_int_equal(err.kind, CAIRN_IO);
+}
+
 static void
 test_a_callback_may_stop_or_fail_a_listing(void **state)
 {
@@ -463,6 +555,9 @@ main(void)
         STORAGE_TEST(test_an_abandoned_writer_leaves_nothing),
         STORAGE_TEST(test_commit_syncs_the_file_then_links_then_syncs_the_directory),
         STORAGE_TEST(test_each_new_directory_is_synced_into_its_parent),
+        STORAGE_TEST(test_a_directory_that_another_made_is_synced_by_who_finds_it),
+        STORAGE_TEST(test_a_directory_whose_maker_died_in_between_is_found_fresh),
+        STORAGE_TEST(test_nothing_is_published_where_the_repository_is_no_longer),
         STORAGE_TEST(test_any_failure_before_the_link_leaves_nothing),
         STORAGE_TEST(test_a_failed_write_or_sync_is_final),
         STORAGE_TEST(test_an_unsynced_directory_is_no_success),
@@ -472,6 +567,7 @@ main(void)
         STORAGE_TEST(test_leftovers_of_a_crash_are_never_listed_and_are_swept),
         STORAGE_TEST(test_only_regular_files_are_objects),
         STORAGE_TEST(test_a_listing_cut_short_is_an_error),
+        STORAGE_TEST(test_what_goes_during_a_listing_is_told_to_who_asks),
         STORAGE_TEST(test_a_callback_may_stop_or_fail_a_listing),
         STORAGE_TEST(test_remove_is_durable_and_may_be_repeated),
     };

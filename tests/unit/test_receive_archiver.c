@@ -26,6 +26,7 @@ typedef struct {
     WalFixture wal;
     ClusterConfig cluster;
     RepositoryConfig repository;
+    const RepositoryConfig *repositories[1];
     ReceiveOptions options;
     Receive receive;
     uint8_t *segment;
@@ -42,8 +43,10 @@ setup(void **state)
     lab.segment = wal_fixture_segment(&lab.wal, 1, SEGMENT);
     lab.cluster.name = "main";
     lab.repository = (RepositoryConfig){.name = "main", .path = lab.wal.root, .encryption = "none"};
+    lab.repositories[0] = &lab.repository;
     lab.options = (ReceiveOptions){.cluster = &lab.cluster,
-                                   .repository = &lab.repository,
+                                   .repositories = lab.repositories,
+                                   .repository_count = 1,
                                    .tail_interval_ms = 3600 * 1000,
                                    .spool_limit_bytes = (uint64_t)64 * MIB};
     Receive *receive = &lab.receive;
@@ -231,7 +234,8 @@ test_a_piece_behind_a_hole_is_not_merged(void **state)
     receive_spool_part_name(&lab->receive.spool, 1, SEGMENT, name);
     SCOPED_FD fd = receive_spool_open_file(&lab->receive.spool, name, &err);
     assert_true(wal_piece_put(lab->wal.store, 1, SEGMENT, fd, 90000, STEP, &orphan, &err));
-    worker = (Worker){.receive = &lab->receive, .store = lab->wal.store};
+    worker = (Worker){
+        .receive = &lab->receive, .repository = lab->wal.repository, .store = lab->wal.store};
     for (uint32_t i = 1; i <= SHIPS; i++)
         assert_true(receive_ship(&worker, 1, SEGMENT, i * STEP, &err));
     assert_int_equal(stored_pieces(lab), 1 + 1 + SHIPS - 32);

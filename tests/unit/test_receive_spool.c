@@ -229,6 +229,26 @@ test_histories_come_before_segments_and_parts(void **state)
 }
 
 static void
+test_a_listing_cut_short_is_no_listing(void **state)
+{
+    Lab *lab = *state;
+    FaultDisk *disk = &lab->wal.disk;
+    CairnError err = {0};
+    ReceiveFile *files = NULL;
+    size_t count = 0;
+
+    leave_part(lab, 1000, 0);
+    disk->fail[FAULT_READDIR] = (Fault){.at_call = 2, .error = EIO};
+    assert_false(receive_spool_list(&lab->spool, &files, &count, &err));
+    assert_int_equal(err.kind, CAIRN_IO);
+    assert_non_null(strstr(err.message, "unable to list"));
+    cairn_error_clear(&err);
+    disk->fail[FAULT_FSTAT] = (Fault){.at_call = 1, .error = EIO};
+    assert_false(receive_spool_list(&lab->spool, &files, &count, &err));
+    assert_int_equal(err.kind, CAIRN_IO);
+}
+
+static void
 test_a_second_receiver_is_refused(void **state)
 {
     Lab *lab = *state;
@@ -269,6 +289,7 @@ main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_histories_come_before_segments_and_parts, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_a_listing_cut_short_is_no_listing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_second_receiver_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_closed_spool_can_be_opened_again, setup, teardown),
     };

@@ -18,7 +18,7 @@ planned(uint64_t max_memory_bytes, int jobs)
 {
     RestoreMemory memory = {0};
     CairnError err = {0};
-    assert_true(restore_memory_plan(max_memory_bytes, jobs, &memory, &err));
+    assert_true(restore_memory_plan(max_memory_bytes, 0, jobs, &memory, &err));
     return memory;
 }
 
@@ -52,6 +52,24 @@ test_no_plan_takes_more_than_is_allowed(void **state)
     }
 }
 
+/* What the storage's driver holds comes out of the same sum. */
+static void
+test_the_storage_has_its_share(void **state)
+{
+    (void)state;
+    enum { STORAGE = 10 * MIB };
+    RestoreMemory memory = {0};
+    CairnError err = {0};
+    for (uint64_t size = 36; size <= 256; size++) {
+        for (int jobs = 1; jobs < READERS_LIMIT; jobs += 7) {
+            assert_true(restore_memory_plan(size * MIB, STORAGE, jobs, &memory, &err));
+            assert_true(taken(memory) + STORAGE <= size * MIB);
+        }
+    }
+    assert_false(restore_memory_plan(36 * (uint64_t)MIB - 1, STORAGE, 1, &memory, &err));
+    assert_non_null(strstr(err.hint, "--max-memory=36MiB"));
+}
+
 static void
 test_open_packs_are_given_up_before_threads(void **state)
 {
@@ -68,7 +86,7 @@ test_too_little_is_refused_with_the_least(void **state)
     RestoreMemory memory;
     CairnError err = {0};
     (void)state;
-    assert_false(restore_memory_plan(26 * (uint64_t)MIB - 1, 2, &memory, &err));
+    assert_false(restore_memory_plan(26 * (uint64_t)MIB - 1, 0, 2, &memory, &err));
     assert_int_equal(err.kind, CAIRN_USAGE);
     assert_non_null(strstr(err.hint, "--max-memory=26MiB"));
     assert_int_equal(planned(26 * (uint64_t)MIB, 2).jobs, 1);
@@ -80,6 +98,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_without_a_limit_all_threads_run),
         cmocka_unit_test(test_no_plan_takes_more_than_is_allowed),
+        cmocka_unit_test(test_the_storage_has_its_share),
         cmocka_unit_test(test_open_packs_are_given_up_before_threads),
         cmocka_unit_test(test_too_little_is_refused_with_the_least),
     };

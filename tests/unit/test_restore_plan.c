@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MIB = 1 << 20, FIRST_SEGMENT = 5, SEGMENTS = 3 };
 
@@ -43,7 +44,8 @@ begin_backup(Fixture *fixture, int i, const char *label, uint64_t start_lsn)
 
     assert_non_null(fate);
     *backup = (CatalogBackup){.presence = BACKUP_COMMITTED, .fate = fate};
-    snprintf(backup->bid.text, sizeof backup->bid.text, "%010d-0123456789abcdef", i + 1);
+    snprintf(backup->bid.text, sizeof backup->bid.text, "%010u-0123456789abcdef",
+             (unsigned)(i + 1) % 1000);
     fate->committed = true;
     fate->bid = backup->bid;
     fate->label = label;
@@ -505,6 +507,37 @@ test_a_timeline_named_by_number_can_be_looked_at_without_the_other_history(void 
     assert_non_null(strstr(err.hint, "pgcairn-wal push pg_wal/00000002.history"));
 }
 
+/* As where it is missing, but said as what it is; and nobody can tell the end of the archive. */
+static void
+test_a_damaged_history_leaves_the_other_timelines_targets(void **state)
+{
+    Fixture *fixture = *state;
+    Target target = {
+        .type = TARGET_XID, .xid = 104, .timeline_choice = TIMELINE_NUMBER, .timeline = 1};
+    fork_timeline(fixture);
+    const char *object = wal_fixture_object_path(&fixture->wal, "00000002/history");
+    assert_int_equal(truncate(object, 100), 0);
+
+    CairnError err = refusal(fixture, (Target){.type = TARGET_DEFAULT}, NULL, CAIRN_CORRUPT);
+    assert_non_null(strstr(err.message, "00000002.history"));
+    assert_non_null(strstr(err.message, "damaged"));
+    assert_non_null(strstr(err.message, "/00000002/history"));
+    assert_non_null(strstr(err.hint, "--target-timeline="));
+    assert_non_null(strstr(err.hint, "timeline 1: from "));
+    SCOPED(RestorePlan) plan = plan_of(fixture, target, NULL);
+    assert_stops(plan, "B", fixture->commit[104], false);
+    assert_int_equal(plan->timeline, 1);
+    assert_int_equal(plan->closed_by, 2);
+    assert_string_not_equal(plan->hole_after, "");
+    target.action = ACTION_PROMOTE;
+    refusal(fixture, target, NULL, CAIRN_CORRUPT);
+    target = (Target){.type = TARGET_DEFAULT, .timeline_choice = TIMELINE_NUMBER, .timeline = 1};
+    err = refusal(fixture, target, NULL, CAIRN_CORRUPT);
+    assert_non_null(strstr(err.message, "the end of the WAL"));
+    target.timeline = 2;
+    refusal(fixture, target, NULL, CAIRN_CORRUPT);
+}
+
 static void
 test_a_backup_on_a_timeline_without_history_is_not_replaced_by_an_older_one(void **state)
 {
@@ -589,6 +622,8 @@ main(void)
         cmocka_unit_test_setup_teardown(
             test_backups_of_an_earlier_system_are_named_where_the_target_is_refused, setup,
             teardown),
+        cmocka_unit_test_setup_teardown(test_a_damaged_history_leaves_the_other_timelines_targets,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_history_told_by_a_later_timeline_is_enough, setup,
                                         teardown),
     };

@@ -325,6 +325,59 @@ deciding_every_time_leaves_what_deciding_once_leaves(void **state)
     free(often);
 }
 
+/* Timeline 2 may have left 1 anywhere; 3 it cannot have left. */
+static void
+an_unreadable_history_keeps_all_that_its_timeline_may_come_from(void **state)
+{
+    (void)state;
+    static const char BACKUPS[] =
+        "F2026-10-01 F2026-10-02 F2026-11-01?/2 F2026-11-02/3 F2026-11-26/3 F2026-11-20@7";
+    RetentionCase *test = retention_case("last 1; pitr 1d", "2026-11-27", BACKUPS);
+    retention_case_timeline(test, 1, 0, 0, false);
+    retention_case_timeline(test, 2, 0, 0, true);
+    retention_case_timeline(test, 3, 1, test->backups[1].stop_lsn + 1, true);
+    SCOPED(RetentionPlan) known = retention_plan_make(&test->input, 0);
+    SCOPED_MEMORY char *kept_before = retention_kept(known);
+    assert_null(strstr(kept_before, "2026-10-01"));
+    assert_null(strstr(kept_before, "2026-11-01"));
+
+    test->timelines[1].unreadable = true;
+    SCOPED(RetentionPlan) plan = retention_plan_make(&test->input, 0);
+    SCOPED_MEMORY char *kept = retention_kept(plan);
+    SCOPED_MEMORY char *reasons = retention_reasons(plan, "2026-10-01");
+    assert_non_null(strstr(kept, "2026-10-01"));
+    assert_non_null(strstr(kept, "2026-10-02"));
+    assert_non_null(strstr(kept, "2026-11-01"));
+    assert_null(strstr(kept, "2026-11-02"));
+    assert_string_equal(reasons, "00000002.history is damaged");
+    /* With the WAL after them: nobody knows which of it leads to that timeline. */
+    for (size_t i = 0; i < test->input.backup_count; i++)
+        assert_false(plan->decisions[i].isolated);
+    free(test);
+}
+
+/* Its record is gone or damaged, so that its WAL cannot be found: no reason to let it go. */
+static void
+a_backup_whose_system_cannot_be_told_stays_whoever_released_it(void **state)
+{
+    (void)state;
+    RetentionCase *test =
+        retention_case("last 1", "2026-11-27", "F2026-10-01?=@7 F2026-10-02?= F2026-11-26");
+    SCOPED(RetentionPlan) plan = retention_plan_make(&test->input, 0);
+    SCOPED_MEMORY char *kept = retention_kept(plan);
+    SCOPED_MEMORY char *reasons = retention_reasons(plan, "2026-10-01");
+    assert_false(plan->frozen);
+    assert_string_equal(kept, "2026-10-01 2026-11-26");
+    assert_string_equal(reasons, "its system's record is missing or unreadable");
+
+    test->incarnations[1] = (RetentionIncarnation){7, 17};
+    test->input.incarnation_count = 2;
+    SCOPED(RetentionPlan) told = retention_plan_make(&test->input, 0);
+    SCOPED_MEMORY char *kept_then = retention_kept(told);
+    assert_string_equal(kept_then, "2026-11-26");
+    free(test);
+}
+
 static void
 a_plan_says_which_windows_it_gives_up(void **state)
 {
@@ -432,6 +485,8 @@ main(void)
         cmocka_unit_test(two_incarnations_are_kept_apart),
         cmocka_unit_test(whatever_comes_the_last_good_backup_and_kept_ones_stay),
         cmocka_unit_test(deciding_every_time_leaves_what_deciding_once_leaves),
+        cmocka_unit_test(an_unreadable_history_keeps_all_that_its_timeline_may_come_from),
+        cmocka_unit_test(a_backup_whose_system_cannot_be_told_stays_whoever_released_it),
         cmocka_unit_test(a_plan_says_which_windows_it_gives_up),
         cmocka_unit_test(the_forecast_follows_the_rhythm),
         cmocka_unit_test(the_forecast_keeps_what_is_kept_by_hand_and_foresees_nothing_from_nothing),

@@ -1,6 +1,8 @@
 /* Stories of the simulator, by their seeds: tests/sim/README.md says what they are and check. */
 #include "tests/sim/sim.h"
 
+#include "codec/aead.h"
+#include "common/bytes.h"
 #include "common/log.h"
 
 #include <setjmp.h>
@@ -83,12 +85,75 @@ test_the_same_seed_is_the_same_story(void **state)
     free(second);
 }
 
+/* What was sealed so far: a digest of key, section and counter each, in an open table. */
+enum { SEALS_ROOM = 1 << 18 };
+typedef struct {
+    uint8_t (*digests)[SHA256_SIZE];
+    size_t count;
+    bool repeated;
+} Seals;
+
+/* Actors take turns: no two threads are in here at once. */
+static void
+note_seal(void *context, const AeadSeal *seal)
+{
+    static const uint8_t empty[SHA256_SIZE];
+    Seals *seals = context;
+    uint8_t bytes[KEY_SIZE + 12], digest[SHA256_SIZE];
+    CairnError err = {0};
+    memcpy(bytes, seal->key, KEY_SIZE);
+    put_u32(bytes + KEY_SIZE, seal->section);
+    put_u64(bytes + KEY_SIZE + 4, seal->counter);
+    assert_true(sha256_of(bytes, sizeof bytes, digest, &err));
+    size_t at = get_u32(digest) % SEALS_ROOM;
+    while (memcmp(seals->digests[at], empty, sizeof empty) != 0) {
+        if (memcmp(seals->digests[at], digest, sizeof digest) == 0)
+            seals->repeated = true;
+        at = (at + 1) % SEALS_ROOM;
+    }
+    memcpy(seals->digests[at], digest, sizeof digest);
+    assert_true(++seals->count < SEALS_ROOM / 2);
+}
+
+/* All objects of all actors of a story, those that were cut short by a crash too. */
+static void
+test_no_key_and_nonce_are_used_twice(void **state)
+{
+    (void)state;
+    enum { STORIES = 40 };
+    static const char *const modes[] = {"epoch", "sealed"};
+    const char *before = getenv("PGCAIRN_TEST_ENCRYPTION");
+    SCOPED_MEMORY char *kept = strdup(before != NULL ? before : "");
+    SCOPED_MEMORY Sim *sim = malloc(sizeof *sim);
+    unsigned crashes = 0;
+    assert_true(kept != NULL && sim != NULL);
+    for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
+        Seals seals = {.digests = calloc(SEALS_ROOM, SHA256_SIZE)};
+        assert_non_null(seals.digests);
+        setenv("PGCAIRN_TEST_ENCRYPTION", modes[m], 1);
+        aead_observe(note_seal, &seals);
+        for (uint64_t seed = 1; seed <= STORIES; seed++) {
+            if (!sim_run(sim, seed, false))
+                fail_msg("seed %" PRIu64 ": %s", seed, sim->failure);
+            crashes += sim->crashes;
+            sim_free(sim);
+        }
+        aead_observe(NULL, NULL);
+        assert_false(seals.repeated);
+        assert_true(seals.count > 1000);
+        free(seals.digests);
+    }
+    assert_true(crashes > STORIES / 2);
+    setenv("PGCAIRN_TEST_ENCRYPTION", kept, 1);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_story_breaks_an_invariant),
         cmocka_unit_test(test_the_same_seed_is_the_same_story),
+        cmocka_unit_test(test_no_key_and_nonce_are_used_twice),
     };
     log_set_level(LOG_LEVEL_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -84,6 +84,8 @@ claim(void)
                  .modified_ns = 5000000001,
                  .changed_ns = 6000000001,
                  .page_crc = 0xabcdef},
+        .mark = {.device = 7, .inode = 8, .changed_ns = 9},
+        .object_size = 4711,
     };
 }
 
@@ -99,7 +101,7 @@ test_what_is_remembered_is_remembered_and_nothing_else(void **state)
     assert_true(spool_remembers(fixture->spool, &same));
     assert_true(spool_has(fixture->spool, SEGMENT));
 
-    SpoolClaim others[12];
+    SpoolClaim others[15];
     const size_t count = sizeof others / sizeof others[0];
     for (size_t i = 0; i < count; i++)
         others[i] = same;
@@ -115,8 +117,26 @@ test_what_is_remembered_is_remembered_and_nothing_else(void **state)
     others[9].file.changed_ns++;
     others[10].file.page_crc++;
     others[11].file_name = SEGMENT ".partial";
+    others[12].mark.device++;
+    others[13].mark.inode++;
+    others[14].mark.changed_ns++;
     for (size_t i = 0; i < count; i++)
         assert_false(spool_remembers(fixture->spool, &others[i]));
+    /* Recalled is the same of whatever repository, but only for a while. */
+    const int64_t minute_us = 60000000;
+    uint64_t object_size = 0;
+    assert_true(spool_recalls(fixture->spool, &same, minute_us, &object_size));
+    assert_int_equal(object_size, same.object_size);
+    assert_false(spool_recalls(fixture->spool, &same, -1, &object_size));
+    assert_true(spool_recalls(fixture->spool, &others[0], minute_us, &object_size));
+    SpoolClaim unasked = same; /* as who recalls has it: nothing of the repository */
+    unasked.repository_id = NULL;
+    unasked.object_size = 0;
+    object_size = 0;
+    assert_true(spool_recalls(fixture->spool, &unasked, minute_us, &object_size));
+    assert_int_equal(object_size, same.object_size);
+    for (size_t i = 1; i < count; i++)
+        assert_false(spool_recalls(fixture->spool, &others[i], minute_us, &object_size));
 }
 
 /* Path of the .ok below the root; in a static buffer. */
@@ -218,10 +238,9 @@ static void
 test_a_failure_is_told_once(void **state)
 {
     const Fixture *fixture = *state;
-    CairnError failure = {0};
+    const CairnError failure = {.kind = CAIRN_IO, .message = "two\nlines"};
     char text[512];
 
-    cairn_error(&failure, CAIRN_IO, "two\nlines");
     spool_note_failure(fixture->spool, SEGMENT, &failure);
     spool_take_failure(fixture->spool, SEGMENT, text, sizeof text);
     assert_string_equal(text, "two lines");

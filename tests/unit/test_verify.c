@@ -1,8 +1,5 @@
 #include "repository/verify.h"
 
-#include "repository/evidence.h"
-#include "repository/object.h"
-#include "repository/pack.h"
 #include "tests/unit/support/repository_fixture.h"
 #include "tests/unit/support/verify_fixture.h"
 
@@ -13,70 +10,10 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-
-static int
-open_fixture(void **state)
-{
-    VerifyFixture *fixture = malloc(sizeof *fixture);
-    assert_non_null(fixture);
-    verify_fixture_open(fixture);
-    *state = fixture;
-    return 0;
-}
-
-static int
-close_fixture(void **state)
-{
-    verify_fixture_close(*state);
-    free(*state);
-    return 0;
-}
-
-#define VERIFY_TEST(function) cmocka_unit_test_setup_teardown(function, open_fixture, close_fixture)
-
-static CatalogBackup
-look_up(const VerifyFixture *fixture, const BackupId *bid)
-{
-    CairnError err = {0};
-    SCOPED(Catalog) catalog = catalog_read(fixture->repository, "main", &err);
-    assert_non_null(catalog);
-    for (size_t i = 0; i < catalog->count; i++) {
-        if (backup_id_equal(&catalog->backups[i].bid, bid))
-            return catalog->backups[i]; /* only the flags are looked at */
-    }
-    fail_msg("no backup %s", bid->text);
-    return (CatalogBackup){0};
-}
-
-static bool
-is_verified(const VerifyFixture *fixture, int backup)
-{
-    return look_up(fixture, &fixture->bids[backup]).verified;
-}
-
-static bool
-is_damaged(const VerifyFixture *fixture, int backup)
-{
-    return look_up(fixture, &fixture->bids[backup]).damaged;
-}
-
-static const char *
-pack_of_first(const VerifyFixture *fixture)
-{
-    return verify_fixture_name(&fixture->bids[FIRST], "p/000/00000000");
-}
-
-static bool
-is_suspect(const VerifyFixture *fixture, const BackupId *bid, uint32_t pack)
-{
-    CairnError err = {0};
-    SCOPED_DAMAGED_PACKS DamagedPacks packs = {0};
-    assert_true(damage_read(fixture->repository, "main", bid, &packs, &err));
-    assert_false(packs.all);
-    return damaged_packs_contain(&packs, &fixture->bids[FIRST], pack);
-}
 
 static void
 test_every_object_is_looked_at_exactly_once(void **state)
@@ -92,7 +29,7 @@ test_every_object_is_looked_at_exactly_once(void **state)
         assert_int_equal(report->good_backup_count, 3);
         assert_int_equal(report->wal_file_count, VERIFY_SEGMENTS);
         for (int k = 0; k < VERIFY_BACKUPS; k++)
-            assert_int_equal(is_verified(fixture, k), scopes[i] == VERIFY_FULL);
+            assert_int_equal(verify_fixture_is_verified(fixture, k), scopes[i] == VERIFY_FULL);
     }
 }
 
@@ -106,7 +43,7 @@ static void
 count_opening(void *context, const char *name)
 {
     Openings *openings = context;
-    openings->data += strcmp(name, pack_of_first(openings->fixture)) == 0;
+    openings->data += strcmp(name, verify_fixture_first_pack(openings->fixture)) == 0;
     openings->second_map +=
         strcmp(name, verify_fixture_name(&openings->fixture->bids[SECOND], "m/00000000")) == 0;
 }
@@ -124,24 +61,6 @@ test_what_is_shared_is_opened_once(void **state)
     assert_int_equal(openings.second_map, 2);
 }
 
-typedef struct {
-    const char *title;
-    int backup; /* -1: a WAL segment */
-    const char *below;
-    uint64_t segment;
-    const char *labels; /* who needs it */
-} Victim;
-
-static const Victim victims[] = {
-    {"data pack", FIRST, "p/000/00000000", 0, "first, second, third"},
-    {"map pack of the first", FIRST, "m/00000000", 0, "first"},
-    {"map pack with a shared leaf", SECOND, "m/00000000", 0, "second, third"},
-    {"map pack of the third", THIRD, "m/00000000", 0, "third"},
-    {"reference summary", SECOND, "refs", 0, "second"},
-    {"WAL of a backup", -1, NULL, 3, "second"},
-    {"WAL between backups", -1, NULL, 4, ""},
-};
-
 static const struct {
     const char *title;
     Mutilate *mutilate;
@@ -157,24 +76,18 @@ static const struct {
     {"swapped", mutilate_swap, FINDING_DAMAGED},
     {"removed", mutilate_remove, FINDING_MISSING},
 };
-enum { VICTIMS = sizeof victims / sizeof *victims, DAMAGES = sizeof damages / sizeof *damages };
-
-static const char *
-name_of(const VerifyFixture *fixture, const Victim *victim)
-{
-    return victim->backup < 0 ? verify_fixture_segment(fixture, victim->segment)
-                              : verify_fixture_name(&fixture->bids[victim->backup], victim->below);
-}
+enum { DAMAGES = sizeof damages / sizeof *damages };
 
 /* A missing WAL file goes by PostgreSQL's name for it. */
 static const char *
-object_of(const char *name, const Victim *victim, FindingKind kind)
+object_of(const char *name, const VerifyVictim *victim, FindingKind kind)
 {
     return victim->backup < 0 && kind == FINDING_MISSING ? strrchr(name, '/') + 1 : name;
 }
 
 static void
-expect_found(const VerifyReport *report, const char *name, const Victim *victim, size_t damage)
+expect_found(const VerifyReport *report, const char *name, const VerifyVictim *victim,
+             size_t damage)
 {
     const FindingKind kind = damages[damage].kind;
     const VerifyFinding *finding = verify_find(report, object_of(name, victim, kind));
@@ -184,31 +97,61 @@ expect_found(const VerifyReport *report, const char *name, const Victim *victim,
                  finding == NULL ? "" : finding->backups);
 }
 
+/* Each of three comes to it while the two others wait, or the meeting does not come about. */
+static void
+check_meetings(VerifyFixture *fixture, const char *end, int expected)
+{
+    CairnError err = {0};
+    const VerifyOptions options = {.cluster = "main", .scope = VERIFY_FULL, .jobs = 4};
+    verify_fixture_meet(fixture, end, VERIFY_BACKUPS);
+    SCOPED(VerifyReport) report = verify_run(fixture->repository, &options, &err);
+    assert_non_null(report);
+    assert_int_equal(report->finding_count, 0);
+    assert_int_equal(verify_fixture_meetings(), expected);
+}
+
+static void
+test_far_away_summaries_and_maps_are_read_several_at_a_time(void **state)
+{
+    VerifyFixture *fixture = *state;
+    check_meetings(fixture, "/refs", 2);         /* for the packs, and for the maps */
+    check_meetings(fixture, "/m/00000000", 2);   /* their bytes, and their walks */
+    check_meetings(fixture, "/fate", 1 + 1 + 2); /* the catalog, the objects, who is left, twice */
+}
+
+static void
+check_damage(size_t v, size_t d, bool is_far)
+{
+    static const char *const labels[] = {"first", "second", "third"};
+    const VerifyVictim *victim = &verify_victims[v];
+    SCOPED_MEMORY VerifyFixture *fixture = malloc(sizeof *fixture);
+    assert_non_null(fixture);
+    verify_fixture_open(fixture);
+    if (is_far)
+        verify_fixture_move_away(fixture);
+    const char *name = verify_victim_name(fixture, victim);
+    /* Swapped with what no backup rests on. */
+    damages[d].mutilate(fixture, name, verify_fixture_segment(fixture, 6));
+    SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_FULL, 0);
+    expect_found(report, name, victim, d);
+    for (int k = 0; k < VERIFY_BACKUPS; k++) {
+        const bool touched = strstr(victim->labels, labels[k]) != NULL;
+        assert_int_equal(verify_fixture_is_verified(fixture, k), !touched);
+        /* Missing WAL may still come, and is no damage. */
+        assert_int_equal(verify_fixture_is_damaged(fixture, k),
+                         touched && (victim->backup >= 0 || damages[d].kind == FINDING_DAMAGED));
+    }
+    verify_fixture_close(fixture);
+}
+
 static void
 test_each_damage_to_each_object_is_named_with_all_who_need_it(void **state)
 {
     (void)state;
-    for (size_t v = 0; v < VICTIMS; v++) {
+    for (size_t v = 0; v < VERIFY_VICTIMS; v++) {
         for (size_t d = 0; d < DAMAGES; d++) {
-            SCOPED_MEMORY VerifyFixture *fixture = malloc(sizeof *fixture);
-            assert_non_null(fixture);
-            verify_fixture_open(fixture);
-            const char *name = name_of(fixture, &victims[v]);
-            /* Swapped with what no backup rests on. */
-            const char *other = verify_fixture_segment(fixture, 6);
-            damages[d].mutilate(fixture, name, other);
-            SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_FULL, 0);
-            expect_found(report, name, &victims[v], d);
-            for (int k = 0; k < VERIFY_BACKUPS; k++) {
-                static const char *const labels[] = {"first", "second", "third"};
-                const bool touched = strstr(victims[v].labels, labels[k]) != NULL;
-                assert_int_equal(is_verified(fixture, k), !touched);
-                /* Missing WAL may still come, and is no damage. */
-                assert_int_equal(
-                    is_damaged(fixture, k),
-                    touched && (victims[v].backup >= 0 || damages[d].kind == FINDING_DAMAGED));
-            }
-            verify_fixture_close(fixture);
+            check_damage(v, d, false);
+            check_damage(v, d, true);
         }
     }
 }
@@ -217,14 +160,14 @@ static void
 test_a_quick_look_finds_what_is_not_there_and_no_more(void **state)
 {
     (void)state;
-    for (size_t v = 0; v < VICTIMS; v++) {
+    for (size_t v = 0; v < VERIFY_VICTIMS; v++) {
         SCOPED_MEMORY VerifyFixture *fixture = malloc(sizeof *fixture);
         assert_non_null(fixture);
         verify_fixture_open(fixture);
-        const char *name = name_of(fixture, &victims[v]);
+        const char *name = verify_victim_name(fixture, &verify_victims[v]);
         mutilate_remove(fixture, name, NULL);
         SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_QUICK, 0);
-        expect_found(report, name, &victims[v], DAMAGES - 1);
+        expect_found(report, name, &verify_victims[v], DAMAGES - 1);
         verify_fixture_close(fixture);
     }
 }
@@ -233,9 +176,9 @@ static void
 test_a_damaged_page_is_named_with_its_file_and_blocks(void **state)
 {
     VerifyFixture *fixture = *state;
-    mutilate_middle(fixture, pack_of_first(fixture), NULL);
+    mutilate_middle(fixture, verify_fixture_first_pack(fixture), NULL);
     SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_FULL, 0);
-    const VerifyFinding *finding = verify_find(report, pack_of_first(fixture));
+    const VerifyFinding *finding = verify_find(report, verify_fixture_first_pack(fixture));
     assert_non_null(finding);
     assert_non_null(strstr(finding->files, "base/1/100 blocks 16.."));
     assert_int_equal(report->damaged_backup_count, 3);
@@ -245,15 +188,16 @@ static void
 test_damage_stands_with_its_packs_until_a_later_proof(void **state)
 {
     VerifyFixture *fixture = *state;
-    const char *pack = pack_of_first(fixture);
+    const char *pack = verify_fixture_first_pack(fixture);
     verify_report_free(verify_fixture_run(fixture, VERIFY_FULL, 0));
     mutilate_middle(fixture, pack, NULL);
     verify_report_free(verify_fixture_run(fixture, VERIFY_FULL, 0));
     const size_t objects = verify_fixture_count(fixture);
     for (int k = 0; k < VERIFY_BACKUPS; k++) {
-        assert_true(is_damaged(fixture, k) && !is_verified(fixture, k));
-        assert_true(is_suspect(fixture, &fixture->bids[k], 0));
-        assert_false(is_suspect(fixture, &fixture->bids[k], 1));
+        assert_true(verify_fixture_is_damaged(fixture, k) &&
+                    !verify_fixture_is_verified(fixture, k));
+        assert_true(verify_fixture_is_suspect(fixture, &fixture->bids[k], 0));
+        assert_false(verify_fixture_is_suspect(fixture, &fixture->bids[k], 1));
     }
     /* Said once, however often it is found. */
     verify_report_free(verify_fixture_run(fixture, VERIFY_FULL, 0));
@@ -264,206 +208,92 @@ test_damage_stands_with_its_packs_until_a_later_proof(void **state)
     assert_int_equal(quick->finding_count, 0);
     assert_int_equal(quick->good_backup_count, 0); /* a look has not read what was damaged */
     assert_int_equal(quick->damaged_backup_count, 3);
-    assert_true(is_damaged(fixture, FIRST) && is_suspect(fixture, &fixture->bids[FIRST], 0));
+    assert_true(verify_fixture_is_damaged(fixture, FIRST) &&
+                verify_fixture_is_suspect(fixture, &fixture->bids[FIRST], 0));
     verify_report_free(verify_fixture_run(fixture, VERIFY_FULL, 0));
     for (int k = 0; k < VERIFY_BACKUPS; k++) {
-        assert_true(!is_damaged(fixture, k) && is_verified(fixture, k));
-        assert_false(is_suspect(fixture, &fixture->bids[k], 0));
+        assert_true(!verify_fixture_is_damaged(fixture, k) &&
+                    verify_fixture_is_verified(fixture, k));
+        assert_false(verify_fixture_is_suspect(fixture, &fixture->bids[k], 0));
     }
     /* And it can break again. */
     mutilate_remove(fixture, pack, NULL);
     verify_report_free(verify_fixture_run(fixture, VERIFY_QUICK, 0));
-    assert_true(is_damaged(fixture, THIRD) && is_suspect(fixture, &fixture->bids[THIRD], 0));
-}
-
-static void
-test_damaged_wal_of_a_backup_ends_its_proof(void **state)
-{
-    VerifyFixture *fixture = *state;
-    verify_report_free(verify_fixture_run(fixture, VERIFY_FULL, 0));
-    mutilate_middle(fixture, verify_fixture_segment(fixture, 3), NULL);
-    verify_report_free(verify_fixture_run(fixture, VERIFY_FULL, 0));
-    assert_true(is_damaged(fixture, SECOND) && !is_verified(fixture, SECOND));
-    assert_true(is_verified(fixture, FIRST) && is_verified(fixture, THIRD));
-    assert_false(is_suspect(fixture, &fixture->bids[SECOND], 0)); /* its packs are good */
-    mutilate_middle(fixture, verify_fixture_segment(fixture, 3), NULL);
-    verify_report_free(verify_fixture_run(fixture, VERIFY_FULL, 0));
-    assert_true(is_verified(fixture, SECOND));
-}
-
-static void
-test_samples_read_everything_in_exactly_n_runs(void **state)
-{
-    (void)state;
-    enum { SLICES = 4 };
-    for (size_t v = 0; v < VICTIMS; v++) {
-        SCOPED_MEMORY VerifyFixture *fixture = malloc(sizeof *fixture);
-        bool seen[SLICES] = {false};
-        unsigned found = 0;
-        assert_non_null(fixture);
-        verify_fixture_open(fixture);
-        const char *name = name_of(fixture, &victims[v]);
-        mutilate_body(fixture, name, NULL);
-        for (int run = 0; run < SLICES; run++) {
-            uint32_t slice, slices;
-            SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_SAMPLE, SLICES);
-            assert_true(evidence_scope_parse(report->scope, &slice, &slices));
-            assert_true(slices == SLICES && !seen[slice - 1]);
-            seen[slice - 1] = true;
-            found += verify_find(report, name) != NULL;
-        }
-        /* Small objects are whole in their index: every look reads them. */
-        const bool small = victims[v].backup >= 0 && strcmp(victims[v].below, "refs") == 0;
-        assert_int_equal(found, small ? SLICES : 1);
-        verify_fixture_close(fixture);
-    }
-}
-
-static void
-test_all_slices_make_a_proof_and_one_less_makes_none(void **state)
-{
-    VerifyFixture *fixture = *state;
-    enum { SLICES = 5 };
-    BackupId late = {0};
-    for (int run = 0; run < SLICES; run++) {
-        assert_false(is_verified(fixture, FIRST));
-        verify_report_free(verify_fixture_run(fixture, VERIFY_SAMPLE, SLICES));
-        if (run == 2)
-            late = verify_fixture_add(fixture, "late", 6, true);
-    }
-    assert_true(is_verified(fixture, FIRST) && is_verified(fixture, SECOND) &&
-                is_verified(fixture, THIRD));
-    /* One that came in between needs a whole rotation of its own. */
-    for (int run = 0; run < 3; run++) {
-        assert_false(look_up(fixture, &late).verified);
-        verify_report_free(verify_fixture_run(fixture, VERIFY_SAMPLE, SLICES));
-    }
-    assert_true(look_up(fixture, &late).verified);
-}
-
-static void
-test_the_rotation_goes_on_where_nothing_can_be_proven(void **state)
-{
-    VerifyFixture *fixture = *state;
-    enum { SLICES = 3 };
-    bool seen[SLICES] = {false};
-    verify_fixture_refuse(fixture, pack_of_first(fixture));
-    for (int run = 0; run < SLICES; run++) {
-        uint32_t slice, slices;
-        SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_SAMPLE, SLICES);
-        assert_true(evidence_scope_parse(report->scope, &slice, &slices));
-        assert_int_equal(report->counts[FINDING_UNREACHABLE], 1);
-        assert_false(seen[slice - 1]);
-        seen[slice - 1] = true;
-    }
-    verify_fixture_refuse(fixture, NULL);
-    assert_false(is_verified(fixture, FIRST) || is_damaged(fixture, FIRST));
-}
-
-static void
-test_the_slice_of_a_name_never_changes(void **state)
-{
-    (void)state;
-    CairnError err = {0};
-    uint32_t slice, counts[7] = {0};
-    /* SHA-256 of "abc" begins ba7816bf8f01cfea. */
-    assert_true(verify_slice_of("abc", 7, &slice, &err));
-    assert_int_equal(slice, 1 + UINT64_C(0xeacf018fbf1678ba) % 7);
-    for (unsigned i = 0; i < 7000; i++) {
-        char name[64];
-        snprintf(name, sizeof name, "c/main/b/x/p/000/%08x", i);
-        assert_true(verify_slice_of(name, 7, &slice, &err));
-        assert_true(slice >= 1 && slice <= 7);
-        counts[slice - 1]++;
-    }
-    for (int i = 0; i < 7; i++)
-        assert_true(counts[i] >= 850 && counts[i] <= 1150);
+    assert_true(verify_fixture_is_damaged(fixture, THIRD) &&
+                verify_fixture_is_suspect(fixture, &fixture->bids[THIRD], 0));
 }
 
 static void
 test_what_cannot_be_read_is_neither_missing_nor_damaged(void **state)
 {
     VerifyFixture *fixture = *state;
-    verify_fixture_refuse(fixture, pack_of_first(fixture));
+    verify_fixture_refuse(fixture, verify_fixture_first_pack(fixture));
     SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_FULL, 0);
-    const VerifyFinding *finding = verify_find(report, pack_of_first(fixture));
+    const VerifyFinding *finding = verify_find(report, verify_fixture_first_pack(fixture));
     assert_non_null(finding);
     assert_int_equal(finding->kind, FINDING_UNREACHABLE);
     assert_string_equal(finding->backups, "first, second, third");
     assert_int_equal(report->finding_count, 1);
     assert_int_equal(report->good_backup_count, 0);
     for (int k = 0; k < VERIFY_BACKUPS; k++)
-        assert_false(is_damaged(fixture, k) || is_verified(fixture, k));
+        assert_false(verify_fixture_is_damaged(fixture, k) ||
+                     verify_fixture_is_verified(fixture, k));
 }
 
-static void
-test_missing_wal_says_which_moments_it_cuts(void **state)
-{
-    VerifyFixture *fixture = *state;
-    char name[WAL_NAME_SIZE];
-    mutilate_remove(fixture, verify_fixture_segment(fixture, 4), NULL);
-    SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_QUICK, 0);
-    wal_segment_name(name, 1, 4, VERIFY_SEGMENT);
-    const VerifyFinding *finding = verify_find(report, name);
-    assert_non_null(finding);
-    const VerifyMoments *moments = finding->moments;
-    assert_non_null(moments);
-    assert_int_equal(moments->timeline, 1);
-    assert_int_equal(moments->from_lsn, 4 * VERIFY_SEGMENT);
-    assert_true(moments->from_us == verify_fixture_time(3));
-    assert_string_equal(moments->backups, "first, second");
-    assert_true(moments->reachable_again);
-    assert_string_equal(moments->next, "third");
-    assert_int_equal(moments->to_lsn, 5 * VERIFY_SEGMENT + 0x4000);
-    assert_int_equal(report->finding_count, 1);
-    assert_int_equal(report->good_backup_count, 3); /* each by itself is whole */
-}
+/* The first opening of the pack sets the fault. */
+typedef struct {
+    VerifyFixture *fixture;
+    unsigned read;
+} RefusedRead;
 
 static void
-test_a_longer_hole_is_one_finding(void **state)
+refuse_read(void *context, const char *name)
 {
-    VerifyFixture *fixture = *state;
-    char name[WAL_NAME_SIZE];
-    for (uint64_t segment = 2; segment <= 4; segment++)
-        mutilate_remove(fixture, verify_fixture_segment(fixture, segment), NULL);
-    SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_FULL, 0);
-    wal_segment_name(name, 1, 2, VERIFY_SEGMENT);
-    const VerifyFinding *finding = verify_find(report, name);
-    assert_non_null(finding);
-    assert_int_equal(report->finding_count, 1);
-    assert_string_equal(finding->backups, "second");
-    assert_non_null(finding->moments);
-    assert_int_equal(finding->moments->from_lsn, 2 * VERIFY_SEGMENT);
-    assert_true(finding->moments->from_us == verify_fixture_time(1));
-    assert_string_equal(finding->moments->backups, "first, second");
-    assert_string_equal(finding->moments->next, "third");
-    assert_false(is_verified(fixture, SECOND) || is_damaged(fixture, SECOND));
+    RefusedRead *refused = context;
+    FaultDisk *disk = &refused->fixture->wal.disk;
+    if (strcmp(name, verify_fixture_first_pack(refused->fixture)) == 0 &&
+        disk->fail[FAULT_READ].at_call == 0)
+        disk->fail[FAULT_READ] =
+            (Fault){.at_call = disk->calls[FAULT_READ] + refused->read, .error = EACCES};
 }
 
+/* Whose "denied" it is: a host that only seals may pass over what it cannot open, not what the
+   storage does not give. */
 static void
-test_damaged_wal_at_the_end_cuts_off_everything_after_it(void **state)
+test_on_a_sealed_host_a_refused_read_is_not_a_good_pack(void **state)
 {
-    VerifyFixture *fixture = *state;
-    mutilate_middle(fixture, verify_fixture_segment(fixture, 6), NULL);
-    SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_FULL, 0);
-    const VerifyFinding *finding = verify_find(report, verify_fixture_segment(fixture, 6));
-    assert_non_null(finding);
-    assert_non_null(finding->moments);
-    assert_false(finding->moments->reachable_again);
-    assert_string_equal(finding->moments->backups, "first, second, third");
-    assert_true(finding->moments->from_us == verify_fixture_time(5));
-    assert_int_equal(report->good_backup_count, 3);
-}
-
-static void
-test_wal_that_no_backup_reaches_cuts_nothing(void **state)
-{
-    VerifyFixture *fixture = *state;
-    verify_fixture_expire(fixture, &fixture->bids[FIRST]);
-    mutilate_remove(fixture, verify_fixture_segment(fixture, 1), NULL);
-    mutilate_remove(fixture, verify_fixture_segment(fixture, 2), NULL);
-    SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_FULL, 0);
-    assert_int_equal(report->finding_count, 0);
+    (void)state;
+    VerifyFixture fixture;
+    CairnError err = {0};
+    const char *asked = getenv("PGCAIRN_TEST_ENCRYPTION");
+    char before[16];
+    snprintf(before, sizeof before, "%s", asked != NULL ? asked : "");
+    setenv("PGCAIRN_TEST_ENCRYPTION", "sealed", 1);
+    verify_fixture_open(&fixture);
+    setenv("PGCAIRN_TEST_ENCRYPTION", before, 1); /* empty is as none */
+    Repository *whole = fixture.repository;
+    const RepositoryConfig config = {
+        .name = "main", .path = fixture.wal.root, .encryption = "none"};
+    SCOPED(Repository) host = repository_open(&fixture.wal.disk.world, &config, &err);
+    assert_non_null(host);
+    repository_take_keyring(host, test_keyring(KEY_MODE_SEALED, false));
+    fixture.repository = host;
+    verify_report_free(verify_fixture_run(&fixture, VERIFY_FULL, 0));
+    /* Header, trailer, index, then all in one window. One thread: reads are counted. */
+    const VerifyOptions options = {.cluster = "main", .scope = VERIFY_FULL, .jobs = 1};
+    for (unsigned read = 1; read <= 4; read++) {
+        RefusedRead refused = {.fixture = &fixture, .read = read};
+        fault_disk_reset(&fixture.wal.disk);
+        verify_fixture_on_open(&fixture, refuse_read, &refused);
+        SCOPED(VerifyReport) report = verify_run(host, &options, &err);
+        verify_fixture_on_open(&fixture, NULL, NULL);
+        const VerifyFinding *finding = verify_find(report, verify_fixture_first_pack(&fixture));
+        if (finding == NULL || finding->kind != FINDING_UNREACHABLE)
+            fail_msg("read %u", read);
+    }
+    fault_disk_reset(&fixture.wal.disk);
+    fixture.repository = whole;
+    verify_fixture_close(&fixture);
 }
 
 static void
@@ -476,97 +306,12 @@ test_what_only_expired_backups_need_is_promised_to_nobody(void **state)
     assert_int_equal(clean->finding_count, 0);
     assert_int_equal(clean->backup_count, 2);
     /* Its data pack is still needed by the others. */
-    mutilate_middle(fixture, pack_of_first(fixture), NULL);
+    mutilate_middle(fixture, verify_fixture_first_pack(fixture), NULL);
     SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_FULL, 0);
-    const VerifyFinding *finding = verify_find(report, pack_of_first(fixture));
+    const VerifyFinding *finding = verify_find(report, verify_fixture_first_pack(fixture));
     assert_non_null(finding);
     assert_string_equal(finding->backups, "second, third");
-    assert_false(is_damaged(fixture, FIRST));
-}
-
-/* Expires backups and collects what they needed just before verify comes to it. */
-typedef struct {
-    VerifyFixture *fixture;
-    const char *victim;
-    unsigned expired; /* a bit a backup */
-    bool done;
-} Collector;
-
-static void
-collect_on_open(void *context, const char *name)
-{
-    Collector *collector = context;
-    if (collector->done || strcmp(name, collector->victim) != 0)
-        return;
-    collector->done = true;
-    for (int k = 0; k < VERIFY_BACKUPS; k++) {
-        if ((collector->expired & 1U << k) != 0)
-            verify_fixture_expire(collector->fixture, &collector->fixture->bids[k]);
-    }
-    mutilate_remove(collector->fixture, name, NULL);
-}
-
-static void
-test_what_is_collected_meanwhile_is_no_finding(void **state)
-{
-    VerifyFixture *fixture = *state;
-    SCOPED_MEMORY char *victim = strdup(verify_fixture_name(&fixture->bids[SECOND], "m/00000000"));
-    Collector collector = {
-        .fixture = fixture, .victim = victim, .expired = 1U << SECOND | 1U << THIRD};
-    verify_fixture_on_open(fixture, collect_on_open, &collector);
-    SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_FULL, 0);
-    assert_true(collector.done);
-    assert_int_equal(report->finding_count, 0);
-    assert_int_equal(report->backup_count, 1);
-    assert_int_equal(report->good_backup_count, 1);
-}
-
-static void
-test_what_is_lost_while_one_of_several_expires_is_a_finding(void **state)
-{
-    VerifyFixture *fixture = *state;
-    SCOPED_MEMORY char *victim = strdup(verify_fixture_name(&fixture->bids[SECOND], "m/00000000"));
-    Collector collector = {.fixture = fixture, .victim = victim, .expired = 1U << SECOND};
-    verify_fixture_on_open(fixture, collect_on_open, &collector);
-    SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_FULL, 0);
-    const VerifyFinding *finding = verify_find(report, victim);
-    assert_true(collector.done);
-    assert_non_null(finding);
-    assert_string_equal(finding->backups, "third");
-    assert_true(is_damaged(fixture, THIRD));
-    assert_false(is_damaged(fixture, SECOND));
-}
-
-/* Commits a backup on a pack that is being found damaged. */
-typedef struct {
-    VerifyFixture *fixture;
-    BackupId made;
-    bool done;
-} Writer;
-
-static void
-commit_on_open(void *context, const char *name)
-{
-    Writer *writer = context;
-    if (writer->done || strcmp(name, pack_of_first(writer->fixture)) != 0)
-        return;
-    writer->done = true;
-    writer->made = verify_fixture_add(writer->fixture, "late", 6, true);
-}
-
-static void
-test_a_backup_made_meanwhile_on_a_damaged_pack_learns_of_it(void **state)
-{
-    VerifyFixture *fixture = *state;
-    Writer writer = {.fixture = fixture};
-    verify_fixture_on_open(fixture, commit_on_open, &writer);
-    mutilate_middle(fixture, pack_of_first(fixture), NULL);
-    SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_FULL, 0);
-    assert_true(writer.done);
-    assert_int_equal(report->damaged_backup_count, 4);
-    assert_string_equal(report->damaged_backups[3], "late");
-    assert_true(look_up(fixture, &writer.made).damaged);
-    assert_true(is_suspect(fixture, &writer.made, 0));
+    assert_false(verify_fixture_is_damaged(fixture, FIRST));
 }
 
 static void
@@ -578,26 +323,7 @@ test_a_map_that_leads_beyond_its_reference_summary_is_damaged(void **state)
     assert_int_equal(report->finding_count, 1);
     assert_string_equal(report->findings[0].backups, "careless");
     assert_non_null(strstr(report->findings[0].text, "does not name"));
-    assert_true(look_up(fixture, &bid).damaged);
-}
-
-static void
-test_a_damaged_history_file_touches_who_ends_on_its_timeline(void **state)
-{
-    VerifyFixture *fixture = *state;
-    static const char history[] = "1\t0/680000\tno recovery target specified\n";
-    char name[STORAGE_NAME_LIMIT], *end;
-    wal_fixture_store(&fixture->wal, "00000002.history", history, sizeof history - 1);
-    snprintf(name, sizeof name, "%s", verify_fixture_segment(fixture, 1));
-    end = strstr(name, "/00000001/");
-    assert_non_null(end);
-    memcpy(end, "/00000002/history", sizeof "/00000002/history");
-    mutilate_body(fixture, name, NULL);
-    SCOPED(VerifyReport) report = verify_fixture_run(fixture, VERIFY_FULL, 0);
-    const VerifyFinding *finding = verify_find(report, name);
-    assert_non_null(finding);
-    assert_string_equal(finding->backups, ""); /* all of ours end on timeline 1 */
-    assert_int_equal(report->good_backup_count, 3);
+    assert_true(verify_fixture_look_up(fixture, &bid).damaged);
 }
 
 static void
@@ -614,7 +340,7 @@ test_one_backup_is_read_with_its_wal_and_nothing_else(void **state)
     assert_non_null(first);
     assert_int_equal(first->finding_count, 0);
     assert_true(first->backup_count == 1 && first->wal_file_count == 1);
-    assert_true(is_verified(fixture, FIRST));
+    assert_true(verify_fixture_is_verified(fixture, FIRST));
     SCOPED(VerifyReport)
     second = verify_run(
         fixture->repository,
@@ -647,7 +373,58 @@ test_findings_beyond_the_list_are_counted_and_keep_their_kind(void **state)
     assert_int_equal(report->listed, VERIFY_FINDINGS_LISTED);
     assert_int_equal(report->finding_count, MORE);
     assert_int_equal(report->counts[FINDING_DAMAGED], MORE);
-    assert_false(is_damaged(fixture, FIRST)); /* evidence tells of a backup, it is no part of it */
+    assert_false(verify_fixture_is_damaged(
+        fixture, FIRST)); /* evidence tells of a backup, it is no part of it */
+}
+
+/* Everything that a report says, one line a finding. */
+static void
+describe_report(const VerifyReport *report, ByteWriter *text)
+{
+    for (size_t i = 0; i < report->listed; i++) {
+        const VerifyFinding *finding = &report->findings[i];
+        byte_writer_format(text, "%d %s: %s; %s; %s; %d\n", finding->kind, finding->object,
+                           finding->text, finding->backups, finding->files,
+                           finding->moments != NULL);
+    }
+    byte_writer_format(text, "%zu objects, %zu bytes, %zu of %zu good, %zu WAL files",
+                       (size_t)report->object_count, (size_t)report->byte_count,
+                       report->good_backup_count, report->backup_count, report->wal_file_count);
+}
+
+/* Findings that are listed in the order of a listing, several of one pack, missing and damaged. */
+static void
+test_neither_threads_nor_distance_change_the_report(void **state)
+{
+    VerifyFixture *fixture = *state;
+    CairnError err = {0};
+    mutilate_body(fixture, verify_fixture_first_pack(fixture), NULL);
+    mutilate_middle(fixture, verify_fixture_first_pack(fixture), NULL);
+    mutilate_middle(fixture, verify_fixture_segment(fixture, 3), NULL);
+    mutilate_middle(fixture, verify_fixture_name(&fixture->bids[THIRD], "m/00000000"), NULL);
+    mutilate_remove(fixture, verify_fixture_name(&fixture->bids[SECOND], "m/00000000"), NULL);
+    for (unsigned i = 0; i < 300; i++) { /* more than wait at a time */
+        char below[64];
+        snprintf(below, sizeof below, "ev.failed.%016x", i);
+        assert_true(storage_put(repository_storage(fixture->repository),
+                                verify_fixture_name(&fixture->bids[FIRST], below), "rubbish", 7,
+                                &err));
+    }
+    verify_report_free(verify_fixture_run(fixture, VERIFY_FULL, 0)); /* leaves its evidence */
+    SCOPED_BYTES ByteWriter first = {0};
+    for (int run = 0; run < 10; run++) {
+        const VerifyOptions options = {
+            .cluster = "main", .scope = VERIFY_FULL, .jobs = 1 << run % 5};
+        if (run == 5)
+            verify_fixture_move_away(fixture);
+        SCOPED(VerifyReport) report = verify_run(fixture->repository, &options, &err);
+        assert_non_null(report);
+        assert_true(report->finding_count > 300);
+        SCOPED_BYTES ByteWriter text = {0};
+        describe_report(report, run == 0 ? &first : &text);
+        if (run > 0)
+            assert_true(text.size == first.size && memcmp(text.data, first.data, text.size) == 0);
+    }
 }
 
 int
@@ -656,28 +433,18 @@ main(void)
     const struct CMUnitTest tests[] = {
         VERIFY_TEST(test_every_object_is_looked_at_exactly_once),
         VERIFY_TEST(test_what_is_shared_is_opened_once),
+        VERIFY_TEST_FAR(test_far_away_summaries_and_maps_are_read_several_at_a_time),
         cmocka_unit_test(test_each_damage_to_each_object_is_named_with_all_who_need_it),
         cmocka_unit_test(test_a_quick_look_finds_what_is_not_there_and_no_more),
         VERIFY_TEST(test_a_damaged_page_is_named_with_its_file_and_blocks),
         VERIFY_TEST(test_damage_stands_with_its_packs_until_a_later_proof),
-        VERIFY_TEST(test_damaged_wal_of_a_backup_ends_its_proof),
-        cmocka_unit_test(test_samples_read_everything_in_exactly_n_runs),
-        VERIFY_TEST(test_all_slices_make_a_proof_and_one_less_makes_none),
-        VERIFY_TEST(test_the_rotation_goes_on_where_nothing_can_be_proven),
-        cmocka_unit_test(test_the_slice_of_a_name_never_changes),
         VERIFY_TEST(test_what_cannot_be_read_is_neither_missing_nor_damaged),
-        VERIFY_TEST(test_missing_wal_says_which_moments_it_cuts),
-        VERIFY_TEST(test_a_longer_hole_is_one_finding),
-        VERIFY_TEST(test_damaged_wal_at_the_end_cuts_off_everything_after_it),
-        VERIFY_TEST(test_wal_that_no_backup_reaches_cuts_nothing),
+        cmocka_unit_test(test_on_a_sealed_host_a_refused_read_is_not_a_good_pack),
         VERIFY_TEST(test_what_only_expired_backups_need_is_promised_to_nobody),
-        VERIFY_TEST(test_what_is_collected_meanwhile_is_no_finding),
-        VERIFY_TEST(test_what_is_lost_while_one_of_several_expires_is_a_finding),
-        VERIFY_TEST(test_a_backup_made_meanwhile_on_a_damaged_pack_learns_of_it),
         VERIFY_TEST(test_a_map_that_leads_beyond_its_reference_summary_is_damaged),
-        VERIFY_TEST(test_a_damaged_history_file_touches_who_ends_on_its_timeline),
         VERIFY_TEST(test_one_backup_is_read_with_its_wal_and_nothing_else),
         VERIFY_TEST(test_findings_beyond_the_list_are_counted_and_keep_their_kind),
+        VERIFY_TEST_NEAR(test_neither_threads_nor_distance_change_the_report),
     };
     return cmocka_run_group_tests_name("verify", tests, NULL, NULL);
 }

@@ -183,7 +183,9 @@ test_expiring_wal_leaves_acknowledgements(void **state)
     assert_true(wal_expire_reach(fixture->store, &reach, &count, &err));
     assert_int_equal(count, 1);
     assert_int_equal(reach[0].last_segment, 6);
-    const WalExpiry expiry = {.floor_lsn = 100 * MIB, .reach = reach, .reach_count = count};
+    Removals removals = {0};
+    const WalExpiry expiry = {
+        .floor_lsn = 100 * MIB, .reach = reach, .reach_count = count, .removals = &removals};
     assert_true(wal_expire(fixture->store, &expiry, &files, &bytes, &err));
     assert_int_equal(files, 2);
     assert_string_equal(covered(fixture, 4, 5), "lost");

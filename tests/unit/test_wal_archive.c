@@ -1,7 +1,9 @@
 #include "repository/wal_archive.h"
 
 #include "common/bytes.h"
+#include "common/digest.h"
 #include "postgres/wal_page.h"
+#include "repository/wal_piece.h"
 #include "tests/unit/support/wal_fixture.h"
 
 #include <setjmp.h>
@@ -11,8 +13,10 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MIB = 1 << 20 };
 
@@ -106,6 +110,90 @@ test_a_history_that_is_not_stored_stays_unknown(void **state)
     SCOPED(WalArchive) archive = load(fixture);
     assert_non_null(wal_archive_find(archive, 1)->history);
     assert_null(wal_archive_find(archive, 2)->history);
+}
+
+static void
+overwrite(WalFixture *fixture, const char *below, const char *bytes)
+{
+    FILE *file = fopen(wal_fixture_object_path(fixture, below), "w");
+
+    assert_non_null(file);
+    assert_true(fputs(bytes, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void
+test_a_damaged_history_is_told_of_its_timeline_alone(void **state)
+{
+    WalFixture *fixture = *state;
+    const WalTimeline *timeline;
+
+    wal_archive_free(load_tree(fixture));
+    overwrite(fixture, "00000002/history", "rubbish");
+    SCOPED(WalArchive) archive = load(fixture);
+
+    timeline = wal_archive_find(archive, 2);
+    assert_null(timeline->history);
+    assert_non_null(strstr(timeline->history_problem, "/00000002/history"));
+    assert_int_equal(timeline->run_count, 1);
+    assert_null(wal_archive_find(archive, 1)->history_problem);
+    assert_int_equal(wal_archive_find(archive, 3)->history->stretch_count, 3);
+    assert_true(wal_archive_find(archive, 1)->is_leaf);
+    assert_ptr_equal(wal_archive_unreadable_history(archive, 1), timeline);
+    assert_null(wal_archive_unreadable_history(archive, 2));
+}
+
+/* Whole and intact, but another object's. */
+static void
+test_another_timelines_history_in_its_place_is_damage_too(void **state)
+{
+    WalFixture *fixture = *state;
+    CairnError err = {0};
+    char from[1024];
+
+    wal_archive_free(load_tree(fixture));
+    snprintf(from, sizeof from, "%s", wal_fixture_object_path(fixture, "00000003/history"));
+    assert_int_equal(remove(wal_fixture_object_path(fixture, "00000002/history")), 0);
+    assert_int_equal(link(from, wal_fixture_object_path(fixture, "00000002/history")), 0);
+    assert_false(wal_store_verify(fixture->store, "00000002.history", &err));
+    SCOPED(WalArchive) archive = load(fixture);
+    assert_non_null(wal_archive_find(archive, 2)->history_problem);
+    assert_non_null(wal_archive_find(archive, 3)->history);
+}
+
+/* A header that says "encrypted", every checksum right, where nothing is: no key could open it. */
+static void
+test_a_history_that_says_it_is_encrypted_where_nothing_is_is_damage_too(void **state)
+{
+    enum { AT_AEAD = 28, AT_KEY_MODE = 29, AT_HEADER_CRC = 188 };
+    WalFixture *fixture = *state;
+    uint8_t header[AT_HEADER_CRC];
+
+    wal_archive_free(load_tree(fixture));
+    const int fd = open(wal_fixture_object_path(fixture, "00000002/history"), O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, header, sizeof header, 0), sizeof header);
+    header[AT_AEAD] = 1;
+    header[AT_KEY_MODE] = 1;
+    const uint32_t crc = crc32c(0, header, sizeof header);
+    assert_int_equal(pwrite(fd, header, sizeof header, 0), sizeof header);
+    assert_int_equal(pwrite(fd, &crc, sizeof crc, AT_HEADER_CRC), sizeof crc);
+    assert_int_equal(close(fd), 0);
+    SCOPED(WalArchive) archive = load(fixture);
+    assert_non_null(wal_archive_find(archive, 2)->history_problem);
+    assert_non_null(wal_archive_find(archive, 3)->history);
+}
+
+/* Nobody reads a history of the timeline that began with the cluster. */
+static void
+test_rubbish_as_history_of_timeline_1_is_nothing_to_it(void **state)
+{
+    WalFixture *fixture = *state;
+
+    store_range(fixture, 1, 5, 6);
+    overwrite(fixture, "00000001/history", "rubbish");
+    SCOPED(WalArchive) archive = load(fixture);
+    assert_non_null(wal_archive_find(archive, 1)->history);
 }
 
 static size_t
@@ -224,6 +312,28 @@ test_unbroken_wal_ends_before_a_fork_whose_segment_is_missing(void **state)
     wal_fixture_store(fixture, "00000002.history", history_2, strlen(history_2));
     SCOPED(WalArchive) archive = load(fixture);
     assert_int_equal(unbroken_end(archive, 2, 0x500028), 0x700000);
+}
+
+/* A timeline may have left it in just that segment: what was received of it may serve nobody. */
+static void
+test_an_unfinished_segment_promises_nothing_beside_a_damaged_history(void **state)
+{
+    WalFixture *fixture = *state;
+    CairnError err = {0};
+    WalPieceName piece;
+    uint8_t *data = wal_fixture_segment(fixture, 1, 7);
+
+    store_range(fixture, 1, 5, 6);
+    wal_fixture_store(fixture, "00000002.history", history_2, strlen(history_2));
+    assert_int_equal(pwrite(fixture->file, data, MIB, 0), MIB);
+    free(data);
+    assert_true(wal_piece_put(fixture->store, 1, 7, fixture->file, 0, 65536, &piece, &err));
+    overwrite(fixture, "00000002/history", "rubbish");
+    SCOPED(WalArchive) archive = load(fixture);
+    const WalTimeline *timeline = wal_archive_find(archive, 1);
+    assert_true(timeline->has_unfinished && timeline->unfinished_broken);
+    assert_int_equal(timeline->unfinished_size, 0);
+    assert_int_equal(unbroken_end(archive, 1, 0x500028), 0x700000);
 }
 
 /* Records on timeline 1 from segment 5 on, on timeline 2 from the fork in 6, a commit and a switch
@@ -378,6 +488,11 @@ main(void)
         ARCHIVE_TEST(test_the_tree_knows_its_timelines_and_leaves),
         ARCHIVE_TEST(test_a_timeline_that_ended_at_its_fork_is_no_leaf),
         ARCHIVE_TEST(test_a_history_that_is_not_stored_stays_unknown),
+        ARCHIVE_TEST(test_a_damaged_history_is_told_of_its_timeline_alone),
+        ARCHIVE_TEST(test_another_timelines_history_in_its_place_is_damage_too),
+        ARCHIVE_TEST(test_a_history_that_says_it_is_encrypted_where_nothing_is_is_damage_too),
+        ARCHIVE_TEST(test_rubbish_as_history_of_timeline_1_is_nothing_to_it),
+        ARCHIVE_TEST(test_an_unfinished_segment_promises_nothing_beside_a_damaged_history),
         ARCHIVE_TEST(test_nothing_is_missing_on_a_complete_path),
         ARCHIVE_TEST(test_missing_segments_are_counted_and_the_first_ones_named),
         ARCHIVE_TEST(test_a_segment_with_a_fork_is_needed_under_the_newer_name),

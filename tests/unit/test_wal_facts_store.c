@@ -127,43 +127,6 @@ test_stored_facts_are_those_of_the_stored_bytes(void **state)
     free(segment);
 }
 
-/* Writes segment 5's object anew with facts of a layout that nobody knows. */
-static void
-spoil_facts(WalFixture *fixture)
-{
-    CairnError err = {0};
-    WalFileName file;
-    char name[STORAGE_NAME_LIMIT + 1];
-    SCOPED_BYTES ByteWriter index = {0};
-    SCOPED_BYTES ByteWriter body = {0};
-
-    assert_true(wal_file_name_parse(SEGMENT_5, &file, &err));
-    assert_true(wal_object_name(fixture->store, &file, SEGMENT_5, NULL, name, &err));
-    SCOPED(WalObject) object = wal_object_open(fixture->store, name, &file, &err);
-    assert_non_null(object);
-    const ByteReader bytes = object_index(object->object);
-    byte_writer_bytes(&index, bytes.data, bytes.size);
-    index.data[object->index.facts_data - bytes.data] = 99;
-    for (size_t i = 0; i < object->index.frame_count; i++) {
-        static uint8_t stored[WAL_STORED_LIMIT];
-        const WalFrame *frame = &object->index.frames[i];
-        assert_true(object_pread(object->object, stored, frame->stored_size, frame->offset, &err));
-        byte_writer_bytes(&body, stored, frame->stored_size);
-    }
-    assert_int_equal(unlink(wal_fixture_object_path(fixture, OBJECT_5)), 0);
-
-    SCOPED(ObjectWriter) writer = object_create(fixture->repository, name, OBJECT_WAL, 0, &err);
-    assert_non_null(writer);
-    const uint8_t *from = body.data;
-    for (size_t i = 0; i < object->index.frame_count; i++) {
-        uint64_t offset;
-        const size_t size = object->index.frames[i].stored_size;
-        assert_true(object_append(writer, from, size, &offset, &err));
-        from += size;
-    }
-    assert_true(object_finish(writer, index.data, index.size, NULL, &err));
-}
-
 static void
 test_unreadable_facts_stop_nobody(void **state)
 {
@@ -173,7 +136,7 @@ test_unreadable_facts_stop_nobody(void **state)
 
     wal_fixture_store(fixture, SEGMENT_5, segment, MIB);
     SCOPED(WalFacts) before = facts_of(fixture, 5, true);
-    spoil_facts(fixture);
+    wal_fixture_forge(fixture, SEGMENT_5, true, 0, 98); /* a layout that nobody knows */
     SCOPED(WalFacts) after = facts_of(fixture, 5, false);
     expect_same(before, after);
     assert_true(wal_fixture_fetch(fixture, SEGMENT_5, &err));

@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,6 +50,18 @@ setup(void **state)
     static WalFixture fixture;
 
     wal_fixture_open(&fixture, MIB);
+    for (uint64_t number = FIRST; number <= LAST; number++)
+        store_segment(&fixture, number);
+    *state = &fixture;
+    return 0;
+}
+
+static int
+setup_sealing(void **state)
+{
+    static WalFixture fixture;
+
+    wal_fixture_open_sealing(&fixture, MIB);
     for (uint64_t number = FIRST; number <= LAST; number++)
         store_segment(&fixture, number);
     *state = &fixture;
@@ -214,6 +227,67 @@ test_an_unfinished_segment_behind_a_hole_was_not_searched(void **state)
     assert_int_equal(seen.count, LAST - FIRST + 1);
     assert_int_equal(counts.missing, 2);
     assert_int_equal(counts.unreadable, 1);
+}
+
+/* What the storage does not let us read is no hole and no damage. */
+static void
+test_a_segment_that_may_not_be_read_ends_the_walk(void **state)
+{
+    WalFixture *fixture = *state;
+    CairnError err = {0};
+    Seen seen = {0};
+    SCOPED(WalArchive) archive = load(fixture);
+    SCOPED(WalLedger) ledger = wal_ledger_open(archive, true, &err);
+    const WalLedgerRange range = {.path = wal_archive_find(archive, 1)->history,
+                                  .from_lsn = (uint64_t)FIRST * MIB,
+                                  .to_lsn = (uint64_t)(LAST + 1) * MIB};
+    fault_disk_reset(&fixture->disk);
+    fixture->disk.fail[FAULT_OPEN] = (Fault){.at_call = 2, .error = EACCES};
+    const bool walked = wal_ledger_walk(ledger, &range, see, &seen, &err);
+    fault_disk_reset(&fixture->disk);
+    assert_false(walked);
+    assert_int_equal(err.kind, CAIRN_DENIED);
+}
+
+/* A host that only seals has facts beside each segment; pieces have none, and their bytes are not
+   for it. */
+static void
+test_what_is_sealed_is_passed_over(void **state)
+{
+    WalFixture *fixture = *state;
+    WalLedgerCounts counts;
+    Seen seen = {0};
+
+    store_pieces(fixture, LAST + 1, 300000);
+    SCOPED(WalArchive) archive = load(fixture);
+    walk_with_unfinished(archive, &seen, &counts);
+    assert_int_equal(seen.count, LAST - FIRST + 1);
+    assert_int_equal(counts.unreadable, 1);
+}
+
+/* And what it may not read at all is not taken for sealed, nor for the end of the WAL. */
+static void
+test_a_denied_read_is_not_taken_for_a_sealed_body(void **state)
+{
+    WalFixture *fixture = *state;
+    CairnError err = {0};
+    WalRecord last;
+    int64_t newest_us = 0;
+    bool found = false;
+
+    test_a_segment_that_may_not_be_read_ends_the_walk(state);
+    SCOPED(WalArchive) archive = load(fixture);
+    const TimelineHistory *path = wal_archive_find(archive, 1)->history;
+    assert_true(
+        wal_archive_tail(archive, path, (uint64_t)FIRST * MIB, &last, &newest_us, &found, &err));
+    assert_true(found && newest_us > 0);
+    fault_disk_reset(&fixture->disk);
+    fixture->disk.fail[FAULT_OPEN] = (Fault){.at_call = 1, .error = EACCES};
+    const bool told =
+        wal_archive_tail(archive, path, (uint64_t)FIRST * MIB, &last, &newest_us, &found, &err);
+    fault_disk_reset(&fixture->disk);
+    assert_false(told);
+    assert_int_equal(err.kind, CAIRN_DENIED);
 }
 
 static void
@@ -387,6 +461,12 @@ main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_record_that_crosses_into_a_fork_is_in_no_index,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_segment_that_may_not_be_read_ends_the_walk, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_sealed_is_passed_over, setup_sealing,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_denied_read_is_not_taken_for_a_sealed_body,
+                                        setup_sealing, teardown),
         cmocka_unit_test_setup_teardown(test_an_index_that_lies_is_as_none, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_empty_index_is_one, setup, teardown),
     };

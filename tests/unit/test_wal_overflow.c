@@ -264,10 +264,10 @@ test_the_list_is_in_the_servers_order(void **state)
     assert_true(put(fixture, SEGMENT, &err));
     put_text(fixture, "00000002.history", HISTORY);
     assert_true(wal_overflow_list(fixture->overflow, &list, &err));
-    assert_int_equal(list.total, 3);
+    assert_int_equal(list.queue.total, 3);
     assert_int_equal(list.bytes, 2 * SIZE + strlen(HISTORY));
-    assert_string_equal(list.names[0], "00000002.history");
-    assert_string_equal(list.names[1], SEGMENT);
+    assert_string_equal(list.queue.names[0], "00000002.history");
+    assert_string_equal(list.queue.names[1], SEGMENT);
     assert_true(list.oldest_us > 0);
 
     assert_true(wal_overflow_has_later(fixture->overflow, SEGMENT_SIZE, "000000010000000000000004",
@@ -278,6 +278,38 @@ test_the_list_is_in_the_servers_order(void **state)
     assert_true(wal_overflow_has_later(fixture->overflow, SEGMENT_SIZE, "000000030000000000000001",
                                        &later, &err));
     assert_false(later);
+}
+
+static void
+fail_next_look(Fixture *fixture, int error)
+{
+    fault_disk_reset(&fixture->disk);
+    fixture->disk.fail[FAULT_FSTAT] = (Fault){.at_call = 1, .error = error};
+}
+
+static void
+test_what_cannot_be_examined_is_not_absent(void **state)
+{
+    Fixture *fixture = *state;
+    CairnError err = {0};
+    WalOverflowList list;
+    bool later = false;
+
+    assert_true(put(fixture, SEGMENT, &err));
+    fail_next_look(fixture, EIO);
+    assert_false(wal_overflow_list(fixture->overflow, &list, &err));
+    assert_int_equal(err.kind, CAIRN_IO);
+    assert_non_null(strstr(err.message, SEGMENT));
+    cairn_error_clear(&err);
+    fail_next_look(fixture, EIO);
+    assert_false(wal_overflow_has_later(fixture->overflow, SEGMENT_SIZE, "000000010000000000000004",
+                                        &later, &err));
+    assert_int_equal(err.kind, CAIRN_IO);
+    cairn_error_clear(&err);
+    fail_next_look(fixture, ENOENT); /* shipped meanwhile */
+    assert_true(wal_overflow_list(fixture->overflow, &list, &err));
+    assert_int_equal(list.queue.total, 0);
+    fault_disk_reset(&fixture->disk);
 }
 
 static void
@@ -356,7 +388,7 @@ test_overflow_path_itself_is_never_made(void **state)
     CairnError err = {0};
     const size_t end = strlen(fixture->root);
 
-    strcpy(fixture->root + end, "/unmounted");
+    snprintf(fixture->root + end, sizeof fixture->root - end, "/unmounted");
     assert_null(open_overflow(fixture, "main", false, &err));
     assert_int_equal(err.kind, CAIRN_UNAVAILABLE);
     cairn_error_clear(&err);
@@ -408,6 +440,7 @@ main(void)
         TEST(test_the_file_system_of_pg_wal_is_refused),
         TEST(test_a_file_that_does_not_agree_with_its_digest_is_corrupt),
         TEST(test_the_list_is_in_the_servers_order),
+        TEST(test_what_cannot_be_examined_is_not_absent),
         TEST(test_a_history_that_forks_later_proves_a_hole),
         TEST(test_a_file_without_its_digest_is_corrupt_not_absent),
         TEST(test_a_digest_of_other_content_is_not_replaced),

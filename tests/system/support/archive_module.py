@@ -76,6 +76,11 @@ class ModuleServer:
         assert len(found) == 1, found
         return found[0]
 
+    def waits_for_helper(self):
+        """Whether the archiver has sent its request, and the answer has not come: the module's own wait event tells."""
+        event = self.cluster.value("SELECT wait_event_type FROM pg_stat_activity WHERE backend_type = 'archiver'")
+        return event == "Extension"
+
     # -- what became of it
 
     def stat(self):

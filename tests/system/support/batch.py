@@ -92,6 +92,20 @@ class Batch:
                     found.append(int(path.split("/")[2]))
         return found
 
+    def pushing(self):
+        """Ids of what the archiver's shell runs, found before it ends: a search of all processes takes longer."""
+        found = [self.archiver()]
+        for _ in "shell", "push":
+            children = []
+            for pid in found:
+                with contextlib.suppress(OSError):
+                    children += pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+            found = children
+        return [int(pid) for pid in found]
+
+    def archiver(self):
+        return self.cluster.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'archiver'")
+
     def kill(self, pids):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):

@@ -7,11 +7,12 @@ import pathlib
 import re
 import shutil
 import signal
+import tempfile
 
 import psycopg2
 import pytest
 
-from support.process import explain, must, owner, run, wait_until
+from support.process import WAIT_SECONDS, explain, must, owner, run, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 PORT = 5432
@@ -218,14 +219,25 @@ class Cluster:
         self.sql("SELECT pg_create_restore_point('switch')")
         return self.value("SELECT pg_walfile_name(pg_switch_wal())")
 
-    def archive_all(self):
+    def archive_all(self, seconds=WAIT_SECONDS):
         """Waits until everything written so far is in the archive."""
         name = self.switch_wal()
-        wait_until(f"{name} is archived", lambda: self.has_archived(name))
+        wait_until(f"{name} is archived", lambda: self.has_archived(name), seconds)
 
     def has_archived(self, name):
         return (self.data / "pg_wal/archive_status" / f"{name}.done").exists() or not (
             self.data / "pg_wal" / name).exists()
+
+    # -- slots
+
+    def wait_released(self, slot):
+        """Whoever streamed has ended; the server sees that a moment later, and drops no slot that is in use."""
+        wait_until(f"slot '{slot}' is in use no more", lambda: not self.value(
+            "SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s AND active", slot))
+
+    def drop_slot(self, slot):
+        self.wait_released(slot)
+        self.sql("SELECT pg_drop_replication_slot(%s)", slot)
 
     # -- recovery
 
@@ -274,6 +286,15 @@ def make_directory(path, mode=0o700):
     os.chmod(path, mode)
     os.chown(path, *owner())
     return path
+
+
+def other_file_system(path):
+    """A directory on another file system than the path, and not in memory, which is refused."""
+    memory = os.stat("/dev/shm").st_dev
+    for candidate in ("/var/tmp", "/tmp", "/srv", "/home"):
+        if os.path.isdir(candidate) and os.stat(candidate).st_dev not in (os.stat(path).st_dev, memory):
+            return make_directory(tempfile.mkdtemp(prefix="pgcairn-overflow-", dir=candidate))
+    return None
 
 
 def remove_tree(path):

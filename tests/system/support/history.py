@@ -6,9 +6,11 @@ just after it is on record.
 
 import dataclasses
 import os
+import re
 import threading
 
 from support.compare import digest
+from support.process import must
 
 # 131072 blocks fill the first gigabyte file of a relation.
 FIRST_FILE_BYTES = 1 << 30
@@ -109,6 +111,18 @@ class Mark:
         }[how]
 
 
+def commit_record(cluster, xid, begin):
+    """Where behind `begin` the commit of a transaction begins: the server may have logged something before it.
+
+    It is flushed. What comes behind it may not be, and is not read.
+    """
+    timeline = int(cluster.value("SELECT pg_walfile_name(%s::pg_lsn)", begin)[:8], 16)
+    told = must(cluster.bin / "pg_waldump", "-p", cluster.data / "pg_wal", "-t", timeline, "-s", begin,
+                "-n", 1, "-r", "Transaction", "-x", xid)
+    (lsn,) = re.findall(r"lsn: ([0-9A-F/]+), prev [0-9A-F/]+, desc: COMMIT ", told)
+    return lsn
+
+
 def write_mark(cluster, name, n):
     """Runs the marked transaction."""
     before = digest(cluster)
@@ -121,11 +135,12 @@ def write_mark(cluster, name, n):
             (xid,) = cursor.fetchone()
             cursor.execute(MARKED.format(n=n, name=name))
             cursor.execute("SELECT pg_current_wal_insert_lsn()::text")
-            (commit_lsn,) = cursor.fetchone()
+            (before_commit,) = cursor.fetchone()
         connection.commit()
     finally:
         connection.close()
     next_lsn = cluster.value("SELECT pg_current_wal_insert_lsn()::text")
+    commit_lsn = commit_record(cluster, xid, before_commit)
     commit_time = cluster.value(TIME.format("pg_xact_commit_timestamp(%s::xid)"), xid)
     later_time = cluster.value(TIME.format("clock_timestamp()"))
     cluster.sql("SELECT pg_create_restore_point(%s)", f"after {name}")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import subprocess
 
 import pytest
 
@@ -13,6 +14,8 @@ from support.process import explain, owner, run, start
 # Exit codes of design section 3.
 OK, FAILED, USAGE, NOT_FOUND, REFUSED, DAMAGED, UNREACHABLE, NO_SPACE = range(8)
 INTERRUPTED = 130
+
+CAPTURED = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
 
 @dataclasses.dataclass
@@ -26,8 +29,9 @@ class Programs:
 class Pgcairn:
     """One configuration: a repository, and a cluster with or without a server."""
 
-    def __init__(self, programs, directory, cluster, role="pgcairn", **options):
+    def __init__(self, programs, directory, cluster, role="pgcairn", cluster_name="main", **options):
         self.programs = programs
+        self.cluster_name = cluster_name
         self.directory = make_directory(directory)
         self.cluster = cluster
         self.conninfo = cluster.conninfo(user=role) if cluster else None
@@ -36,18 +40,19 @@ class Pgcairn:
         self.write_config(**options)
 
     def write_config(self, repository=None, cluster=None, general=None):
-        """Options of the sections; what is not given is left at its default."""
+        """Options of the sections; what is not given, or None, is left at its default."""
         sections = {
             "global": {"jobs": 2, **(general or {})},
             "repository main": {"path": self.repository, "encryption": "none",
                                 **(repository or {})},
-            "cluster main": {**({"conninfo": self.conninfo} if self.conninfo else {}),
+            f"cluster {self.cluster_name}": {**({"conninfo": self.conninfo} if self.conninfo else {}),
                              **(cluster or {})},
         }
         with open(self.config, "w", encoding="utf-8") as file:
             for name, values in sections.items():
                 file.write(f"[{name}]\n")
-                file.writelines(f"{key} = {value}\n" for key, value in values.items())
+                file.writelines(f"{key} = {value}\n" for key, value in values.items()
+                                if value is not None)
         os.chown(self.config, *owner())
 
     def archive_command(self):
@@ -65,15 +70,19 @@ class Pgcairn:
             pytest.fail(f"expected exit code {expect}\n{explain(command, result)}")
         return result
 
-    def start(self, *arguments, **options):
-        return start(*self.command(*arguments), **options)
+    def start(self, *arguments, capture=False, **options):
+        """capture: its output is for communicate()."""
+        return start(*self.command(*arguments), **(CAPTURED if capture else {}), **options)
+
+    def start_push(self, path, *arguments, **options):
+        return start(self.programs.wal, "push", "--config", self.config, *arguments, path, **CAPTURED, **options)
 
     def json(self, *arguments, **options):
         """The object that a command ends with under --output=json."""
         return last_object(self.run(*arguments, "--output=json", **options).stdout)
 
-    def push(self, path, expect=OK, **options):
-        command = [self.programs.wal, "push", "--config", self.config, path]
+    def push(self, path, *arguments, expect=OK, **options):
+        command = [self.programs.wal, "push", "--config", self.config, *arguments, path]
         return self._checked(command, expect, options)
 
     def get(self, name, path, *arguments, expect=OK, **options):
@@ -97,8 +106,8 @@ class Pgcairn:
         return self.json("backup", "--type=full", "--start-fast", *arguments, **options)
 
     def info(self):
-        """What info says of the one cluster; None where the repository has none."""
-        clusters = self.json("info")["clusters"]
+        """What info says of the configured cluster; None where the repository does not know it."""
+        clusters = [found for found in self.json("info")["clusters"] if found["name"] == self.cluster_name]
         return clusters[0] if clusters else None
 
     def backups(self, *states):

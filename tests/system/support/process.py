@@ -56,6 +56,22 @@ def start(*command, env=None, cwd="/", as_root=False, **options):
                             **options)
 
 
+def catches(pid, number):
+    """Whether a process has a handler for a signal; before it has, the signal just ends it."""
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
+        mask = next(int(line.split()[1], 16) for line in status if line.startswith("SigCgt:"))
+    return mask >> (number - 1) & 1
+
+
+def has_ended(pid):
+    """Also when nobody has asked yet how. Until then its files may still be open."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def explain(command, result):
     return (f"{' '.join(map(str, command))}: exit status {result.returncode}\n"
             f"{result.stdout[-6000:]}\n{result.stderr[-6000:]}")

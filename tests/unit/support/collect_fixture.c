@@ -1,6 +1,7 @@
 #include "tests/unit/support/collect_fixture.h"
 
 #include "common/bytes.h"
+#include "repository/condemned.h"
 #include "repository/fate.h"
 #include "repository/json.h"
 #include "repository/mark.h"
@@ -79,6 +80,7 @@ lab_open_storage(Lab *lab, Storage *storage)
     lab_init(lab, world_real()->disk);
     lab->repository = repository_open_storage(&lab->world, &config, storage, true, &err);
     assert_non_null(lab->repository);
+    test_encrypt_as_asked(lab->repository);
 }
 
 void
@@ -327,4 +329,51 @@ lab_collect(Lab *lab, int64_t grace_s)
     if (!collect_run(lab->repository, &options, &report, &err))
         fail_msg("collect failed: %s", err.message);
     return report;
+}
+
+LabStage
+lab_stage(Lab *lab)
+{
+    LabStage stage;
+    stage.old = lab_backup(lab, 1, &(LabBackup){.packs = 3, .map_packs = 1});
+    stage.base = lab_backup(lab, 2, &(LabBackup){.packs = 3, .map_packs = 2});
+    const PackRange shared[] = {
+        {.creator = stage.base, .is_map = false, .first_pack = 0, .pack_count = 1},
+        {.creator = stage.base, .is_map = true, .first_pack = 0, .pack_count = 1},
+    };
+    stage.child = lab_backup(
+        lab, 3, &(LabBackup){.packs = 1, .map_packs = 1, .others = shared, .other_count = 2});
+    stage.dead = lab_revoked(lab, 4, 2);
+    stage.attempt = lab_attempt(lab, 5, &stage.child, NULL, 2);
+    stage.newest = lab_backup(lab, 6, &(LabBackup){.packs = 1, .map_packs = 1});
+    lab_expire(lab, &stage.old);
+    lab_expire(lab, &stage.base);
+    return stage;
+}
+
+void
+lab_check_kept(Lab *lab, const LabStage *stage)
+{
+    assert_true(lab_is_whole(lab, &stage->child));
+    assert_true(lab_is_whole(lab, &stage->newest));
+    assert_int_equal(lab_packs(lab, &stage->attempt, 2), 2);
+    assert_true(lab_has_object(lab, &stage->attempt, "intent"));
+    assert_true(lab_has_object(lab, &stage->old, "fate"));
+    assert_true(lab_has_object(lab, &stage->base, "fate"));
+    assert_true(lab_has_object(lab, &stage->dead, "fate"));
+}
+
+void
+lab_check_gone(Lab *lab, const LabStage *stage)
+{
+    assert_int_equal(lab_packs(lab, &stage->old, 3), 0);
+    assert_int_equal(lab_packs(lab, &stage->base, 3), 2);
+    assert_int_equal(lab_packs(lab, &stage->dead, 2), 0);
+    assert_false(lab_has_object(lab, &stage->old, "refs"));
+    assert_false(lab_has_object(lab, &stage->base, "refs"));
+    assert_false(lab_has_object(lab, &stage->dead, "intent"));
+    CairnError err = {0};
+    SCOPED_CONDEMNED lists = {0};
+    assert_true(condemned_read_all(lab->repository, "main", &lists, &err));
+    assert_int_equal(lists.count, 0);
 }

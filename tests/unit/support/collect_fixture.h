@@ -29,6 +29,11 @@ void lab_open_disk(Lab *lab, const Disk *disk, const char *root);
 void lab_close(Lab *lab);
 void lab_pass(Lab *lab, int64_t seconds);
 
+/* One in memory, closed by scope. */
+#define OPEN_LAB(name)                                                                             \
+    __attribute__((cleanup(lab_close))) Lab name;                                                  \
+    lab_open(&name)
+
 typedef struct {
     uint32_t packs, map_packs; /* of its own: 0 .. n - 1 */
     const PackRange *others;   /* what it names besides; ascending by creator, data before map */
@@ -62,5 +67,20 @@ void lab_damage(Lab *lab, const char *name);
 
 /* A run with this grace; fails the test when it fails. */
 CollectReport lab_collect(Lab *lab, int64_t grace_s);
+
+/* One of everything: what stays, what goes, and why. */
+typedef struct {
+    BackupId old;     /* expired, nobody needs it */
+    BackupId base;    /* expired, but child needs data pack 0 and map pack 0 */
+    BackupId child;   /* a backup */
+    BackupId dead;    /* a revoked attempt */
+    BackupId attempt; /* open, of another host; parent is child */
+    BackupId newest;  /* a backup */
+} LabStage;
+
+LabStage lab_stage(Lab *lab);
+/* What is needed is all there; what is needed by nobody is all gone, and no list left. */
+void lab_check_kept(Lab *lab, const LabStage *stage);
+void lab_check_gone(Lab *lab, const LabStage *stage);
 
 #endif

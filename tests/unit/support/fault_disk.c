@@ -29,7 +29,8 @@ strike(const Disk *disk, FaultKind kind)
     const unsigned call = ++fault->calls[kind];
     pthread_mutex_unlock(&lock);
     const Fault *armed = &fault->fail[kind];
-    return armed->at_call == call ? armed : NULL;
+    const bool hit = armed->at_call == call || (armed->for_good && armed->at_call < call);
+    return armed->at_call != 0 && hit ? armed : NULL;
 }
 
 /* For calls whose result is an int: `call` runs unless the fault comes before it. */

@@ -40,6 +40,7 @@ typedef struct {
     unsigned at_call; /* 1: the first one from now; 0: never */
     int error;        /* errno of the failure */
     bool after;       /* do it, then report the failure: a reply that was lost */
+    bool for_good;    /* every later call fails, too */
 } Fault;
 
 enum { FAULT_LOG_LIMIT = 1024 };
@@ -57,9 +58,9 @@ typedef struct {
     size_t log_size;
 } FaultDisk;
 
-void fault_disk_init(FaultDisk *disk);
+void fault_disk_init(FaultDisk *fault);
 /* Forgets calls and faults, keeps nothing armed. */
-void fault_disk_reset(FaultDisk *disk);
+void fault_disk_reset(FaultDisk *fault);
 /* The last `first` was called before the first `then`, and both were called. */
 bool fault_disk_order(const FaultDisk *disk, FaultKind first, FaultKind then);
 

@@ -1,5 +1,7 @@
 #include "tests/unit/support/map_fixture.h"
 
+#include "tests/unit/support/repository_fixture.h"
+
 #include "repository/pack.h"
 
 void
@@ -20,13 +22,15 @@ raw_map_node(RawMap *map, const void *raw, size_t size)
     CairnError err = {0};
     MapNodeRef ref = {
         .creator = map->bid, .stored_size = (uint32_t)size, .raw_size = (uint32_t)size};
-    const bool made = keyed_digest_of(map->digest, raw, size, ref.digest, &err) &&
-                      object_append(map->object, raw, size, &ref.offset, &err);
+    const bool made = keyed_digest_of(map->digest, raw, size, ref.digest, &err);
     CAIRN_ASSERT(made);
+    const ObjectFrame frame = test_append(map->object, raw, size);
+    ref.offset = frame.offset;
+    ref.stored_size = frame.stored_size;
     byte_writer_u8(&map->index, CODEC_NONE);
     byte_writer_varint(&map->index, size);
-    byte_writer_varint(&map->index, size);
-    byte_writer_u32(&map->index, crc32c(0, raw, size));
+    byte_writer_varint(&map->index, frame.stored_size);
+    byte_writer_u32(&map->index, frame.crc);
     map->count++;
     return ref;
 }

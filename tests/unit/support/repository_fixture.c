@@ -6,6 +6,46 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Roots of the tests' keyrings; the recipient's private key is that of RFC 7748, section 6.1 (Bob).
+ */
+static const uint8_t meta_root[KEY_SIZE] = "metadata root of the unit tests";
+static const uint8_t data_root[KEY_SIZE] = "data root of the unit tests....";
+static const uint8_t private_key[KEY_SIZE] = {
+    0x5d, 0xab, 0x08, 0x7e, 0x62, 0x4a, 0x8a, 0x4b, 0x79, 0xe1, 0x7f, 0x8b, 0x83, 0x80, 0x0e, 0xe6,
+    0x6f, 0x3b, 0xb1, 0x29, 0x26, 0x18, 0xb6, 0xfd, 0x1c, 0x2f, 0x8b, 0x27, 0xff, 0x88, 0xe0, 0xeb};
+static const uint8_t recipient[1][KEY_SIZE] = {{0xde, 0x9e, 0xdb, 0x7d, 0x7b, 0x7d, 0xc1, 0xb4,
+                                                0xd3, 0x5b, 0x61, 0xc2, 0xec, 0xe4, 0x35, 0x37,
+                                                0x3f, 0x83, 0x43, 0xc8, 0x5b, 0x78, 0x67, 0x4d,
+                                                0xad, 0xfc, 0x7e, 0x14, 0x6f, 0x88, 0x2b, 0x4f}};
+
+Keyring *
+test_keyring(KeyMode mode, bool with_private_key)
+{
+    CairnError err = {0};
+    const bool sealed = mode == KEY_MODE_SEALED;
+    const KeyringParts parts = {.mode = mode,
+                                .epoch = 1,
+                                .meta_root = meta_root,
+                                .data_root = sealed ? NULL : data_root,
+                                .recipients = recipient,
+                                .recipient_count = sealed ? 1 : 0,
+                                .private_key = sealed && with_private_key ? private_key : NULL};
+    Keyring *keyring = keyring_new(&parts, &err);
+    CAIRN_ASSERT(keyring != NULL);
+    return keyring;
+}
+
+void
+test_encrypt_as_asked(Repository *repository)
+{
+    const char *asked = getenv("PGCAIRN_TEST_ENCRYPTION");
+    if (asked == NULL || asked[0] == '\0' || repository_is_encrypted(repository))
+        return;
+    repository_take_keyring(
+        repository,
+        test_keyring(strcmp(asked, "sealed") == 0 ? KEY_MODE_SEALED : KEY_MODE_EPOCH, true));
+}
+
 Repository *
 memory_repository(const char *compression)
 {
@@ -15,6 +55,7 @@ memory_repository(const char *compression)
     Repository *repository =
         repository_open_storage(world_real(), &config, memory_storage_new(), true, &err);
     CAIRN_ASSERT(repository != NULL);
+    test_encrypt_as_asked(repository);
     return repository;
 }
 
@@ -27,7 +68,19 @@ scratch_repository(const World *world, const char *root)
     CAIRN_ASSERT(made);
     Repository *repository = repository_open(world, &config, &err);
     CAIRN_ASSERT(repository != NULL);
+    test_encrypt_as_asked(repository);
     return repository;
+}
+
+ObjectFrame
+test_append(ObjectWriter *writer, const void *data, size_t size)
+{
+    CairnError err = {0};
+    const ObjectBlock block = {.data = data, .size = (uint32_t)size, .raw_size = (uint32_t)size};
+    ObjectFrame frame;
+    const bool appended = object_append(writer, &block, &frame, &err);
+    CAIRN_ASSERT(appended);
+    return frame;
 }
 
 BackupId

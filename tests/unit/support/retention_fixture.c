@@ -141,7 +141,7 @@ retention_case_timeline(RetentionCase *test, uint32_t timeline, uint32_t parent,
 {
     assert_true(test->input.timeline_count < RETENTION_TEST_TIMELINES);
     test->timelines[test->input.timeline_count++] =
-        (RetentionTimeline){1, 17, timeline, parent, fork_lsn, is_leaf};
+        (RetentionTimeline){1, 17, timeline, parent, fork_lsn, is_leaf, false};
 }
 
 static char *

@@ -6,19 +6,20 @@
 #include "tests/unit/support/repository_fixture.h"
 #include "tests/unit/support/scratch.h"
 
-#include <fcntl.h>
+#include <errno.h>
 #include <ftw.h>
-#include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define NOON INT64_C(1795435200000000) /* 2026-11-23 12:00:00 UTC */
 #define MINUTE INT64_C(60000000)
 
-enum { FILE_UNITS = 40, CONTENT_LIMIT = 4 << 20 };
+enum { FILE_UNITS = 40 };
 
 int64_t
 verify_fixture_time(uint64_t segment)
@@ -274,6 +275,32 @@ verify_fixture_open(VerifyFixture *fixture)
     add_third(fixture, "third", 5, &leaf);
 }
 
+int
+verify_fixture_setup(void **state)
+{
+    VerifyFixture *fixture = malloc(sizeof *fixture);
+    CAIRN_ASSERT(fixture != NULL);
+    verify_fixture_open(fixture);
+    *state = fixture;
+    return 0;
+}
+
+int
+verify_fixture_setup_far(void **state)
+{
+    verify_fixture_setup(state);
+    verify_fixture_move_away(*state);
+    return 0;
+}
+
+int
+verify_fixture_teardown(void **state)
+{
+    verify_fixture_close(*state);
+    free(*state);
+    return 0;
+}
+
 void
 verify_fixture_expire(VerifyFixture *fixture, const BackupId *bid)
 {
@@ -282,133 +309,6 @@ verify_fixture_expire(VerifyFixture *fixture, const BackupId *bid)
     const bool put = json_put(fixture->repository, verify_fixture_name(bid, "mark.1"), OBJECT_MARK,
                               backup_id_sequence(bid), json, NULL, &err);
     CAIRN_ASSERT(put);
-}
-
-/* Behind the storage's back. */
-typedef struct {
-    char path[1024];
-    uint8_t *data;
-    size_t size;
-} Content;
-
-static Content
-load(const VerifyFixture *fixture, const char *name)
-{
-    Content content = {.data = malloc(CONTENT_LIMIT)};
-    CAIRN_ASSERT(content.data != NULL);
-    snprintf(content.path, sizeof content.path, "%s/%s", fixture->wal.root, name);
-    SCOPED_FD fd = open(content.path, O_RDONLY | O_CLOEXEC);
-    const ssize_t size = fd >= 0 ? read(fd, content.data, CONTENT_LIMIT) : -1;
-    CAIRN_ASSERT(size > 0 && size < CONTENT_LIMIT);
-    content.size = (size_t)size;
-    return content;
-}
-
-static void
-save(Content *content, const void *data, size_t size)
-{
-    chmod(content->path, 0600);
-    SCOPED_FD fd = open(content->path, O_WRONLY | O_TRUNC | O_CLOEXEC);
-    const ssize_t written = fd >= 0 ? write(fd, data, size) : -1;
-    CAIRN_ASSERT(written == (ssize_t)size);
-}
-
-static void
-flip(const VerifyFixture *fixture, const char *name, bool from_end, size_t at)
-{
-    Content content = load(fixture, name);
-    CAIRN_ASSERT(at < content.size);
-    content.data[from_end ? content.size - at : at] ^= 0x10;
-    save(&content, content.data, content.size);
-    free(content.data);
-}
-
-void
-mutilate_header(const VerifyFixture *fixture, const char *name, const char *other)
-{
-    (void)other;
-    flip(fixture, name, false, 40);
-}
-
-/* Where packs and WAL have frames: nothing but reading them sees it. */
-void
-mutilate_body(const VerifyFixture *fixture, const char *name, const char *other)
-{
-    (void)other;
-    flip(fixture, name, false, OBJECT_HEADER_SIZE + 8);
-}
-
-void
-mutilate_middle(const VerifyFixture *fixture, const char *name, const char *other)
-{
-    (void)other;
-    Content content = load(fixture, name);
-    free(content.data);
-    flip(fixture, name, false, content.size / 2);
-}
-
-void
-mutilate_trailer(const VerifyFixture *fixture, const char *name, const char *other)
-{
-    (void)other;
-    flip(fixture, name, true, 40);
-}
-
-void
-mutilate_digest(const VerifyFixture *fixture, const char *name, const char *other)
-{
-    (void)other;
-    flip(fixture, name, true, 1);
-}
-
-static void
-resize(const VerifyFixture *fixture, const char *name, size_t of, int more)
-{
-    Content content = load(fixture, name);
-    memset(content.data + content.size, 0, 512);
-    save(&content, content.data, content.size / of + (size_t)more);
-    free(content.data);
-}
-
-void
-mutilate_cut(const VerifyFixture *fixture, const char *name, const char *other)
-{
-    (void)other;
-    resize(fixture, name, 2, 0);
-}
-
-void
-mutilate_empty(const VerifyFixture *fixture, const char *name, const char *other)
-{
-    (void)other;
-    resize(fixture, name, CONTENT_LIMIT, 0);
-}
-
-void
-mutilate_append(const VerifyFixture *fixture, const char *name, const char *other)
-{
-    (void)other;
-    resize(fixture, name, 1, 512);
-}
-
-void
-mutilate_swap(const VerifyFixture *fixture, const char *name, const char *other)
-{
-    Content mine = load(fixture, name), theirs = load(fixture, other);
-    save(&mine, theirs.data, theirs.size);
-    save(&theirs, mine.data, mine.size);
-    free(mine.data);
-    free(theirs.data);
-}
-
-void
-mutilate_remove(const VerifyFixture *fixture, const char *name, const char *other)
-{
-    (void)other;
-    Content content = load(fixture, name);
-    const int removed = unlink(content.path);
-    CAIRN_ASSERT(removed == 0);
-    free(content.data);
 }
 
 static size_t counted;
@@ -432,18 +332,59 @@ verify_fixture_count(const VerifyFixture *fixture)
     return counted;
 }
 
-/* The storage's own operations, and what stands in front of them. */
+/* The storage's own operations, and what stands in front of them: one
+ * hook at a time, which may open others. */
+static pthread_mutex_t hook_lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static const StorageOps *real_ops;
 static StorageOps hooked_ops;
 static VerifyOnOpen *open_hook;
 static void *open_context;
 static const char *refused;
 
+/* Who opens what is asked for several at a time. */
+static pthread_mutex_t meeting_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t meeting_begun = PTHREAD_COND_INITIALIZER;
+static const char *meeting_end; /* NULL: nobody waits */
+static int meeting_size, meeting_count, meetings;
+
+static void
+meet(const char *name)
+{
+    enum { PATIENCE_S = 30 };
+    struct timespec until;
+    pthread_mutex_lock(&meeting_lock);
+    const size_t size = meeting_end != NULL ? strlen(meeting_end) : 0;
+    if (size == 0 || strlen(name) < size || strcmp(name + strlen(name) - size, meeting_end) != 0) {
+        pthread_mutex_unlock(&meeting_lock);
+        return;
+    }
+    const int number = meetings;
+    if (++meeting_count == meeting_size) {
+        meetings++;
+        meeting_count = 0;
+        pthread_cond_broadcast(&meeting_begun);
+    }
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += PATIENCE_S;
+    while (meetings == number) {
+        if (pthread_cond_timedwait(&meeting_begun, &meeting_lock, &until) == ETIMEDOUT &&
+            meetings == number) {
+            meetings = -1;
+            meeting_end = NULL;
+            pthread_cond_broadcast(&meeting_begun);
+        }
+    }
+    pthread_mutex_unlock(&meeting_lock);
+}
+
 static StorageReader *
 hooked_open(Storage *storage, const char *name, CairnError *err)
 {
+    meet(name);
+    pthread_mutex_lock(&hook_lock);
     if (open_hook != NULL)
         open_hook(open_context, name);
+    pthread_mutex_unlock(&hook_lock);
     if (refused != NULL && strcmp(refused, name) == 0) {
         cairn_error(err, CAIRN_IO, "unable to read '%s': broken on purpose", name);
         return NULL;
@@ -461,6 +402,36 @@ hook(VerifyFixture *fixture)
     hooked_ops = *real_ops;
     hooked_ops.open = hooked_open;
     storage->ops = &hooked_ops;
+}
+
+static int
+several_at_once(Storage *storage)
+{
+    (void)storage;
+    return 8;
+}
+
+void
+verify_fixture_move_away(VerifyFixture *fixture)
+{
+    hook(fixture);
+    hooked_ops.requests_at_once = several_at_once;
+}
+
+void
+verify_fixture_meet(VerifyFixture *fixture, const char *end, int count)
+{
+    hook(fixture);
+    meeting_end = end;
+    meeting_size = count;
+    meeting_count = 0;
+    meetings = 0;
+}
+
+int
+verify_fixture_meetings(void)
+{
+    return meetings;
 }
 
 void
@@ -483,6 +454,7 @@ verify_fixture_close(VerifyFixture *fixture)
 {
     open_hook = NULL;
     refused = NULL;
+    meeting_end = NULL;
     wal_fixture_close(&fixture->wal);
 }
 
@@ -507,4 +479,63 @@ verify_find(const VerifyReport *report, const char *object)
             return &report->findings[i];
     }
     return NULL;
+}
+
+CatalogBackup
+verify_fixture_look_up(const VerifyFixture *fixture, const BackupId *bid)
+{
+    CairnError err = {0};
+    SCOPED(Catalog) catalog = catalog_read(fixture->repository, "main", &err);
+    CAIRN_ASSERT(catalog != NULL);
+    for (size_t i = 0; i < catalog->count; i++) {
+        if (backup_id_equal(&catalog->backups[i].bid, bid))
+            return catalog->backups[i]; /* only the flags are looked at */
+    }
+    CAIRN_ASSERT(!"a backup of the fixture");
+    return (CatalogBackup){0};
+}
+
+bool
+verify_fixture_is_verified(const VerifyFixture *fixture, int backup)
+{
+    return verify_fixture_look_up(fixture, &fixture->bids[backup]).verified;
+}
+
+bool
+verify_fixture_is_damaged(const VerifyFixture *fixture, int backup)
+{
+    return verify_fixture_look_up(fixture, &fixture->bids[backup]).damaged;
+}
+
+const char *
+verify_fixture_first_pack(const VerifyFixture *fixture)
+{
+    return verify_fixture_name(&fixture->bids[FIRST], "p/000/00000000");
+}
+
+bool
+verify_fixture_is_suspect(const VerifyFixture *fixture, const BackupId *bid, uint32_t pack)
+{
+    CairnError err = {0};
+    SCOPED_DAMAGED_PACKS DamagedPacks packs = {0};
+    const bool read = damage_read(fixture->repository, "main", bid, &packs, &err);
+    CAIRN_ASSERT(read && !packs.all);
+    return damaged_packs_contain(&packs, &fixture->bids[FIRST], pack);
+}
+
+const VerifyVictim verify_victims[VERIFY_VICTIMS] = {
+    {"data pack", FIRST, "p/000/00000000", 0, "first, second, third"},
+    {"map pack of the first", FIRST, "m/00000000", 0, "first"},
+    {"map pack with a shared leaf", SECOND, "m/00000000", 0, "second, third"},
+    {"map pack of the third", THIRD, "m/00000000", 0, "third"},
+    {"reference summary", SECOND, "refs", 0, "second"},
+    {"WAL of a backup", -1, NULL, 3, "second"},
+    {"WAL between backups", -1, NULL, 4, ""},
+};
+
+const char *
+verify_victim_name(const VerifyFixture *fixture, const VerifyVictim *victim)
+{
+    return victim->backup < 0 ? verify_fixture_segment(fixture, victim->segment)
+                              : verify_fixture_name(&fixture->bids[victim->backup], victim->below);
 }

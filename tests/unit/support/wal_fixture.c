@@ -1,5 +1,7 @@
 #include "tests/unit/support/wal_fixture.h"
 
+#include "repository/wal_object.h"
+#include "tests/unit/support/repository_fixture.h"
 #include "tests/unit/support/scratch.h"
 
 #include <fcntl.h>
@@ -12,8 +14,8 @@ enum { MAJOR = 15, RMGR_HEAP = 10, FILLER_SIZE = 6000 };
 
 static const uint64_t SYSTEM_ID = UINT64_C(7301234567890123456); /* the WAL builder's */
 
-void
-wal_fixture_open(WalFixture *fixture, uint32_t segment_size)
+static void
+open_with(WalFixture *fixture, uint32_t segment_size, Keyring *keyring)
 {
     CairnError err = {0};
     char file_name[300];
@@ -30,6 +32,10 @@ wal_fixture_open(WalFixture *fixture, uint32_t segment_size)
     CAIRN_ASSERT(made);
     fixture->repository = repository_open(&fixture->disk.world, &config, &err);
     CAIRN_ASSERT(fixture->repository != NULL);
+    if (keyring != NULL)
+        repository_take_keyring(fixture->repository, keyring);
+    else
+        test_encrypt_as_asked(fixture->repository);
     const bool recorded =
         incarnation_record(fixture->repository, "main", &fixture->incarnation, &err);
     CAIRN_ASSERT(recorded);
@@ -43,11 +49,40 @@ wal_fixture_open(WalFixture *fixture, uint32_t segment_size)
 }
 
 void
+wal_fixture_open(WalFixture *fixture, uint32_t segment_size)
+{
+    open_with(fixture, segment_size, NULL);
+}
+
+void
+wal_fixture_open_sealing(WalFixture *fixture, uint32_t segment_size)
+{
+    open_with(fixture, segment_size, test_keyring(KEY_MODE_SEALED, false));
+}
+
+void
 wal_fixture_close(WalFixture *fixture)
 {
     wal_store_close(fixture->store);
     repository_close(fixture->repository);
     close(fixture->file);
+}
+
+int
+wal_fixture_setup(void **state)
+{
+    static WalFixture fixture;
+
+    wal_fixture_open(&fixture, 1 << 20);
+    *state = &fixture;
+    return 0;
+}
+
+int
+wal_fixture_teardown(void **state)
+{
+    wal_fixture_close(*state);
+    return 0;
 }
 
 static WalBuilder
@@ -181,4 +216,60 @@ wal_fixture_object_path(const WalFixture *fixture, const char *below)
     incarnation_name(incarnation, SYSTEM_ID, MAJOR);
     snprintf(path, sizeof path, "%s/c/main/w/%s/%s", fixture->root, incarnation, below);
     return path;
+}
+
+/* Decodes the frames of the stored object and makes the same of them in the new one; encrypted,
+   they are other bytes, of which the index must have the checksums. */
+static void
+copy_frames(WalFixture *fixture, WalObject *object, ObjectWriter *writer, ByteWriter *index)
+{
+    enum { FRAMES_AT = 48 };
+    CairnError err = {0};
+    ByteReader bytes = byte_reader(index->data, index->size);
+    byte_reader_bytes(&bytes, FRAMES_AT);
+    byte_reader_varint(&bytes); /* count */
+    for (size_t i = 0; i < object->index.frame_count; i++) {
+        const ObjectFrame *old = &object->index.frames[i];
+        ObjectBlock block;
+        ObjectFrame frame;
+        const bool copied = wal_object_frame(object, i, fixture->store->raw, &err) &&
+                            wal_store_compress(fixture->store, old->raw_size, &block, &err) &&
+                            object_append(writer, &block, &frame, &err);
+        CAIRN_ASSERT(copied && frame.offset == old->offset &&
+                     frame.stored_size == old->stored_size);
+        byte_reader_u8(&bytes);
+        byte_reader_varint(&bytes);
+        byte_reader_varint(&bytes);
+        CAIRN_ASSERT(byte_reader_u32(&bytes) == old->crc);
+        put_u32(index->data + bytes.at - 4, frame.crc);
+    }
+}
+
+void
+wal_fixture_forge(WalFixture *fixture, const char *name, bool in_facts, size_t at, uint8_t bits)
+{
+    CairnError err = {0};
+    WalFileName file;
+    char object_name[STORAGE_NAME_LIMIT + 1];
+    SCOPED_BYTES ByteWriter index = {0};
+
+    const bool named = wal_file_name_parse(name, &file, &err) &&
+                       wal_object_name(fixture->store, &file, name, NULL, object_name, &err);
+    CAIRN_ASSERT(named);
+    SCOPED(WalObject) object = wal_object_open(fixture->store, object_name, &file, &err);
+    CAIRN_ASSERT(object != NULL);
+    const ByteReader bytes = object_index(object->object);
+    byte_writer_bytes(&index, bytes.data, bytes.size);
+    if (in_facts)
+        at += (size_t)(object->index.facts_data - bytes.data);
+    CAIRN_ASSERT(at < index.size);
+    index.data[at] ^= bits;
+
+    const bool removed = storage_remove(repository_storage(fixture->repository), object_name, &err);
+    SCOPED(ObjectWriter)
+    writer = object_create(fixture->repository, object_name, OBJECT_WAL, 0, &err);
+    CAIRN_ASSERT(removed && writer != NULL);
+    copy_frames(fixture, object, writer, &index);
+    const bool finished = object_finish(writer, index.data, index.size, NULL, &err);
+    CAIRN_ASSERT(finished);
 }

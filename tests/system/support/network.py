@@ -1,0 +1,63 @@
+"""A TCP way to a server that tests can stop, cut, and lead to another server."""
+
+import contextlib
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+from support.cluster import PORT, ROOT
+from support.process import wait_until
+
+
+class Network:
+    """A process that forwards connections; it is stopped like a network that swallows packets."""
+
+    def __init__(self, directory, server):
+        self.directory = pathlib.Path(directory)
+        self.lead_to(server)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.process = None
+        self.start()
+
+    def lead_to(self, server):
+        """Where new connections go."""
+        new = self.directory / "network.new"
+        new.write_text(f"{server.directory}/.s.PGSQL.{PORT}", encoding="utf-8")
+        new.rename(self.directory / "network")
+
+    def conninfo(self, user="pgcairn"):
+        return f"host=127.0.0.1 port={self.port} user={user} dbname=postgres"
+
+    def start(self):
+        self.process = subprocess.Popen([sys.executable, ROOT / "tests/support/forward.py", str(self.port),
+                                         self.directory / "network"])
+        wait_until("the network works", self.answers)
+
+    def answers(self):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
+    def stop(self):
+        """Nothing comes through, and nobody is told: the kernel goes on to answer for the process."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def freeze(self):
+        """Nothing comes through what is connected now; new connections work."""
+        self.process.send_signal(signal.SIGUSR1)
+
+    def cut(self):
+        """Connections are reset, as by a failover that takes an address along; new ones work at once."""
+        self.close()
+        self.start()
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()

@@ -1,0 +1,394 @@
+/* push into two repositories: what one of them does keeps nothing from the other. */
+#include "walarchive/push_all.h"
+
+#include "repository/incarnation.h"
+#include "tests/unit/support/repository_fixture.h"
+#include "tests/unit/support/scratch.h"
+#include "tests/unit/support/wal_fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <glob.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* The short patience is for a disk that hangs; one that only is slow must not be taken for it. */
+enum { MIB = 1 << 20, FIRST = 5, PATIENCE_MS = 60000, SHORT_MS = 200, TESTS_LIMIT = 8 };
+
+#define NAME "000000010000000000000005"
+
+/* A disk on which whatever has "far" in its path hangs, as a dead mount does. */
+static struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t released;
+    bool hangs;
+    unsigned hanging;
+} hang = {.mutex = PTHREAD_MUTEX_INITIALIZER, .released = PTHREAD_COND_INITIALIZER};
+
+static int
+hanging_openat(const Disk *disk, int directory_fd, const char *path, int flags, mode_t mode)
+{
+    const Disk *real = world_real()->disk;
+
+    (void)disk;
+    pthread_mutex_lock(&hang.mutex);
+    while (hang.hangs && strstr(path, "/far") != NULL) {
+        hang.hanging++;
+        pthread_cond_wait(&hang.released, &hang.mutex);
+        hang.hanging--;
+    }
+    pthread_mutex_unlock(&hang.mutex);
+    return real->openat(real, directory_fd, path, flags, mode);
+}
+
+static void
+set_hang(bool hangs)
+{
+    pthread_mutex_lock(&hang.mutex);
+    hang.hangs = hangs;
+    pthread_cond_broadcast(&hang.released);
+    pthread_mutex_unlock(&hang.mutex);
+}
+
+typedef struct {
+    WalFixture wal;
+    Disk disk;
+    World world;
+    RepositoryConfig near, far;
+    char far_root[300];
+    char away[310];
+    char data[256];
+    char path[300];
+    int data_fd;
+    WalPushAll all;
+    WalBatch batch;
+    size_t thread_count; /* before the test; a sanitizer has one of its own */
+} Fixture;
+
+static void
+write_file(const Fixture *fixture, const char *name, const void *content, size_t size)
+{
+    SCOPED_FD fd = openat(fixture->data_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, content, size), (ssize_t)size);
+}
+
+static void
+make_far(Fixture *fixture)
+{
+    CairnError err = {0};
+    SCOPED(Repository) repository = scratch_repository(world_real(), fixture->far_root);
+
+    assert_non_null(repository);
+    assert_true(incarnation_record(repository, "main", &fixture->wal.incarnation, &err));
+}
+
+static size_t
+count_threads(void)
+{
+    glob_t found;
+
+    assert_int_equal(glob("/proc/self/task/*", 0, NULL, &found), 0);
+    const size_t count = found.gl_pathc;
+    globfree(&found);
+    return count;
+}
+
+/* Each test has memory of its own: a thread that was left behind ends when it likes. */
+static int
+setup(void **state)
+{
+    static Fixture fixtures[TESTS_LIMIT];
+    static size_t next;
+    assert_true(next < TESTS_LIMIT);
+    Fixture *fixture = &fixtures[next++];
+    char data[sizeof fixture->data] = "";
+
+    fixture->thread_count = count_threads();
+    wal_fixture_open(&fixture->wal, MIB);
+    fixture->disk = *world_real()->disk;
+    fixture->disk.openat = hanging_openat;
+    fixture->world = *world_real();
+    fixture->world.disk = &fixture->disk;
+    snprintf(data, sizeof data, "%s", scratch_directory());
+    memcpy(fixture->data, data, sizeof data);
+    snprintf(fixture->far_root, sizeof fixture->far_root, "%s/far", data);
+    snprintf(fixture->away, sizeof fixture->away, "%s/away", data);
+    make_far(fixture);
+    fixture->data_fd = open(fixture->data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(fixture->data_fd >= 0);
+    mkdirat(fixture->data_fd, "global", 0700);
+    mkdirat(fixture->data_fd, "pg_wal", 0700);
+    mkdirat(fixture->data_fd, "pg_wal/archive_status", 0700);
+    write_file(fixture, "global/pg_control", "x", 1);
+    SCOPED_MEMORY uint8_t *segment = wal_fixture_segment(&fixture->wal, 1, FIRST);
+    write_file(fixture, "pg_wal/" NAME, segment, MIB);
+    snprintf(fixture->path, sizeof fixture->path, "%s/pg_wal/" NAME, data);
+    fixture->near =
+        (RepositoryConfig){.name = "near", .path = fixture->wal.root, .encryption = "none"};
+    fixture->far =
+        (RepositoryConfig){.name = "far", .path = fixture->far_root, .encryption = "none"};
+    const RepositoryConfig *const repositories[] = {&fixture->far, &fixture->near};
+    fixture->all.count = 2;
+    fixture->all.patience_ms = PATIENCE_MS;
+    for (size_t i = 0; i < 2; i++)
+        fixture->all.pushes[i] = (WalPush){.repository = repositories[i],
+                                           .cluster = "main",
+                                           .path = fixture->path,
+                                           .pgdata = fixture->data};
+    *state = fixture;
+    return 0;
+}
+
+/* What was left behind goes on when the disk is back, with what belongs to the test. */
+static void
+wait_for_threads(const Fixture *fixture)
+{
+    const struct timespec step = {.tv_nsec = 2000000};
+
+    set_hang(false);
+    for (int i = 0; i < 5000 && count_threads() > fixture->thread_count; i++)
+        nanosleep(&step, NULL);
+    assert_int_equal(count_threads(), fixture->thread_count);
+}
+
+static int
+teardown(void **state)
+{
+    Fixture *fixture = *state;
+
+    wait_for_threads(fixture);
+    close(fixture->data_fd);
+    wal_fixture_close(&fixture->wal);
+    return 0;
+}
+
+static bool
+has(const Fixture *fixture, const RepositoryConfig *config)
+{
+    CairnError err = {0};
+    bool present = false;
+    SCOPED(Repository) repository = repository_open(world_real(), config, &err);
+
+    assert_non_null(repository);
+    SCOPED(WalStore)
+    store = wal_store_open(repository, "main", &fixture->wal.incarnation, &err);
+    assert_non_null(store);
+    assert_true(wal_store_has(store, NAME, &present, &err));
+    return present;
+}
+
+static void
+test_both_get_it_and_the_next_call_finds_it(void **state)
+{
+    Fixture *fixture = *state;
+    CairnError err = {0};
+    WalPushedAll pushed;
+
+    assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
+    assert_int_equal(pushed.count, 2);
+    assert_string_equal(pushed.ones[0].repository, "far");
+    assert_true(has(fixture, &fixture->near) && has(fixture, &fixture->far));
+    assert_false(pushed.ones[0].pushed.existed);
+    assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
+    assert_true(pushed.ones[0].pushed.existed && pushed.ones[1].pushed.existed);
+}
+
+static void
+test_a_required_one_that_fails_fails_the_file_and_the_other_has_it(void **state)
+{
+    Fixture *fixture = *state;
+    CairnError err = {0};
+    WalPushedAll pushed;
+
+    assert_int_equal(rename(fixture->far_root, fixture->away), 0);
+    assert_false(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
+    assert_non_null(strstr(err.message, "repository 'far'"));
+    assert_false(pushed.ones[0].done);
+    assert_true(pushed.ones[1].done);
+    assert_true(has(fixture, &fixture->near));
+    cairn_error_clear(&err);
+    assert_int_equal(rename(fixture->away, fixture->far_root), 0);
+    assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
+    assert_true(has(fixture, &fixture->far));
+}
+
+static void
+test_one_that_is_not_required_may_fail(void **state)
+{
+    Fixture *fixture = *state;
+    CairnError err = {0};
+    WalPushedAll pushed;
+
+    fixture->far.required = "no";
+    assert_int_equal(rename(fixture->far_root, fixture->away), 0);
+    assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
+    assert_false(pushed.ones[0].done || pushed.left_behind);
+    assert_true(pushed.ones[0].err.kind != CAIRN_OK);
+    assert_int_equal(rename(fixture->away, fixture->far_root), 0);
+}
+
+static void
+test_where_none_is_required_all_are(void **state)
+{
+    Fixture *fixture = *state;
+    CairnError err = {0};
+    WalPushedAll pushed;
+
+    fixture->far.required = fixture->near.required = "no";
+    assert_int_equal(rename(fixture->far_root, fixture->away), 0);
+    assert_false(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
+    assert_int_equal(rename(fixture->away, fixture->far_root), 0);
+}
+
+static unsigned
+count_hanging(void)
+{
+    pthread_mutex_lock(&hang.mutex);
+    const unsigned hanging = hang.hanging;
+    pthread_mutex_unlock(&hang.mutex);
+    return hanging;
+}
+
+/* A thread that is left behind may not have come to the disk yet. */
+static void
+wait_hanging(unsigned count)
+{
+    const struct timespec step = {.tv_nsec = 2000000};
+
+    for (int i = 0; i < 5000 && count_hanging() < count; i++)
+        nanosleep(&step, NULL);
+    assert_int_equal(count_hanging(), count);
+}
+
+/* Its thread is left behind; here it ends when the disk is back. */
+static void
+test_one_that_is_not_required_and_hangs_is_left_behind(void **state)
+{
+    Fixture *fixture = *state;
+    CairnError err = {0};
+    WalPushedAll pushed;
+    const struct timespec step = {.tv_nsec = 2000000};
+
+    fixture->far.required = "no";
+    fixture->all.patience_ms = SHORT_MS;
+    set_hang(true);
+    assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
+    assert_true(pushed.left_behind);
+    assert_false(pushed.ones[0].done);
+    assert_int_equal(pushed.ones[0].err.kind, CAIRN_UNAVAILABLE);
+    assert_true(pushed.ones[1].done && has(fixture, &fixture->near));
+    wait_hanging(1);
+    set_hang(false);
+    for (int i = 0; i < 5000 && !has(fixture, &fixture->far); i++)
+        nanosleep(&step, NULL);
+    assert_true(has(fixture, &fixture->far));
+}
+
+/* The record of the one that did not answer, in whichever of the spools; aged where `seconds` is
+ * not 0. */
+static bool
+find_absence(const char *spool_path, int64_t seconds)
+{
+    char pattern[300];
+    glob_t found;
+
+    snprintf(pattern, sizeof pattern, "%s/*/absent", spool_path);
+    const bool there = glob(pattern, 0, NULL, &found) == 0 && found.gl_pathc == 1;
+    if (there && seconds != 0) {
+        struct timespec times[2];
+        clock_gettime(CLOCK_REALTIME, &times[0]);
+        times[0].tv_sec -= seconds;
+        times[1] = times[0];
+        assert_int_equal(utimensat(AT_FDCWD, found.gl_pathv[0], times, 0), 0);
+    }
+    globfree(&found);
+    return there;
+}
+
+/* Until a minute has passed; and never when the answer rests on it. */
+static void
+test_one_that_did_not_answer_is_not_waited_for_at_each_call(void **state)
+{
+    Fixture *fixture = *state;
+    CairnError err = {0};
+    WalPushedAll pushed;
+    static char spool_path[280];
+
+    snprintf(spool_path, sizeof spool_path, "%s/spool", fixture->data);
+    fixture->batch = (WalBatch){.spool_path = spool_path, .jobs = 1, .patience_ms = 1000};
+
+    fixture->all.pushes[0].batch = fixture->all.pushes[1].batch = &fixture->batch;
+    fixture->far.required = "no";
+    fixture->all.patience_ms = SHORT_MS;
+    set_hang(true);
+    assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
+    assert_true(pushed.left_behind && find_absence(spool_path, 0));
+    wait_hanging(1);
+    assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
+    assert_false(pushed.left_behind || pushed.ones[0].done);
+    assert_true(pushed.ones[0].pushed.not_tried && pushed.ones[1].done);
+    assert_int_equal(pushed.ones[0].err.kind, CAIRN_UNAVAILABLE);
+    assert_non_null(strstr(pushed.ones[0].err.message, "not tried, nor in the next 60 s"));
+    assert_int_equal(count_hanging(), 1); /* nobody else went there */
+
+    /* Too old, and too new by a clock that was put back: it is asked. */
+    static const int64_t ages[] = {61, -10};
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(find_absence(spool_path, ages[i]));
+        assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
+        assert_true(pushed.left_behind);
+        wait_hanging((unsigned)i + 2);
+    }
+    /* Required: whatever was remembered. */
+    fixture->far.required = "yes";
+    fixture->all.patience_ms = PATIENCE_MS;
+    wait_for_threads(fixture);
+    assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
+    assert_true(pushed.ones[0].done && has(fixture, &fixture->far));
+    /* An answer ends it. */
+    fixture->far.required = "no";
+    assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
+    assert_true(pushed.ones[0].done);
+    assert_false(find_absence(spool_path, 0));
+}
+
+static void *
+do_nothing(void *context)
+{
+    return context;
+}
+
+int
+main(void)
+{
+    /* With the first thread a sanitizer may start one of its own, which counts. */
+    pthread_t first;
+    if (pthread_create(&first, NULL, do_nothing, NULL) == 0)
+        pthread_join(first, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_both_get_it_and_the_next_call_finds_it, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(
+            test_a_required_one_that_fails_fails_the_file_and_the_other_has_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_that_is_not_required_may_fail, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_where_none_is_required_all_are, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_that_is_not_required_and_hangs_is_left_behind,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_that_did_not_answer_is_not_waited_for_at_each_call,
+                                        setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,78 @@
+/* What one list of runs has and another lacks. */
+#include "repository/wal_lag.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/support/repository_fixture.h"
+
+enum { SEGMENTS = 24, ROUNDS = 20000 };
+
+/* Runs of a row of bits, and how many there are. */
+static size_t
+runs_of(uint32_t bits, WalRun runs[SEGMENTS])
+{
+    size_t count = 0;
+    for (uint64_t i = 0; i < SEGMENTS; i++) {
+        if ((bits >> i & 1) == 0)
+            continue;
+        if (count > 0 && runs[count - 1].last_segment + 1 == i)
+            runs[count - 1].last_segment = i;
+        else
+            runs[count++] = (WalRun){.first_segment = i, .last_segment = i};
+    }
+    return count;
+}
+
+static void
+compare(uint32_t has, uint32_t lacks, uint64_t floor)
+{
+    WalRun has_runs[SEGMENTS], lacks_runs[SEGMENTS];
+    const size_t has_count = runs_of(has, has_runs), lacks_count = runs_of(lacks, lacks_runs);
+    uint64_t expected = 0, first = 0, last = 0, found_first = 0, found_last = 0;
+
+    for (uint64_t i = floor; i < SEGMENTS; i++) {
+        if ((has >> i & 1) == 0 || (lacks >> i & 1) != 0)
+            continue;
+        first = expected == 0 ? i : first;
+        last = i;
+        expected++;
+    }
+    const uint64_t count = wal_runs_beyond(has_runs, has_count, lacks_runs, lacks_count, floor,
+                                           &found_first, &found_last);
+    assert_int_equal(count, expected);
+    if (expected > 0) {
+        assert_int_equal(found_first, first);
+        assert_int_equal(found_last, last);
+    }
+}
+
+static void
+test_every_lacking_segment_is_counted_once(void **state)
+{
+    uint64_t random = 4711;
+    (void)state;
+    compare(0, 0, 0);
+    compare(0xffffff, 0, 0);
+    compare(0xffffff, 0xffffff, 0);
+    compare(0xff, 0xff00, 4);
+    for (int i = 0; i < ROUNDS; i++) {
+        const uint32_t has = (uint32_t)test_random(&random) & 0xffffff;
+        const uint32_t lacks = (uint32_t)test_random(&random) & 0xffffff;
+        compare(has, i % 2 == 0 ? lacks : has & lacks, test_random_below(&random, SEGMENTS + 1));
+    }
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_lacking_segment_is_counted_once),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
