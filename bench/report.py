@@ -3,6 +3,11 @@
 import statistics
 
 OURS = "pgcairn"
+MODULE = "pgcairn, module"
+# Where it is ours that is compared with ours.
+OURS_OF = {"encryption-full": "pgcairn, encrypted", "encryption-restore": "pgcairn, encrypted",
+           "encryption-push": "pgcairn, encrypted", "s3": "pgcairn, S3",
+           "s3-push": "pgcairn, S3 16 parallel"}
 MIB = 1 << 20
 
 # suite, peer, what is compared, at most. A ratio is ours divided by theirs, of one round.
@@ -19,6 +24,9 @@ RATIO_GOALS = [
     ("incr-local", "pgBackRest", "wall", 0.80), ("incr-local", "pgBackRest", "cpu", 0.80),
     ("incr-nothing", "bare protocol", "wall", 1.20),
     ("chain", "pgcairn, one full", "wall", 1.15), ("chain", "pgBackRest", "wall", 0.70),
+    *((suite, "pgcairn", value, 1.10) for suite in ("encryption-full", "encryption-restore", "encryption-push")
+      for value in ("wall", "cpu")),
+    ("s3", "pgcairn", "wall", 1.25), ("s3-push", "pgcairn, S3 one by one", "wall", 0.10),
 ]
 BATCH_CALL_MS = {"p50_ms": 4, "p99_ms": 40}
 INCREMENTALS = ("incr-random", "incr-local", "incr-nothing")
@@ -36,6 +44,10 @@ def cpu(row):
 VALUES = {"wall": lambda row: row["wall"], "cpu": cpu, "growth": lambda row: row["stored"]}
 
 
+def ours_of(suite):
+    return OURS_OF.get(suite, OURS)
+
+
 def of_suite(rows, suite):
     """Rows by tool, in the order in which the tools first came."""
     found = {}
@@ -51,8 +63,8 @@ def ratios(ours, theirs, value):
     return [VALUES[value](row) / peers[row["round"]] for row in ours if peers.get(row["round"])]
 
 
-def ratio_cell(by_tool, tool, value):
-    found = [] if tool == OURS else ratios(by_tool.get(OURS, []), by_tool[tool], value)
+def ratio_cell(by_tool, tool, value, ours=OURS):
+    found = [] if tool == ours else ratios(by_tool.get(ours, []), by_tool[tool], value)
     if not found:
         return "-"
     return f"**{statistics.median(found):.2f}** ({min(found):.2f}-{max(found):.2f})"
@@ -83,8 +95,11 @@ def changed_line(rows, suite):
 
 def suite_table(rows, suite):
     by_tool = of_suite(rows, suite)
-    wal = suite in ("push", "push-batch", "get")
-    head = ["tool", "runs", "wall s", "tool CPU s", "server CPU s", "peak MiB"]
+    wal = suite in ("push", "push-batch", "get", "encryption-push", "s3-push")
+    ours, store = ours_of(suite), suite in ("s3", "s3-push")
+    head = ["tool", "runs", "wall s", "tool CPU s", "server CPU s"]
+    head += ["store CPU s"] if store else []
+    head += ["peak MiB"]
     head += ["segments/s", "p50 ms", "p99 ms"] if wal else []
     head += ["written MB", "ours / its wall", "ours / its CPU"]
     head += ["ours / its growth"] if suite in INCREMENTALS else []
@@ -92,15 +107,15 @@ def suite_table(rows, suite):
     for tool, runs in by_tool.items():
         cells = [tool, str(len(runs))]
         cells += [f"{median(runs, lambda row, key=key: row[key]):.2f}"
-                  for key in ("wall", "cpu_tool", "cpu_server")]
+                  for key in ("wall", "cpu_tool", "cpu_server", *(["cpu_store"] if store else []))]
         cells.append(f"{max(row['rss'] for row in runs) / MIB:.0f}")
         if wal:
             cells.append(f"{median(runs, lambda row: row['calls'] / row['wall']):.0f}")
             cells += [f"{median(runs, lambda row, key=key: row[key]):.1f}"
                       for key in ("p50_ms", "p99_ms")]
         cells.append(f"{median(runs, lambda row: row['stored']) / 1e6:.0f}")
-        cells += [ratio_cell(by_tool, tool, "wall"), ratio_cell(by_tool, tool, "cpu")]
-        cells += [ratio_cell(by_tool, tool, "growth")] if suite in INCREMENTALS else []
+        cells += [ratio_cell(by_tool, tool, value, ours) for value in ("wall", "cpu")]
+        cells += [ratio_cell(by_tool, tool, "growth", ours)] if suite in INCREMENTALS else []
         lines.append("| " + " | ".join(cells) + " |")
     return lines + (changed_line(rows, suite) if suite in INCREMENTALS else [])
 
@@ -141,6 +156,33 @@ def prefetch_table(rows):
     return lines
 
 
+def module_table(rows):
+    """A backlog that the server's archiver works off."""
+    by_tool = of_suite(rows, "push-module")
+    lines = ["| tool | runs | segments/s | CPU ms a segment | ours / its wall | ours / its CPU |",
+             "|---" * 6 + "|"]
+    for tool, runs in by_tool.items():
+        lines.append(f"| {tool} | {len(runs)} | "
+                     f"{median(runs, lambda row: row['calls'] / row['wall']):.0f} | "
+                     f"{median(runs, lambda row: 1e3 * row['cpu_tool'] / row['calls']):.0f} | "
+                     f"{ratio_cell(by_tool, tool, 'wall', MODULE)} | "
+                     f"{ratio_cell(by_tool, tool, 'cpu', MODULE)} |")
+    return lines
+
+
+def receive_table(rows):
+    """A load that is followed."""
+    lines = ["| tool | runs | tps | WAL MB/s | CPU of a core | behind at the end, MB | caught up, s |",
+             "|---" * 7 + "|"]
+    for tool, runs in of_suite(rows, "receive").items():
+        lines.append(f"| {tool} | {len(runs)} | {median(runs, lambda row: row['tps']):.0f} | "
+                     f"{median(runs, lambda row: row['wal'] / row['seconds']) / 1e6:.1f} | "
+                     f"{median(runs, lambda row: row['cpu'] / row['seconds']):.3f} | "
+                     f"{median(runs, lambda row: row['left']) / 1e6:.2f} | "
+                     f"{median(runs, lambda row: row['caught_up']):.2f} |")
+    return lines
+
+
 def catalog_table(rows):
     return ["| operation | CPU s |", "|---|---|",
             *(f"| {name} | {median(runs, lambda row: row['cpu']):.2f} |"
@@ -165,7 +207,7 @@ def goal_lines(rows):
 
     for suite, peer, value, limit in RATIO_GOALS:
         by_tool = of_suite(rows, suite)
-        found = ratios(by_tool.get(OURS, []), by_tool.get(peer, []), value)
+        found = ratios(by_tool.get(ours_of(suite), []), by_tool.get(peer, []), value)
         if found:
             judge(f"{suite}, {value} against {peer}'s:", statistics.median(found), limit)
     small = of_suite(rows, "small").get(OURS)
@@ -194,11 +236,16 @@ def markdown(rows):
     for row in rows:
         if row["suite"] == "machine":
             lines += [row["text"], ""]
-    for suite in ("full", "small", "restore", "push", "push-batch", "get", *INCREMENTALS, "chain"):
+    for suite in ("full", "small", "restore", "push", "push-batch", "get", *INCREMENTALS, "chain",
+                  "encryption-full", "encryption-restore", "encryption-push", "s3", "s3-push"):
         if of_suite(rows, suite):
             lines += [f"### {suite}", "", *suite_table(rows, suite), ""]
     if of_suite(rows, "memory"):
         lines += ["### memory", "", *memory_table(rows), ""]
+    if of_suite(rows, "push-module"):
+        lines += ["### push-module", "", *module_table(rows), ""]
+    if of_suite(rows, "receive"):
+        lines += ["### receive", "", *receive_table(rows), ""]
     if by_operation(rows, "get-prefetch"):
         lines += ["### get-prefetch", "", *prefetch_table(rows), ""]
     if by_operation(rows, "files"):

@@ -5,19 +5,36 @@ import pathlib
 import re
 import shlex
 import shutil
+import sys
 import time
 
+import served
 import tools
-from machine import CommandFailed, tree_bytes
+from machine import CommandFailed, tree_bytes, tree_cpu_seconds
 from pages import Pages
 from server import Cluster
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "services"))
+import servers  # noqa: E402
+from haproxy import FaultProxy  # noqa: E402
+
 SEGMENTS = 64
+S3_SEGMENTS = 256
+S3_LATENCY_MS = 30
 RECOVERY_LOAD_SECONDS = 30
 MEMORY_RUNS = 2  # peaks hardly vary
 FILES_RUNS = 2
 CATALOG_PROGRAM = "test_expire_scale"
 CHAIN = ("random", "local") * 3  # the changes before each of its incrementals
+
+
+def calls_of_redo(log, walls):
+    """How long redo took, and the seconds of each call within it: PostgreSQL asks before it and behind it, too."""
+    begun = float(re.search(r"^([0-9.]+) LOG: +redo starts", log, re.MULTILINE).group(1))
+    done = re.search(r"^([0-9.]+) LOG: +redo done at .* elapsed: ([0-9.]+) s", log, re.MULTILINE)
+    calls = [tuple(map(float, line.split())) for line in walls.splitlines()]
+    return float(done.group(2)), sorted(wall / 1e3 for wall, ended in calls
+                                        if begun <= ended <= float(done.group(1)))
 
 
 class Suites:
@@ -27,6 +44,7 @@ class Suites:
         self.options, self.machine, self.note = options, machine, note
         self.clusters = {}
         self.segments = None
+        self.store = None
 
     # -- clusters
 
@@ -76,6 +94,8 @@ class Suites:
         shutil.rmtree(cluster.home)
 
     def stop(self):
+        if self.store is not None:
+            self.store.stop()
         for cluster in self.clusters.values():
             cluster.stop()
 
@@ -98,10 +118,10 @@ class Suites:
         def body(tool, number):
             tool.prepare()
             cluster.sql("CHECKPOINT")
-            before = tree_bytes(tool.repository)
+            before = tool.stored_bytes()
             measured = self.machine.measure([tool.backup()], server_pid=cluster.pid())
             self.note(suite=suite, tool=tool.name, round=number, **measured.row(),
-                      stored=tree_bytes(tool.repository) - before)
+                      stored=tool.stored_bytes() - before)
 
         self.rounds([kind(self.machine, cluster) for kind in kinds], body)
 
@@ -120,17 +140,21 @@ class Suites:
         chosen = [kind(self.machine, cluster)
                   for kind in (tools.Pgcairn, tools.PgBackRest, tools.PgBasebackup)
                   if kind is not tools.PgBasebackup or shutil.which("lz4")]
+        self.back_up_and_restore("restore", chosen)
+
+    def back_up_and_restore(self, suite, chosen):
         for tool in chosen:
             tool.prepare()
             self.machine.run("sh", "-c", tool.backup())
-        self.restores("restore", chosen)
+        self.restores(suite, chosen)
 
     def restores(self, suite, chosen):
         """Rounds of restores of the newest backups that the tools have."""
-        target = self.machine.work / "restored"
+        target, used = self.machine.work / "restored", self.machine.work / "used"
 
         def body(tool, number):
-            self.machine.directory(target, empty=True)
+            self.set_aside(target, used)
+            self.machine.directory(target)
             measured = self.machine.measure([tool.restore(target)])
             self.note(suite=suite, tool=tool.name, round=number, **measured.row(),
                       stored=tree_bytes(target))
@@ -138,7 +162,19 @@ class Suites:
                 self.verify(tool.cluster, target)
 
         self.rounds(chosen, body)
-        self.machine.directory(target, empty=True)
+        for path in (target, used):
+            self.machine.directory(path, empty=True)
+
+    def set_aside(self, path, used):
+        """Emptied, but not deleted: ext4 keeps off inodes that were deleted in the last minutes, and the search for
+        others was seen to take four tenths of a restore's CPU time, now more, now less."""
+        if not path.exists():
+            return
+        for directory, _, names in os.walk(path):
+            for name in names:
+                os.truncate(os.path.join(directory, name), 0)
+        self.machine.directory(used)
+        path.rename(used / str(len(os.listdir(used))))
 
     def verify(self, cluster, target):
         """A restore that is fast and wrong is no restore. Not timed."""
@@ -307,16 +343,19 @@ class Suites:
 
     def push(self):
         """64 real segments, one by one, as the archiver calls archive_command."""
+        self.pushes("push", self.wal_tools(self.large()))
+
+    def pushes(self, suite, chosen):
         pool, names = self.segment_pool()
 
         def body(tool, number):
             self.prepare_unarchived(tool)
-            before = tree_bytes(tool.repository)
+            before = tool.stored_bytes()
             measured = self.push_all(tool, pool, names)
-            self.note(suite="push", tool=tool.name, round=number, **measured.row(),
-                      stored=tree_bytes(tool.repository) - before)
+            self.note(suite=suite, tool=tool.name, round=number, **measured.row(),
+                      stored=tool.stored_bytes() - before)
 
-        self.rounds(self.wal_tools(self.large()), body)
+        self.rounds(chosen, body)
 
     def push_batch(self):
         """The same segments, all of them ready: ours in a batch, pgBackRest's asynchronous push."""
@@ -325,18 +364,22 @@ class Suites:
 
         def body(tool, number):
             self.prepare_unarchived(tool)
-            for name in names:
-                (status / f"{name}.done").unlink(missing_ok=True)
-                self.machine.write(status / f"{name}.ready", "")
-            lines = [tool.push(f"pg_wal/{name}") for name in names]
-            measured = self.machine.measure(lines, directory=pool, status=status)
+            measured = self.push_ready(tool, pool, names, status)
             self.note(suite="push-batch", tool=tool.name, round=number, **measured.row(),
-                      stored=tree_bytes(tool.repository))
+                      stored=tool.stored_bytes())
 
         cluster = self.large()
         self.rounds([kind(self.machine, cluster)
                      for kind in (tools.PgcairnBatch, tools.PgBackRestAsyncPush)], body)
         shutil.rmtree(status)
+
+    def push_ready(self, tool, pool, names, status):
+        """All are ready before the first call, and done one by one, as the server has it."""
+        for name in names:
+            (status / f"{name}.done").unlink(missing_ok=True)
+            self.machine.write(status / f"{name}.ready", "")
+        return self.machine.measure([tool.push(f"pg_wal/{name}") for name in names],
+                                    directory=pool, status=status)
 
     def get(self):
         """The same segments back, one by one, as recovery calls restore_command."""
@@ -414,16 +457,16 @@ class Suites:
                 line = f"{self.machine.programs}/timed -a {walls} {shlex.quote(tool.get('%f', '%p'))}"
                 line = line.replace("'", "''")
                 conf.write(f"unix_socket_directories = '{copy.home}'\narchive_mode = off\n"
-                           f"restore_command = '{line}'\n")
+                           f"restore_command = '{line}'\n"
+                           "log_line_prefix = '%n '\n")
             self.machine.write(copy.data / "recovery.signal", "")
             self.machine.wait_until_quiet()
             copy.start()
             while copy.sql("SELECT pg_is_in_recovery()") == "t":
                 time.sleep(0.1)
             copy.stop()
-            replayed = float(re.search(r"redo done at .* elapsed: ([0-9.]+) s",
-                                       copy.log.read_text(encoding="utf-8")).group(1))
-            calls = sorted(float(line) / 1e3 for line in walls.read_text(encoding="utf-8").split())
+            replayed, calls = calls_of_redo(copy.log.read_text(encoding="utf-8"),
+                                            walls.read_text(encoding="utf-8"))
             self.note(suite="get-prefetch", operation="recovery", tool=tool.name, round=number,
                       wall=replayed, waited=round(sum(calls), 3), calls=len(calls),
                       share=round(sum(calls) / replayed, 4),
@@ -438,6 +481,100 @@ class Suites:
         arrived, original = pool / "pg_wal" / "RECOVERYXLOG", pool / "pg_wal" / name
         if arrived.read_bytes() != original.read_bytes():
             raise CommandFailed(f"{name} came back changed")
+
+    # -- encrypted, and off the machine
+
+    def encryption(self):
+        """Ours encrypted beside ours plain: a full backup, a restore, 64 segments one by one."""
+        large = self.large()
+        kinds = [tools.PgcairnEncrypted, tools.Pgcairn]
+        self.backups("encryption-full", large, kinds)
+        self.back_up_and_restore("encryption-restore", [kind(self.machine, large) for kind in kinds])
+        self.pushes("encryption-push", [kind(self.machine, large) for kind in kinds])
+
+    def start_store(self):
+        """Ceph's gateway on this machine, its objects in memory."""
+        if self.store is None:
+            self.store = servers.start("ceph", self.machine.work / "store")
+        return self.store
+
+    def store_cpu_seconds(self):
+        return sum(tree_cpu_seconds(daemon.process.pid) for daemon in self.store.daemons)
+
+    def beside_store(self, work):
+        """A measurement's row, the server's CPU told apart: it is neither the tool's nor a stranger's."""
+        before = self.store_cpu_seconds()
+        row = work().row()
+        cpu_store = self.store_cpu_seconds() - before
+        others = max(0.0, row["cpu_other"] - cpu_store)
+        return {**row, "cpu_other": round(others, 3), "cpu_store": round(cpu_store, 3),
+                "quiet": others < 0.25 * row["wall"] + 0.05}
+
+    def s3(self):
+        """A full backup into Ceph on this machine, beside one on disk, and what Ceph takes for the same bytes."""
+        large, store = self.large(), self.start_store()
+        disk = tools.Pgcairn(self.machine, large)
+        disk.prepare()
+        self.machine.run("sh", "-c", disk.backup())
+        files = self.machine.directory(self.machine.work / "s3-files", empty=True)
+        self.machine.run("cp", "-r", f"{disk.repository}/.", files)
+        chosen = [tools.PgcairnS3(self.machine, large, store), disk,
+                  tools.S3Floor(self.machine, large, store, files)]
+
+        def body(tool, number):
+            tool.prepare()
+            large.sql("CHECKPOINT")
+            before = tool.stored_bytes()
+            row = self.beside_store(lambda: self.machine.measure([tool.backup()], server_pid=large.pid()))
+            self.note(suite="s3", tool=tool.name, round=number, **row, stored=tool.stored_bytes() - before)
+            if number == 0 and tool is chosen[0]:
+                self.restore_and_verify(tool)
+
+        self.rounds(chosen, body)
+        self.machine.directory(files, empty=True)
+
+    def idle_segments(self):
+        """A data directory with 256 segments of a server that has little to write: each was ended by a switch."""
+        pool, cluster = self.machine.work / "idle-pool", self.large()
+        self.make_pool(pool, cluster)
+        keep = f"cp %p {pool}/pg_wal/%f"
+        cluster.archive_with(keep)
+        cluster.sql("CREATE TABLE IF NOT EXISTS little (n int, body text)")
+        for _ in range(S3_SEGMENTS + 1):
+            cluster.sql("INSERT INTO little SELECT n, md5(n::text) FROM generate_series(1, 300) n;"
+                        "SELECT pg_switch_wal()")
+        while len(names_in(pool)) < S3_SEGMENTS + 1:
+            time.sleep(0.1)
+        cluster.wait_archived(keep)
+        cluster.archive_with("/bin/true")
+        return pool, names_in(pool)[1:S3_SEGMENTS + 1]
+
+    def s3_push(self):
+        """256 segments into Ceph, 30 ms more for each request: one by one, and 16 at a time."""
+        large, store = self.large(), self.start_store()
+        pool, names = self.idle_segments()
+        status = self.machine.directory(pool / "pg_wal" / "archive_status")
+        proxy = FaultProxy(self.machine.work / "delay", store.plain_port, store.certificates.server)
+        proxy.set(delay=100, delay_ms=S3_LATENCY_MS)
+        chosen = [kind(self.machine, large, store, proxy.endpoint)
+                  for kind in (tools.PgcairnS3Parallel, tools.PgcairnS3OneByOne)]
+
+        def body(tool, number):
+            self.prepare_unarchived(tool)
+            proxy.forget()
+            row = self.beside_store(lambda: self.push_ready(tool, pool, names, status))
+            requests = len(proxy.requests())
+            self.note(suite="s3-push", tool=tool.name, round=number, **row, requests=requests,
+                      stored=tool.stored_bytes())
+            missing = set(names) - {name.rsplit("/", 1)[-1] for name in store.client().list(tool.bucket)}
+            if missing:
+                raise CommandFailed(f"{len(missing)} segments are not in the bucket")
+
+        try:
+            self.rounds(chosen, body)
+        finally:
+            proxy.stop()
+        shutil.rmtree(pool)
 
     # -- memory
 
@@ -494,8 +631,10 @@ def names_in(pool):
 
 
 ALL = {"full": Suites.full, "small": Suites.small_cluster, "restore": Suites.restore,
-       "push": Suites.push, "push-batch": Suites.push_batch, "get": Suites.get,
+       "push": Suites.push, "push-batch": Suites.push_batch,
+       "push-module": served.push_module, "receive": served.receive, "get": Suites.get,
        "get-prefetch": Suites.get_prefetch, "incr-random": Suites.incr_random,
        "incr-local": Suites.incr_local, "incr-nothing": Suites.incr_nothing,
-       "chain": Suites.chain, "memory": Suites.memory, "files": Suites.files,
+       "chain": Suites.chain, "encryption": Suites.encryption, "s3": Suites.s3,
+       "s3-push": Suites.s3_push, "memory": Suites.memory, "files": Suites.files,
        "catalog": Suites.catalog}

@@ -12,8 +12,8 @@
  * end, and a last line "behind CPU-ms" says what they took. Ends with 1 at the first command that
  * fails.
  *
- * With -a it runs the one command, appends its wall ms to the file, and exits as the command did:
- * what a server calls can so be measured.
+ * With -a it runs the one command, appends its wall ms and when it ended (seconds since 1970) to
+ * the file, and exits as the command did: what a server calls can so be measured.
  *
  * It is in C because a process begins with its parent's peak memory: started by a large program, no
  * command could ever look smaller than that.
@@ -105,8 +105,12 @@ run_one(const char *file, char *command)
     if (waitpid(start(command, &actions), &status, 0) < 0)
         die("timed: waitpid");
     const double wall = now_ms() - started;
+    struct timespec ended;
+    clock_gettime(CLOCK_REALTIME, &ended);
     FILE *log = fopen(file, "a");
-    if (log == NULL || fprintf(log, "%.3f\n", wall) < 0 || fclose(log) != 0)
+    if (log == NULL ||
+        fprintf(log, "%.3f %.6f\n", wall, (double)ended.tv_sec + (double)ended.tv_nsec / 1e9) < 0 ||
+        fclose(log) != 0)
         die(file);
     exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }

@@ -1,6 +1,7 @@
 """What is measured. A tool answers with shell lines; None where it has no such thing to offer."""
 
 import pathlib
+import secrets
 import shlex
 
 from machine import tree_bytes
@@ -37,8 +38,12 @@ class Tool:
     def set_up(self):
         pass
 
+    def stored_bytes(self):
+        """What the repository holds."""
+        return tree_bytes(self.repository)
+
     def backup_bytes(self):
-        """What the repository holds, WAL left out: it is the same for all, and not the backup's."""
+        """The same, WAL left out: it is the same for all, and not the backup's."""
         return sum(tree_bytes(path) for path in self.repository.glob(self.backup_paths))
 
     def remove(self):
@@ -80,10 +85,20 @@ class Pgcairn(Tool):
     def version(self):
         return self.machine.run(self.program, "--version").split("\n")[0].removeprefix("pgcairn ")
 
+    def general(self):
+        """Keys of [global]."""
+        return {}
+
+    def place(self):
+        """Keys of [repository] that say where it is and what protects it."""
+        return {"path": self.repository, "encryption": "none"}
+
     def set_up(self):
-        self.machine.write(self.config, f"[repository main]\npath = {self.repository}\n"
-                                        "encryption = none\ncompression = lz4\n\n[cluster bench]\n"
-                                        f"conninfo = {self.cluster.conninfo('pgcairn')}\n")
+        sections = {"global": self.general(), "repository main": {**self.place(), "compression": "lz4"},
+                    "cluster bench": {"conninfo": self.cluster.conninfo("pgcairn")}}
+        self.machine.write(self.config, "".join(
+            f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
+            for section, keys in sections.items()))
         self.machine.run(self.program, "init", "--config", self.config)
 
     def take(self, kind):
@@ -110,31 +125,29 @@ class Pgcairn(Tool):
         return f"{self.wal} get --config {self.config} 00000099.history pg_wal/RECOVERYHISTORY || :"
 
 
-class PgcairnPrefetch(Pgcairn):
-    """Ours, fetching ahead: the default of recovery."""
-
-    name = "pgcairn, prefetch"
+class PgcairnElsewhere(Pgcairn):
+    """Another repository of ours beside the first one."""
 
     def __init__(self, machine, cluster):
         super().__init__(machine, cluster)
-        self.home = machine.work / "tools" / "pgcairn-prefetch"
+        self.home = machine.work / "tools" / self.name.replace(",", "").replace(" ", "-")
         self.repository, self.config = self.home / "repository", self.home / "pgcairn.conf"
         self.archive_command = f"{self.wal} push --config {self.config} %p"
+
+
+class PgcairnPrefetch(PgcairnElsewhere):
+    """Ours, fetching ahead: the default of recovery."""
+
+    name = "pgcairn, prefetch"
 
     def get(self, name, path):
         return f"{self.wal} get --config {self.config} {name} {path}"
 
 
-class PgcairnFull(Pgcairn):
+class PgcairnFull(PgcairnElsewhere):
     """A second repository of ours, where every backup is a full one: what a chain is compared with."""
 
     name = "pgcairn, one full"
-
-    def __init__(self, machine, cluster):
-        super().__init__(machine, cluster)
-        self.home = machine.work / "tools" / "pgcairn-full"
-        self.repository, self.config = self.home / "repository", self.home / "pgcairn.conf"
-        self.archive_command = f"{self.wal} push --config {self.config} %p"
 
     def incremental(self):
         return None
@@ -143,10 +156,99 @@ class PgcairnFull(Pgcairn):
 class PgcairnBatch(Pgcairn):
     """push with a spool: what is ready goes along, two at a time."""
 
+    def general(self):
+        return {"spool-path": self.home / "spool"}
+
+
+class PgcairnEncrypted(PgcairnElsewhere):
+    """Encrypted, by a key file as a database host has one."""
+
+    name = "pgcairn, encrypted"
+
+    def place(self):
+        key = self.home / "key"
+        if not key.exists():
+            self.machine.run(self.program, "key", "generate", key)
+        return {"path": self.repository, "encryption": "key-file", "key-file": key}
+
+
+class PgcairnS3(PgcairnElsewhere):
+    """In a bucket of an S3 server on this machine, over TLS; another bucket each time."""
+
+    name = "pgcairn, S3"
+
+    def __init__(self, machine, cluster, store, endpoint=None):
+        super().__init__(machine, cluster)
+        self.store, self.endpoint = store, endpoint or store.endpoint
+        self.bucket = None
+
+    def place(self):
+        store = self.store
+        for name, text in (("access-key", store.key), ("secret-key", store.secret)):
+            self.machine.write(self.home / name, text + "\n")
+            (self.home / name).chmod(0o600)
+        self.machine.write(self.home / "ca.pem", store.certificates.ca.read_text(encoding="ascii"))
+        return {"type": "s3", "endpoint": self.endpoint, "bucket": self.bucket, "region": store.region,
+                "uri-style": "path", "access-key-file": self.home / "access-key",
+                "secret-key-file": self.home / "secret-key", "ca-file": self.home / "ca.pem",
+                "encryption": "none", **({} if store.conditional_create else {"writers": "one"})}
+
     def set_up(self):
+        self.empty_bucket()
+        self.bucket = f"bench-{secrets.token_hex(6)}"
+        self.store.client().make_bucket(self.bucket)
         super().set_up()
-        text = self.config.read_text(encoding="utf-8")
-        self.machine.write(self.config, f"[global]\nspool-path = {self.home}/spool\n\n{text}")
+
+    def empty_bucket(self):
+        """The server keeps objects in memory."""
+        if self.bucket:
+            client = self.store.client()
+            for name in client.list(self.bucket):
+                client.delete(self.bucket, name)
+            self.bucket = None
+
+    def stored_bytes(self):
+        return sum(self.store.client().list(self.bucket).values())
+
+    def remove(self):
+        super().remove()
+        self.empty_bucket()
+
+
+class PgcairnS3OneByOne(PgcairnS3):
+    """push as the archiver calls it, each segment by itself."""
+
+    name = "pgcairn, S3 one by one"
+
+    def push(self, path):
+        return f"{self.wal} push --config {self.config} --no-batch {path}"
+
+
+class PgcairnS3Parallel(PgcairnS3):
+    """push with a spool: sixteen go along at a time."""
+
+    name = "pgcairn, S3 16 parallel"
+
+    def general(self):
+        return {"spool-path": self.home / "spool", "jobs": 16}
+
+
+class S3Floor(PgcairnS3):
+    """The server alone: the files of a repository, sent by two threads that do nothing else."""
+
+    name = "bare S3"
+
+    def __init__(self, machine, cluster, store, files):
+        super().__init__(machine, cluster, store)
+        self.files = files
+
+    def resume(self):
+        pass
+
+    def backup(self):
+        put = pathlib.Path(__file__).resolve().parent / "put_files.py"
+        return (f"/usr/bin/python3 {put} {self.endpoint} {self.store.region} {self.bucket} {self.home}"
+                f" 2 {self.files}")
 
 
 class PgBackRest(Tool):
