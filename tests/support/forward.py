@@ -1,5 +1,6 @@
 """forward.py PORT FILE: forwards connections to the Unix socket that FILE names at that moment.
 
+Where FILE has several lines, each connection takes the first away; the last stays.
 SIGUSR1 freezes those that there are, as a firewall does that forgets them; new ones work.
 """
 
@@ -26,6 +27,13 @@ def forward(pair, source, target):
             end.shutdown(socket.SHUT_RDWR)
 
 
+def take(target):
+    first, *others = target.read_text(encoding="utf-8").splitlines()
+    if others:
+        target.write_text("\n".join(others), encoding="utf-8")
+    return first
+
+
 def serve(port, target):
     listener = socket.create_server(("127.0.0.1", port))
     signal.signal(signal.SIGUSR1, lambda *_: frozen.update(alive))
@@ -33,7 +41,7 @@ def serve(port, target):
         client, _ = listener.accept()
         server = socket.socket(socket.AF_UNIX)
         try:
-            server.connect(pathlib.Path(target).read_text(encoding="utf-8"))
+            server.connect(take(target))
         except OSError:
             client.close()
             continue
@@ -44,4 +52,4 @@ def serve(port, target):
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), sys.argv[2])
+    serve(int(sys.argv[1]), pathlib.Path(sys.argv[2]))

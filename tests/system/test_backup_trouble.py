@@ -26,13 +26,10 @@ class Site:
         self.server.sql("CREATE TABLE noise AS SELECT gen_random_bytes(1000) AS b FROM generate_series(1, %s)", rows)
         self.server.sql("CHECKPOINT")
         self.network = Network(workshop.directory, self.server)
-        self.use_network()
+        self.pgcairn.conninfo = self.network.conninfo() + " connect_timeout=6"
+        self.pgcairn.write_config(general={"server-timeout": 2})
         self.before = 0
         self.log = workshop.directory / "backup.log"
-
-    def use_network(self, conninfo=""):
-        self.pgcairn.conninfo = self.network.conninfo() + " connect_timeout=6" + conninfo
-        self.pgcairn.write_config(general={"server-timeout": 2})
 
     def start_backup(self, *options):
         """One that takes some seconds, and the moment when enough of it has come."""
@@ -151,15 +148,10 @@ def test_a_failover_under_the_backup(site):
     site.network.cut()
     site.ends(backup, UNREACHABLE)
 
-    # Between the first connection and the one that streams: each takes a second here.
-    site.network.lead_to(site.server)
-    site.use_network(" options='-c post_auth_delay=1'")
+    # Between the first connection and the one that streams.
+    site.network.lead_to(site.server, standby)
     with open(site.log, "w", encoding="utf-8") as log:
         backup = site.pgcairn.start("backup", "--start-fast", "--log-level=info", stderr=log)
-    wait_until("it is connected", lambda: site.server.value(
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgcairn backup'"))
-    site.network.lead_to(standby)
-    site.use_network()
     site.ends(backup, REFUSED, "there was a failover meanwhile")
 
     # The old primary was backed up beyond the switch; what the new one has is told apart page by page.

@@ -4,11 +4,14 @@ import contextlib
 import pathlib
 import signal
 import socket
+import struct
 import subprocess
 import sys
 
 from support.cluster import PORT, ROOT
 from support.process import wait_until
+
+SSL_REQUEST = struct.pack("!II", 8, 80877103)
 
 
 class Network:
@@ -23,10 +26,10 @@ class Network:
         self.process = None
         self.start()
 
-    def lead_to(self, server):
-        """Where new connections go."""
+    def lead_to(self, *servers):
+        """Where new connections go: each to the next of the servers, and from then on to the last."""
         new = self.directory / "network.new"
-        new.write_text(f"{server.directory}/.s.PGSQL.{PORT}", encoding="utf-8")
+        new.write_text("\n".join(f"{server.directory}/.s.PGSQL.{PORT}" for server in servers), encoding="utf-8")
         new.rename(self.directory / "network")
 
     def conninfo(self, user="pgcairn"):
@@ -38,7 +41,10 @@ class Network:
         wait_until("the network works", self.answers)
 
     def answers(self):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+        """Not only the kernel for it: this connection has been led where it goes."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+            connection.sendall(SSL_REQUEST)
+            connection.recv(1)
             return True
         return False
 
