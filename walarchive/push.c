@@ -299,7 +299,8 @@ was_given_up(const World *world, const WalPush *push, int pgdata_fd, WalPushed *
 {
     CairnError ignored = {0};
 
-    /* One that just did not answer would be waited for once more, to be asked in vain. */
+    /* One that just did not answer would be waited for once more, to be asked in vain. Where it was
+       open from before, the next call opens it anew, and comes to the question if that succeeds. */
     if (err->kind == CAIRN_CANCELLED || pushed->not_tried || pushed->unreachable ||
         !is_skipped(world, push, pgdata_fd, last_component(push->path), &ignored))
         return false;
@@ -390,7 +391,7 @@ push_file(const World *world, const WalPush *push, int pgdata_fd, PushKept *kept
 {
     SCOPED_WAL_SOURCE source = {.fd = -1};
     WalPlace *place = &kept->place;
-    bool waited = false, done;
+    bool waited = false, was_open, done;
 
     if (!wal_source_open(&source, world, pgdata_fd, AT_FDCWD, push->path, err))
         return false;
@@ -408,7 +409,7 @@ push_file(const World *world, const WalPush *push, int pgdata_fd, PushKept *kept
         return false;
     if (pushed->remembered)
         return true;
-    place->repository = push_kept_repository(kept, world, push->repository, err);
+    place->repository = push_kept_repository(kept, world, push->repository, &was_open, err);
     if (place->repository == NULL) {
         pushed->unreachable = err->kind == CAIRN_UNAVAILABLE;
         note_answer(push, spool, false, err);
@@ -422,8 +423,10 @@ push_file(const World *world, const WalPush *push, int pgdata_fd, PushKept *kept
                        : wal_place_put(place, &source, false, pushed, err));
     place->spool = NULL;
     note_answer(push, spool, done, err);
-    if (!done)
+    if (!done) {
+        pushed->unreachable = was_open && err->kind == CAIRN_UNAVAILABLE;
         return overflow_instead(world, push, pgdata_fd, &source, true, pushed, err);
+    }
     if (!push->ship_later) {
         /* A call of its own: a hung overflow-path must not take the file's answer with it. */
         watchdog_answer(0);

@@ -68,7 +68,7 @@ typedef struct {
     bool overflowed;   /* it is in overflow-path: durable, but not off this host */
     bool skipped;      /* it was given up by `wal skip`: nothing is stored */
     bool not_tried;    /* the repository did not answer a moment ago, and no answer rests on it */
-    bool unreachable;  /* it could not even be opened */
+    bool unreachable;  /* it did not answer: could not be opened, or was open from before */
     size_t shipped;    /* files of overflow-path that went into the repository besides */
     /* For the log, "" when there is nothing to say: why pushing this file ahead failed, and why
        there is no batch although one is configured. Set after failures too. */

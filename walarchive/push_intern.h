@@ -47,10 +47,10 @@ struct PushKept {
 /* repository_open, for who holds up a server. */
 Repository *push_repository_open(const World *world, const RepositoryConfig *config,
                                  CairnError *err) MUST_CHECK;
-/* The repository as it is configured: the kept one, when its path still leads there. NULL on
-   failure. Borrowed. */
+/* The repository as it is configured: the kept one, when its path still leads there (was_open).
+   NULL on failure. Borrowed. */
 Repository *push_kept_repository(PushKept *kept, const World *world, const RepositoryConfig *config,
-                                 CairnError *err) MUST_CHECK;
+                                 bool *was_open_out, CairnError *err) MUST_CHECK;
 
 /* Ready for WAL of the source's system, which must be known to the repository. */
 bool wal_place_open(WalPlace *place, const WalSource *source, CairnError *err) MUST_CHECK;

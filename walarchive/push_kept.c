@@ -47,10 +47,11 @@ push_kept_free(PushKept *kept)
 
 Repository *
 push_kept_repository(PushKept *kept, const World *world, const RepositoryConfig *config,
-                     CairnError *err)
+                     bool *was_open_out, CairnError *err)
 {
     if (kept->repository != NULL && !repository_is_current(kept->repository))
         push_kept_forget(kept);
+    *was_open_out = kept->repository != NULL;
     if (kept->repository == NULL)
         kept->repository = push_repository_open(world, config, err);
     return kept->repository;

@@ -13,9 +13,11 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -26,6 +28,7 @@
 enum { MIB = 1 << 20, FIRST = 5, PATIENCE_MS = 60000, SHORT_MS = 200, TESTS_LIMIT = 8 };
 
 #define NAME "000000010000000000000005"
+#define OTHER_NAME "000000010000000000000006"
 
 /* A disk on which whatever has "far" in its path hangs, as a dead mount does. */
 static struct {
@@ -35,12 +38,23 @@ static struct {
     unsigned hanging;
 } hang = {.mutex = PTHREAD_MUTEX_INITIALIZER, .released = PTHREAD_COND_INITIALIZER};
 
+/* Or one that takes nothing any more, and how often it was opened. */
+static struct {
+    atomic_bool is_dead;
+    atomic_uint opened;
+} dying;
+
 static int
 hanging_openat(const Disk *disk, int directory_fd, const char *path, int flags, mode_t mode)
 {
     const Disk *real = world_real()->disk;
 
     (void)disk;
+    if (dying.is_dead && (flags & O_CREAT) != 0) {
+        errno = ETIMEDOUT;
+        return -1;
+    }
+    dying.opened += strstr(path, "/far") != NULL;
     pthread_mutex_lock(&hang.mutex);
     while (hang.hangs && strstr(path, "/far") != NULL) {
         hang.hanging++;
@@ -68,7 +82,7 @@ typedef struct {
     char far_root[300];
     char away[310];
     char data[256];
-    char path[300];
+    char path[300], other_path[300];
     int data_fd;
     WalPushAll all;
     WalBatch batch;
@@ -82,6 +96,16 @@ write_file(const Fixture *fixture, const char *name, const void *content, size_t
 
     assert_true(fd >= 0);
     assert_int_equal(write(fd, content, size), (ssize_t)size);
+}
+
+static void
+write_segment(const Fixture *fixture, uint64_t number, const char *name)
+{
+    char path[64];
+    SCOPED_MEMORY uint8_t *segment = wal_fixture_segment(&fixture->wal, 1, number);
+
+    snprintf(path, sizeof path, "pg_wal/%s", name);
+    write_file(fixture, path, segment, MIB);
 }
 
 static void
@@ -132,9 +156,9 @@ setup(void **state)
     mkdirat(fixture->data_fd, "pg_wal", 0700);
     mkdirat(fixture->data_fd, "pg_wal/archive_status", 0700);
     write_file(fixture, "global/pg_control", "x", 1);
-    SCOPED_MEMORY uint8_t *segment = wal_fixture_segment(&fixture->wal, 1, FIRST);
-    write_file(fixture, "pg_wal/" NAME, segment, MIB);
+    write_segment(fixture, FIRST, NAME);
     snprintf(fixture->path, sizeof fixture->path, "%s/pg_wal/" NAME, data);
+    snprintf(fixture->other_path, sizeof fixture->other_path, "%s/pg_wal/" OTHER_NAME, data);
     fixture->near =
         (RepositoryConfig){.name = "near", .path = fixture->wal.root, .encryption = "none"};
     fixture->far =
@@ -364,6 +388,35 @@ test_one_that_did_not_answer_is_not_waited_for_at_each_call(void **state)
     assert_false(find_absence(spool_path, 0));
 }
 
+/* A server waits for the answer: whether somebody gave the file up is not asked of one that does
+   not answer, but of one that could be opened since. */
+static void
+test_one_that_was_open_and_does_not_answer_is_waited_for_once(void **state)
+{
+    Fixture *fixture = *state;
+    CairnError first = {0}, second = {0}, third = {0};
+    WalPushed pushed;
+    SCOPED(PushKept) kept = push_kept_new(&first);
+    WalPush *push = &fixture->all.pushes[0];
+
+    assert_non_null(kept);
+    push->kept = kept;
+    assert_true(wal_push(&fixture->world, push, &pushed, &first));
+    write_segment(fixture, FIRST + 1, OTHER_NAME);
+    push->path = fixture->other_path;
+    dying.is_dead = true;
+    dying.opened = 0;
+    assert_false(wal_push(&fixture->world, push, &pushed, &second));
+    assert_int_equal(second.kind, CAIRN_UNAVAILABLE);
+    assert_int_equal(dying.opened, 0);
+    assert_true(pushed.unreachable);
+    assert_false(wal_push(&fixture->world, push, &pushed, &third));
+    assert_int_equal(dying.opened, 2); /* to store, and to ask */
+    assert_false(pushed.unreachable);
+    dying.is_dead = false;
+    assert_true(wal_push(&fixture->world, push, &pushed, &first));
+}
+
 static void *
 do_nothing(void *context)
 {
@@ -388,6 +441,8 @@ main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_that_did_not_answer_is_not_waited_for_at_each_call,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_one_that_was_open_and_does_not_answer_is_waited_for_once, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
