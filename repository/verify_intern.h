@@ -190,6 +190,7 @@ struct VerifyJob {
 
     /* Results. */
     bool no_refs; /* of a map: what is said is of the reference summary, object too */
+    bool unseen;  /* of a WAL file: not there, or out of reach; counts not, object is `file` */
     bool opened;
     uint64_t stored_size;
     uint32_t slot_count;

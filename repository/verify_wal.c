@@ -199,13 +199,38 @@ read_file(VerifyWorker *worker, VerifyJob *job, CairnError *err)
     return open_file(worker->verify, job->object, is_piece, err);
 }
 
-/* Reads or opens one file; what is wrong is noted with all that hangs on it. */
+/* A question in a thread: not of its place on a path, but of the backups that need it. */
+static bool
+look_for_segment(VerifyWorker *worker, VerifyJob *job, CairnError *err)
+{
+    WalStore *store = store_of(worker, &job->incarnation, err);
+    bool present;
+    if (store == NULL || !wal_store_has(store, job->file, &present, err))
+        return false;
+    return present || cairn_error(err, CAIRN_NOT_FOUND,
+                                  "WAL segment '%s' is missing; without it the backup is of no use",
+                                  job->file);
+}
+
+/* Where it may be missing. */
+static bool
+read_needed_file(VerifyWorker *worker, VerifyJob *job, CairnError *err)
+{
+    if (look_for_segment(worker, job, err))
+        return read_file(worker, job, err);
+    job->unseen = true;
+    snprintf(job->object, sizeof job->object, "%s", job->file);
+    return false;
+}
+
+/* Reads or opens one file; what is wrong is noted with all that hangs on it. listed: it is there.
+ */
 static bool
 check_file(WalCheck *check, const char *object, const char *file, bool listed, CairnError *err)
 {
     Verify *verify = check->verify;
     WalFileName name;
-    VerifyJob job = {.read = read_file,
+    VerifyJob job = {.read = listed ? read_file : read_needed_file,
                      .wal = check,
                      .is_wal = true,
                      .incarnation = *check->incarnation,
@@ -312,19 +337,6 @@ is_in_hole(const WalCheck *check, uint32_t timeline, uint64_t segment)
     return false;
 }
 
-/* A question in a thread: not of its place on a path, but of the backups that need it. */
-static bool
-look_for_segment(VerifyWorker *worker, VerifyJob *job, CairnError *err)
-{
-    WalStore *store = store_of(worker, &job->incarnation, err);
-    bool present;
-    if (store == NULL || !wal_store_has(store, job->file, &present, err))
-        return false;
-    return present || cairn_error(err, CAIRN_NOT_FOUND,
-                                  "WAL segment '%s' is missing; without it the backup is of no use",
-                                  job->file);
-}
-
 /* The walk over everything reads it, where it is. */
 static bool
 ask_for_segment(WalCheck *check, const char *file, const BackupSet *needed_by, CairnError *err)
@@ -341,19 +353,10 @@ ask_for_segment(WalCheck *check, const char *file, const BackupSet *needed_by, C
 
 /* Where there is no such walk. */
 static bool
-read_needed_segment(WalCheck *check, const char *file, const BackupSet *needed_by, CairnError *err)
+read_needed_segment(WalCheck *check, const char *file, CairnError *err)
 {
     char object[STORAGE_NAME_LIMIT + 1];
     WalFileName name;
-    bool present;
-    const VerifySubject subject = {.object = file, .needed_by = *needed_by, .is_wal = true};
-    if (!wal_store_has(check->store, file, &present, err))
-        return verify_note(check->verify, &subject, err);
-    if (!present) {
-        cairn_error(err, CAIRN_NOT_FOUND,
-                    "WAL segment '%s' is missing; without it the backup is of no use", file);
-        return verify_note(check->verify, &subject, err);
-    }
     return wal_file_name_parse(file, &name, err) &&
            wal_object_name(check->store, &name, file, NULL, object, err) &&
            check_file(check, object, file, false, err);
@@ -368,9 +371,8 @@ verify_needed_segment(WalCheck *check, uint32_t timeline, uint64_t segment, uint
     if (needed_by.indexes[0] != backup || is_in_hole(check, timeline, segment))
         return true; /* said already, of all of them */
     wal_segment_name(file, timeline, segment, check->incarnation->wal_segment_size);
-    return check->verify->options->selector == NULL
-               ? ask_for_segment(check, file, &needed_by, err)
-               : read_needed_segment(check, file, &needed_by, err);
+    return check->verify->options->selector == NULL ? ask_for_segment(check, file, &needed_by, err)
+                                                    : read_needed_segment(check, file, err);
 }
 
 static bool

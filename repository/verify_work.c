@@ -183,9 +183,10 @@ file_said(VerifyPool *pool, VerifyJob *job, CairnError *err)
                              .creator = job->is_pack ? &job->creator : NULL,
                              .pack = job->pack};
     CairnError said = job->said;
-    const bool noted = job->wal != NULL ? verify_note_wal(job->wal, &subject, &job->place, &said)
-                       : job->is_map    ? verify_note_map(pool->verify, job, &subject, &said)
-                                        : verify_note_now(pool->verify, &subject, &said);
+    const bool noted = job->wal != NULL && !job->unseen
+                           ? verify_note_wal(job->wal, &subject, &job->place, &said)
+                       : job->is_map ? verify_note_map(pool->verify, job, &subject, &said)
+                                     : verify_note_now(pool->verify, &subject, &said);
     if (!noted)
         *err = said;
     return noted;
@@ -207,6 +208,8 @@ settle_oldest(VerifyPool *pool, CairnError *err)
         let_go_on(pool, job);
     }
     verify->report->byte_count += job->stored_size;
+    verify->report->object_count -= job->unseen;
+    verify->report->wal_file_count -= job->unseen;
     if (job->is_pack && job->opened)
         pack_slots_put(verify->slots, &job->creator, job->pack, job->slot_count);
     pool->numbers -= job->needed_by.count;

@@ -120,6 +120,50 @@ test_a_damaged_history_file_touches_who_ends_on_its_timeline(void **state)
     assert_int_equal(report->good_backup_count, 3);
 }
 
+/* What one backup needs: far away an answer takes its time, wherever the segments are. */
+static void
+test_segments_of_one_backup_are_looked_for_several_at_a_time(void **state)
+{
+    VerifyFixture *fixture = *state;
+    CairnError err = {0};
+    const VerifyOptions options = {
+        .cluster = "main", .selector = "long", .scope = VERIFY_FULL, .jobs = 4};
+
+    verify_fixture_add_long(fixture, "long", 3, 5);
+    verify_fixture_meet_asking(fixture, 3);
+    SCOPED(VerifyReport) report = verify_run(fixture->repository, &options, &err);
+    assert_non_null(report);
+    assert_int_equal(report->finding_count, 0);
+    assert_int_equal(report->wal_file_count, 3);
+    assert_int_equal(verify_fixture_meetings(), 1);
+}
+
+static void
+test_a_missing_segment_of_one_backup_is_named_and_not_counted(void **state)
+{
+    VerifyFixture *fixture = *state;
+    CairnError err = {0};
+    char name[WAL_NAME_SIZE];
+    const VerifyOptions options = {.cluster = "main", .selector = "long", .scope = VERIFY_QUICK};
+
+    const BackupId bid = verify_fixture_add_long(fixture, "long", 3, 5);
+    SCOPED(VerifyReport) before = verify_run(fixture->repository, &options, &err);
+    assert_non_null(before);
+    mutilate_remove(fixture, verify_fixture_segment(fixture, 4), NULL);
+    SCOPED(VerifyReport) report = verify_run(fixture->repository, &options, &err);
+    assert_non_null(report);
+    wal_segment_name(name, 1, 4, VERIFY_SEGMENT);
+    const VerifyFinding *finding = verify_find(report, name);
+    assert_non_null(finding);
+    assert_int_equal(finding->kind, FINDING_MISSING);
+    assert_string_equal(finding->backups, "long");
+    assert_null(finding->moments);
+    assert_int_equal(report->finding_count, 1);
+    assert_int_equal(report->wal_file_count, 2);
+    assert_int_equal(report->good_backup_count, 0);
+    assert_false(verify_fixture_look_up(fixture, &bid).damaged); /* it may still come */
+}
+
 /* More than there is room for, before the cluster's own by name. */
 static void
 test_records_of_systems_without_number_hide_no_wal(void **state)
@@ -149,6 +193,8 @@ main(void)
         VERIFY_TEST(test_damaged_wal_at_the_end_cuts_off_everything_after_it),
         VERIFY_TEST(test_wal_that_no_backup_reaches_cuts_nothing),
         VERIFY_TEST(test_a_damaged_history_file_touches_who_ends_on_its_timeline),
+        VERIFY_TEST_FAR(test_segments_of_one_backup_are_looked_for_several_at_a_time),
+        VERIFY_TEST(test_a_missing_segment_of_one_backup_is_named_and_not_counted),
         VERIFY_TEST(test_records_of_systems_without_number_hide_no_wal),
     };
     return cmocka_run_group_tests_name("verify_wal", tests, NULL, NULL);

@@ -218,12 +218,13 @@ commit(VerifyFixture *fixture, Fate *fate, const MapNodeRef *root)
 
 /* leaf_out (may be NULL): where the leaf lies. */
 static BackupId
-add_sharing(VerifyFixture *fixture, const char *label, uint64_t segment, bool with_refs,
-            MapNodeRef *leaf_out)
+add_sharing(VerifyFixture *fixture, const char *label, uint64_t segment, uint64_t last,
+            bool with_refs, MapNodeRef *leaf_out)
 {
     const BackupId bid = test_backup_id(fixture->next_sequence++);
     SCOPED(Fate) fate = new_fate(fixture, &bid, label, segment);
     RawMap map;
+    fate->stop_lsn += (last - segment) * VERIFY_SEGMENT;
     raw_map_begin(&map, fixture->repository, &bid);
     const MapNodeRef leaf = raw_leaf(&map, fixture);
     const MapNodeRef root = raw_root(&map, &leaf);
@@ -239,7 +240,13 @@ add_sharing(VerifyFixture *fixture, const char *label, uint64_t segment, bool wi
 BackupId
 verify_fixture_add(VerifyFixture *fixture, const char *label, uint64_t segment, bool with_refs)
 {
-    return add_sharing(fixture, label, segment, with_refs, NULL);
+    return add_sharing(fixture, label, segment, segment, with_refs, NULL);
+}
+
+BackupId
+verify_fixture_add_long(VerifyFixture *fixture, const char *label, uint64_t first, uint64_t last)
+{
+    return add_sharing(fixture, label, first, last, true, NULL);
 }
 
 static void
@@ -271,7 +278,7 @@ verify_fixture_open(VerifyFixture *fixture)
     for (uint64_t segment = 1; segment <= VERIFY_SEGMENTS; segment++)
         store_segment(fixture, segment);
     add_full(fixture, "first", 1);
-    fixture->bids[SECOND] = add_sharing(fixture, "second", 3, true, &leaf);
+    fixture->bids[SECOND] = add_sharing(fixture, "second", 3, 3, true, &leaf);
     add_third(fixture, "third", 5, &leaf);
 }
 
@@ -341,20 +348,22 @@ static VerifyOnOpen *open_hook;
 static void *open_context;
 static const char *refused;
 
-/* Who opens what is asked for several at a time. */
+/* Who opens or looks for what is asked for several at a time. */
 static pthread_mutex_t meeting_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t meeting_begun = PTHREAD_COND_INITIALIZER;
 static const char *meeting_end; /* NULL: nobody waits */
+static bool meeting_asks;       /* nobody but who asks for a segment */
 static int meeting_size, meeting_count, meetings;
 
 static void
-meet(const char *name)
+meet(const char *name, bool asks)
 {
     enum { PATIENCE_S = 30 };
     struct timespec until;
     pthread_mutex_lock(&meeting_lock);
     const size_t size = meeting_end != NULL ? strlen(meeting_end) : 0;
-    if (size == 0 || strlen(name) < size || strcmp(name + strlen(name) - size, meeting_end) != 0) {
+    if (meeting_end == NULL || asks != meeting_asks || strlen(name) < size ||
+        strcmp(name + strlen(name) - size, meeting_end) != 0) {
         pthread_mutex_unlock(&meeting_lock);
         return;
     }
@@ -380,7 +389,7 @@ meet(const char *name)
 static StorageReader *
 hooked_open(Storage *storage, const char *name, CairnError *err)
 {
-    meet(name);
+    meet(name, false);
     pthread_mutex_lock(&hook_lock);
     if (open_hook != NULL)
         open_hook(open_context, name);
@@ -392,6 +401,14 @@ hooked_open(Storage *storage, const char *name, CairnError *err)
     return real_ops->open(storage, name, err);
 }
 
+static bool
+hooked_exists(Storage *storage, const char *name, uint64_t *size_out, CairnError *err)
+{
+    if (strstr(name, "/w/") != NULL)
+        meet(name, true);
+    return real_ops->exists(storage, name, size_out, err);
+}
+
 static void
 hook(VerifyFixture *fixture)
 {
@@ -401,6 +418,7 @@ hook(VerifyFixture *fixture)
     real_ops = storage->ops;
     hooked_ops = *real_ops;
     hooked_ops.open = hooked_open;
+    hooked_ops.exists = hooked_exists;
     storage->ops = &hooked_ops;
 }
 
@@ -423,9 +441,17 @@ verify_fixture_meet(VerifyFixture *fixture, const char *end, int count)
 {
     hook(fixture);
     meeting_end = end;
+    meeting_asks = false;
     meeting_size = count;
     meeting_count = 0;
     meetings = 0;
+}
+
+void
+verify_fixture_meet_asking(VerifyFixture *fixture, int count)
+{
+    verify_fixture_meet(fixture, "", count);
+    meeting_asks = true;
 }
 
 int

@@ -52,6 +52,9 @@ int64_t verify_fixture_time(uint64_t segment);
  * with_refs false: its summary does not name the pack. */
 BackupId verify_fixture_add(VerifyFixture *fixture, const char *label, uint64_t segment,
                             bool with_refs);
+/* The same, which needs the segments from first to last. */
+BackupId verify_fixture_add_long(VerifyFixture *fixture, const char *label, uint64_t first,
+                                 uint64_t last);
 void verify_fixture_expire(VerifyFixture *fixture, const BackupId *bid);
 
 /* "c/main/b/<BID>/<below>", in a static buffer of its own for each of the last 8 calls. */
@@ -86,6 +89,8 @@ void verify_fixture_move_away(VerifyFixture *fixture);
 /* From now on who opens an object whose name ends so waits until `count` do: a meeting. When they
  * do not come about within half a minute, nobody waits any more. Meetings so far; -1: that. */
 void verify_fixture_meet(VerifyFixture *fixture, const char *end, int count);
+/* The same of who asks whether there is a WAL segment, whichever. */
+void verify_fixture_meet_asking(VerifyFixture *fixture, int count);
 int verify_fixture_meetings(void);
 /* Called before every opening of an object, until it is set to NULL. */
 typedef void VerifyOnOpen(void *context, const char *name);
