@@ -163,7 +163,9 @@ restore_rescue_wal(Restore *restore, CairnError *err)
         return true;
     cairn_error_wrap(err, "nothing was changed");
     return cairn_error_hint(err, "WAL that waits in pg_wal/archive_status/*.ready has to be "
-                                 "archived, or its .ready files removed, first");
+                                 "archived, or its .ready files removed, first; where there is no "
+                                 "pg_wal/archive_status all WAL waits: make that directory to say "
+                                 "that none does");
 }
 
 /* It is taken from the old pg_wal where that can be, since several versions may be stored. */

@@ -22,7 +22,7 @@ bool wal_files_lay(WalStore *store, const RestorePlan *plan, const World *world,
 
 /* What an old pg_wal says of itself. */
 typedef struct {
-    bool waits;      /* a file there waits to be archived (.ready) */
+    bool waits;      /* a file there waits to be archived (.ready), or may: no archive_status */
     bool identified; /* a segment tells whose it is; one that waits is asked before others */
     uint64_t system_id;
     int major;
@@ -39,6 +39,9 @@ typedef struct {
 /*
  * Every file of the old pg_wal that waits to be archived (.ready), stored; and the segment that was
  * being written, from the last checkpoint on, as .partial. pgdata_fd: the old data directory.
+ *
+ * Where pg_wal has no archive_status, every file there waits: a segment that the next one follows
+ * is stored whole, any other as .partial; a warning says so.
  */
 bool wal_files_rescue(WalStore *store, const World *world, int pgdata_fd, uint64_t checkpoint_lsn,
                       Rescued *rescued_out, CairnError *err) MUST_CHECK;

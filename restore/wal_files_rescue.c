@@ -17,6 +17,7 @@ typedef struct {
     const World *world;
     int wal_fd;
     int status_fd;
+    bool status_missing; /* there is no archive_status: what is archived nobody can tell */
     uint64_t checkpoint_lsn;
     Rescued *rescued;
     WalFilesOwner *owner; /* of the search for it */
@@ -46,6 +47,21 @@ put_file(Rescue *rescue, const char *name, const char *archive_name, CairnError 
     return true;
 }
 
+/* What cannot be read says nothing, and is no reason to ask no other. */
+static bool
+read_identity(const Rescue *rescue, const char *name, WalIdentity *identity_out)
+{
+    const Disk *disk = rescue->world->disk;
+    uint8_t page[WAL_LONG_HEADER_SIZE];
+    CairnError ignored = {0};
+
+    SCOPED_FD fd =
+        disk->openat(disk, rescue->wal_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
+    return fd >= 0 &&
+           file_pread(rescue->world, fd, page, sizeof page, 0, "a WAL segment", &ignored) &&
+           wal_identity_read(page, sizeof page, identity_out, &ignored);
+}
+
 /* A status that cannot be looked at is no absent one: the old directory is replaced afterwards. */
 static bool
 has_status(const Rescue *rescue, const char *name, const char *status, bool *has_out,
@@ -72,7 +88,8 @@ put_unfinished(Rescue *rescue, const char *name, CairnError *err)
     CairnError problem = {0};
 
     if (!wal_segment_parse(name, segment_size, &timeline, &number) ||
-        number < wal_segment_of(rescue->checkpoint_lsn, segment_size)) {
+        (!rescue->status_missing &&
+         number < wal_segment_of(rescue->checkpoint_lsn, segment_size))) {
         return true;
     }
     snprintf(partial, sizeof partial, "%s.partial", name);
@@ -91,6 +108,36 @@ put_unfinished(Rescue *rescue, const char *name, CairnError *err)
     return false;
 }
 
+/* Was the next segment begun? Its first page is written when this one is full and synced; in one
+ * that is only kept to be written later, that page is another place's. */
+static bool
+is_followed(const Rescue *rescue, const char *name)
+{
+    const Incarnation *incarnation = wal_store_incarnation(rescue->store);
+    const uint32_t segment_size = incarnation->wal_segment_size;
+    char next[WAL_NAME_SIZE];
+    WalIdentity identity;
+    uint32_t timeline;
+    uint64_t number;
+
+    if (!wal_segment_parse(name, segment_size, &timeline, &number))
+        return false;
+    wal_segment_name(next, timeline, number + 1, segment_size);
+    return read_identity(rescue, next, &identity) && identity.system_id == incarnation->system_id &&
+           identity.major == incarnation->major && identity.timeline == timeline &&
+           identity.lsn == (number + 1) * segment_size;
+}
+
+/* As if it waited: it is never wrong to keep too much. But one that was being written must not
+ * stand for the whole segment. */
+static bool
+rescue_unknown(Rescue *rescue, const char *name, WalFileKind kind, CairnError *err)
+{
+    if (kind == WAL_FILE_SEGMENT && !is_followed(rescue, name))
+        return put_unfinished(rescue, name, err);
+    return put_file(rescue, name, name, err);
+}
+
 static bool
 rescue_file(Rescue *rescue, const char *name, CairnError *err)
 {
@@ -100,6 +147,8 @@ rescue_file(Rescue *rescue, const char *name, CairnError *err)
 
     if (!wal_file_name_parse(name, &parsed, &ignored))
         return true; /* nothing that PostgreSQL would archive */
+    if (rescue->status_missing)
+        return rescue_unknown(rescue, name, parsed.kind, err);
     if (!has_status(rescue, name, ".done", &done, err) ||
         !has_status(rescue, name, ".ready", &ready, err))
         return false;
@@ -125,8 +174,9 @@ visit_wal(Rescue *rescue, int pgdata_fd, WalVisitor *visitor, CairnError *err)
     if (wal_fd < 0)
         return errno == ENOENT || cairn_error_errno(err, "unable to open 'pg_wal'");
     SCOPED_FD status_fd = disk->openat(disk, wal_fd, "archive_status", flags, 0);
-    if (status_fd < 0)
-        return errno == ENOENT || cairn_error_errno(err, "unable to open 'pg_wal/archive_status'");
+    rescue->status_missing = status_fd < 0 && errno == ENOENT;
+    if (status_fd < 0 && !rescue->status_missing)
+        return cairn_error_errno(err, "unable to open 'pg_wal/archive_status'");
     SCOPED(Directory) directory = directory_open(rescue->world, wal_fd, ".", 0);
     if (directory == NULL)
         return cairn_error_errno(err, "unable to list 'pg_wal'");
@@ -147,22 +197,11 @@ wal_files_rescue(WalStore *store, const World *world, int pgdata_fd, uint64_t ch
     Rescue rescue = {
         .store = store, .world = world, .checkpoint_lsn = checkpoint_lsn, .rescued = rescued_out};
     *rescued_out = (Rescued){0};
-    return visit_wal(&rescue, pgdata_fd, rescue_file, err);
-}
-
-/* What cannot be read says nothing, and is no reason to ask no other. */
-static bool
-read_identity(const Rescue *rescue, const char *name, WalIdentity *identity_out)
-{
-    const Disk *disk = rescue->world->disk;
-    uint8_t page[WAL_LONG_HEADER_SIZE];
-    CairnError ignored = {0};
-
-    SCOPED_FD fd =
-        disk->openat(disk, rescue->wal_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
-    return fd >= 0 &&
-           file_pread(rescue->world, fd, page, sizeof page, 0, "a WAL segment", &ignored) &&
-           wal_identity_read(page, sizeof page, identity_out, &ignored);
+    const bool done = visit_wal(&rescue, pgdata_fd, rescue_file, err);
+    if (rescue.status_missing)
+        log_warn("the old directory has no pg_wal/archive_status: which of its WAL was archived "
+                 "cannot be told, so all of it is stored that the repository lacks");
+    return done;
 }
 
 static bool
@@ -177,8 +216,8 @@ ask_file(Rescue *rescue, const char *name, CairnError *err)
         return false;
     if (!wal_file_name_parse(name, &parsed, &ignored))
         return true;
-    bool waits;
-    if (!has_status(rescue, name, ".ready", &waits, err))
+    bool waits = true;
+    if (!rescue->status_missing && !has_status(rescue, name, ".ready", &waits, err))
         return false;
     if (parsed.kind == WAL_FILE_SEGMENT && (!owner->identified || (waits && !owner->waits)) &&
         read_identity(rescue, name, &identity)) {

@@ -3,6 +3,7 @@
 import pytest
 
 from support import damage
+from support.cluster import remove_tree
 from support.compare import digest
 from support.pgcairn import DAMAGED, OK
 
@@ -36,6 +37,21 @@ def test_what_waited_to_be_archived_is_recovered_whatever_became_of_pg_control(w
     said = pgcairn.run("restore", "--to", server.data, *REPLACE, expect=OK)
 
     assert "rescued" in said.stdout
+    server.start_restored()
+    assert digest(server) == expected
+
+
+@pytest.mark.parametrize("control", ["whole", "gone"])
+def test_without_archive_status_all_wal_is_kept_and_that_is_said(workshop, control):
+    server, pgcairn, expected = server_that_stopped_archiving(workshop)
+    remove_tree(server.data / "pg_wal/archive_status")
+    if control == "gone":
+        (server.data / "global/pg_control").unlink()
+
+    said = pgcairn.run("restore", "--to", server.data, *REPLACE, expect=OK)
+
+    assert "has no pg_wal/archive_status" in said.stderr and "rescued" in said.stdout
+    assert pgcairn.json("verify")["finding_count"] == 0
     server.start_restored()
     assert digest(server) == expected
 

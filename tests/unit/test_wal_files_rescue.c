@@ -2,6 +2,7 @@
 
 #include "tests/unit/support/fault_disk.h"
 #include "tests/unit/support/scratch.h"
+#include "tests/unit/support/wal_fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,8 +13,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define SEGMENT "000000010000000000000003"
 
@@ -86,6 +89,115 @@ test_a_listing_cut_short_is_an_error(void **state)
     assert_int_equal(err.kind, CAIRN_IO);
 }
 
+/* -- without archive_status */
+
+static void
+lay(int fd, const char *name, const void *content, size_t size)
+{
+    char path[64];
+    snprintf(path, sizeof path, "pg_wal/%s", name);
+    SCOPED_FD file = openat(fd, path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+    assert_true(file >= 0);
+    assert_int_equal(write(file, content, size), (ssize_t)size);
+}
+
+/* content: of segment `number`, under whatever name. */
+static void
+lay_segment(const WalFixture *fixture, int fd, const char *name, uint64_t number, bool is_whole)
+{
+    size_t used;
+    SCOPED_MEMORY uint8_t *segment =
+        is_whole ? wal_fixture_segment(fixture, 1, number)
+                 : wal_fixture_short_segment(fixture, 1, number, false, &used);
+
+    lay(fd, name, segment, fixture->segment_size);
+}
+
+static bool
+is_stored(const WalFixture *fixture, const char *name)
+{
+    CairnError err = {0};
+    bool present;
+
+    assert_true(wal_store_has(fixture->store, name, &present, &err));
+    return present;
+}
+
+/* 2 is archived, 3 is only here, 4 was being written, 5 is kept to be written later. */
+static int
+statusless_directory(WalFixture *fixture)
+{
+    static const char HISTORY[] = "1\t0/100000\tno recovery target specified\n";
+    const int fd = open(scratch_directory(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(mkdirat(fd, "pg_wal", 0700), 0);
+    SCOPED_MEMORY uint8_t *archived = wal_fixture_segment(fixture, 1, 2);
+    wal_fixture_store(fixture, "000000010000000000000002", archived, fixture->segment_size);
+    lay(fd, "000000010000000000000002", archived, fixture->segment_size);
+    lay_segment(fixture, fd, "000000010000000000000003", 3, true);
+    lay_segment(fixture, fd, "000000010000000000000004", 4, false);
+    lay_segment(fixture, fd, "000000010000000000000005", 1, true);
+    lay(fd, "00000002.history", HISTORY, sizeof HISTORY - 1);
+    lay(fd, "xlogtemp.4711", "x", 1);
+    return fd;
+}
+
+/* Where nobody can tell what was archived, all is kept; but what was being written does not stand
+ * for a whole segment, and what is no WAL yet is none. */
+static void
+test_without_archive_status_all_is_kept(void **state)
+{
+    WalFixture *fixture = *state;
+    CairnError err = {0};
+    WalFilesOwner owner;
+    Rescued rescued;
+    SCOPED_FD fd = statusless_directory(fixture);
+
+    assert_true(wal_files_find_owner(world_real(), fd, &owner, &err));
+    assert_true(owner.waits && owner.identified);
+    assert_true(owner.system_id == fixture->incarnation.system_id);
+    /* The checkpoint is no limit: it says nothing of other timelines. */
+    assert_true(
+        wal_files_rescue(fixture->store, world_real(), fd, UINT64_C(9) << 20, &rescued, &err));
+    assert_int_equal(rescued.count, 3); /* 3, 4, and the history */
+    assert_true(is_stored(fixture, "000000010000000000000003"));
+    assert_true(is_stored(fixture, "00000002.history"));
+    assert_false(is_stored(fixture, "000000010000000000000004"));
+    assert_true(is_stored(fixture, "000000010000000000000004.partial"));
+    assert_string_equal(rescued.partial, "000000010000000000000004.partial");
+    assert_false(is_stored(fixture, "000000010000000000000005"));
+    assert_false(is_stored(fixture, "000000010000000000000005.partial"));
+}
+
+/* It has been full, the next one says: nothing may be replaced before somebody has looked. */
+static void
+test_without_archive_status_damage_is_no_reason_to_drop_a_segment(void **state)
+{
+    WalFixture *fixture = *state;
+    CairnError err = {0};
+    Rescued rescued;
+    SCOPED_FD fd = statusless_directory(fixture);
+    SCOPED_FD damaged = openat(fd, "pg_wal/000000010000000000000003", O_WRONLY | O_CLOEXEC);
+
+    assert_int_equal(pwrite(damaged, "????????", 8, 0), 8);
+    assert_false(wal_files_rescue(fixture->store, world_real(), fd, 0, &rescued, &err));
+    assert_non_null(strstr(err.message, "unable to rescue 'pg_wal/000000010000000000000003'"));
+}
+
+static void
+test_an_archive_status_that_cannot_be_opened_is_not_missing(void **state)
+{
+    WalFixture *fixture = *state;
+    CairnError err = {0};
+    Rescued rescued;
+    SCOPED_FD fd = statusless_directory(fixture);
+
+    lay(fd, "archive_status", "", 0); /* no directory */
+    assert_false(wal_files_rescue(fixture->store, world_real(), fd, 0, &rescued, &err));
+}
+
 int
 main(void)
 {
@@ -93,6 +205,9 @@ main(void)
         cmocka_unit_test(test_a_segment_that_waits_is_seen),
         cmocka_unit_test(test_a_status_that_cannot_be_examined_is_not_absent),
         cmocka_unit_test(test_a_listing_cut_short_is_an_error),
+        WAL_FIXTURE_TEST(test_without_archive_status_all_is_kept),
+        WAL_FIXTURE_TEST(test_without_archive_status_damage_is_no_reason_to_drop_a_segment),
+        WAL_FIXTURE_TEST(test_an_archive_status_that_cannot_be_opened_is_not_missing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
