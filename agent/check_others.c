@@ -17,14 +17,20 @@ compare_with(CheckRun *run, const RepositoryConfig *config)
                   config->name, err.message);
         return;
     }
-    if (!wal_lag_find(run->repository, other, run->options->cluster->name, &lag, &err))
+    if (!wal_lag_find(run->repository, other, run->options->cluster->name, &lag, &err)) {
         check_add_error(run, "other-repositories", CHECK_WARNING, &err);
-    else if (lag.segments > 0)
+        return;
+    }
+    char unread[CAIRN_ERROR_MESSAGE_SIZE];
+    wal_lag_unread_text(&lag, run->options->repository->name, config->name, unread, sizeof unread);
+    if (unread[0] != '\0')
+        check_add(run, "other-repositories", CHECK_WARNING, "%s", unread);
+    if (lag.segments > 0)
         check_add(run, "other-repositories", CHECK_WARNING,
                   "'%s' has %" PRIu64 " WAL segments that this one lacks, from %s to %s; bring "
                   "them: pgcairn wal repair --repository %s",
                   config->name, lag.segments, lag.first, lag.last, run->options->repository->name);
-    else
+    else if (unread[0] == '\0')
         check_add(run, "other-repositories", CHECK_OK, "nothing that '%s' has is missing",
                   config->name);
 }

@@ -65,18 +65,43 @@ init_repository(const World *world, const RepositoryConfig *config, bool *create
     return repository;
 }
 
+/* Those whose records can be read, oldest first, and what of the others. */
+typedef struct {
+    Incarnation list[INCARNATION_LIMIT];
+    size_t count;
+    IncarnationTrouble trouble;
+} KnownSystems;
+
+static KnownSystems *
+read_known(Repository *repository, const char *cluster, CairnError *err)
+{
+    SCOPED_MEMORY KnownSystems *systems = calloc(1, sizeof *systems);
+    if (systems == NULL) {
+        cairn_error(err, CAIRN_INTERNAL, "out of memory");
+        return NULL;
+    }
+    if (!incarnation_list(repository, cluster, systems->list, &systems->count, &systems->trouble,
+                          err))
+        return NULL;
+    return take(&systems);
+}
+
 /* Several systems of one cluster are a history of upgrades and restores; a first meeting with a new
    one is as likely a wrong conninfo. */
 static bool
-refuse_stranger(Repository *repository, const char *cluster, const Incarnation *incarnation,
+refuse_stranger(const KnownSystems *systems, const char *cluster, const Incarnation *incarnation,
                 CairnError *err)
 {
-    SCOPED_MEMORY Incarnation *known = calloc(INCARNATION_LIMIT, sizeof *known);
-    if (known == NULL)
-        return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    size_t count = 0;
-    if (!incarnation_list(repository, cluster, known, &count, NULL, err))
-        return false;
+    const Incarnation *known = systems->list;
+    const size_t count = systems->count;
+    if (count == 0 && systems->trouble.count > 0) {
+        *err = systems->trouble.problem;
+        cairn_error_wrap(err, "cluster '%s' has been another system than this server", cluster);
+        return cairn_error_hint(
+            err, "nobody can tell which: if nobody here made that record, remove it on the "
+                 "repository host, else bring it back from a copy; after pg_upgrade or a new "
+                 "initdb of the same cluster: pgcairn init --another-system");
+    }
     if (count == 0)
         return true;
     cairn_error(err, CAIRN_REFUSED,
@@ -106,12 +131,20 @@ init_cluster(Repository *repository, const char *cluster, Connection *server, bo
     const bool existed =
         incarnation_get(repository, cluster, facts.system_id, facts.major, &known, err);
     if (!existed) {
+        if (err->kind == CAIRN_CORRUPT)
+            cairn_error_hint(err, "it is the record of this very server: bring it back from a "
+                                  "copy, or, if nobody here made it, remove it on the repository "
+                                  "host; then run init again");
         if (err->kind != CAIRN_NOT_FOUND)
             return false;
         cairn_error_clear(err);
-        if (!another_system && !refuse_stranger(repository, cluster, &incarnation, err))
-            return false;
     }
+    SCOPED_MEMORY KnownSystems *systems = read_known(repository, cluster, err);
+    if (systems == NULL)
+        return false;
+    incarnation_warn(&systems->trouble);
+    if (!existed && !another_system && !refuse_stranger(systems, cluster, &incarnation, err))
+        return false;
     /* Also when it is there: a crash may have come before its sync. */
     if (!incarnation_record(repository, cluster, &incarnation, err))
         return false;

@@ -21,7 +21,9 @@ Repository *init_repository(const World *world, const RepositoryConfig *config, 
                             CairnError *err) MUST_CHECK;
 
 /* Records the server's system as `cluster`. *existed_out: it was known. REFUSED when the cluster
-   is known as another system and another_system is false: most likely it is the wrong server. */
+   is known as another system and another_system is false: most likely it is the wrong server. Of
+   records that cannot be read a warning; CORRUPT and so on when it is the server's own, or when
+   there are no others and another_system is false: then too it was another system. */
 bool init_cluster(Repository *repository, const char *cluster, Connection *server,
                   bool another_system, Incarnation *incarnation_out, bool *existed_out,
                   CairnError *err) MUST_CHECK;

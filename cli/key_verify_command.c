@@ -61,11 +61,11 @@ result_json(const VerifyResult *result)
     json_t *full = result->full ? json_pack("{s:I, s:I}", "objects", (json_int_t)result->objects,
                                             "findings", (json_int_t)result->findings)
                                 : json_null();
-    return json_pack("{s:s, s:s?, s:s?, s:I, s:s?, s:o}", "slot", result->slot, "backup",
-                     proof->has_backup ? proof->backup : NULL, "file",
-                     proof->has_backup ? proof->file : NULL, "page_bytes",
-                     (json_int_t)proof->page_bytes, "wal", proof->has_wal ? proof->segment : NULL,
-                     "full", full);
+    return json_pack(
+        "{s:s, s:s?, s:s?, s:I, s:s?, s:o, s:s?}", "slot", result->slot, "backup",
+        proof->has_backup ? proof->backup : NULL, "file", proof->has_backup ? proof->file : NULL,
+        "page_bytes", (json_int_t)proof->page_bytes, "wal", proof->has_wal ? proof->segment : NULL,
+        "full", full, "unreadable_record", proof->unread.count > 0 ? proof->unread.object : NULL);
 }
 
 static void
@@ -119,9 +119,12 @@ key_verify_command(const World *world, int argc, char **argv)
         !cli_session_open(world, &arguments.common, true, &session, &err) ||
         !cli_only_repository(&session, &err) || !prove(world, &arguments, &session, &result, &err))
         return cli_failed(&err);
+    incarnation_warn(&result.proof.unread);
     if (!json)
         print_result(&result);
     else if (!cli_print_json(result_json(&result), &err))
         return cli_failed(&err);
-    return result.findings > 0 ? cairn_error_exit_code(CAIRN_CORRUPT) : 0;
+    return result.findings > 0 || result.proof.unread.count > 0
+               ? cairn_error_exit_code(CAIRN_CORRUPT)
+               : 0;
 }

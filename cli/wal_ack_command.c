@@ -91,22 +91,70 @@ parse_range(WalStore *store, const AckRequest *request, WalAck *ack, CairnError 
                                  "the holes");
 }
 
+/* The wanted system's records, of whichever major version; all zeros when none is wanted. */
+typedef struct {
+    IncarnationId ids[POSTGRES_MAJOR_MAX - POSTGRES_MAJOR_MIN + 1];
+    size_t count;
+} WantedSystem;
+
+static bool
+parse_system(const AckRequest *request, WantedSystem *wanted_out, CairnError *err)
+{
+    char *end = NULL;
+
+    *wanted_out = (WantedSystem){0};
+    if (request->system_id == NULL)
+        return true;
+    errno = 0;
+    const uint64_t id = strtoull(request->system_id, &end, 10);
+    if (errno != 0 || *end != '\0' || end == request->system_id)
+        return cairn_error(err, CAIRN_USAGE, "'%.40s' is no system identifier", request->system_id);
+    for (int major = POSTGRES_MAJOR_MIN; major <= POSTGRES_MAJOR_MAX; major++)
+        wanted_out->ids[wanted_out->count++] = (IncarnationId){.system_id = id, .major = major};
+    return true;
+}
+
+/* A decision is kept for ever: it is not written into the WAL of a system that may not be meant. */
+static bool
+refuse_to_guess(Repository *repository, const char *cluster, const WantedSystem *wanted,
+                const IncarnationTrouble *trouble, CairnError *err)
+{
+    static const char REMEDY[] = "if nobody here made that record, remove it on the repository "
+                                 "host, else bring it back from a copy";
+    Incarnation unused;
+
+    if (wanted->count == 0) {
+        *err = trouble->problem;
+        cairn_error_wrap(err, "which of the cluster's systems is the newest cannot be told");
+        return cairn_error_hint(err, "say which one has the hole: --system ID; %s", REMEDY);
+    }
+    for (size_t i = 0; i < wanted->count; i++) {
+        if (!incarnation_get(repository, cluster, wanted->ids[i].system_id, wanted->ids[i].major,
+                             &unused, err) &&
+            err->kind != CAIRN_NOT_FOUND)
+            return err->kind == CAIRN_CORRUPT ? cairn_error_hint(err, "%s", REMEDY) : false;
+        cairn_error_clear(err);
+    }
+    return true;
+}
+
 static bool
 choose_incarnation(Repository *repository, const char *cluster, const AckRequest *request,
                    Incarnation *incarnation_out, CairnError *err)
 {
     Incarnation incarnations[INCARNATION_LIMIT];
+    IncarnationTrouble trouble;
+    WantedSystem system;
     size_t count = 0;
-    uint64_t wanted = 0;
-    char *end = NULL;
 
-    if (!incarnation_list(repository, cluster, incarnations, &count, NULL, err))
+    if (!parse_system(request, &system, err))
         return false;
-    errno = 0;
-    if (request->system_id != NULL)
-        wanted = strtoull(request->system_id, &end, 10);
-    if (request->system_id != NULL && (errno != 0 || *end != '\0' || end == request->system_id))
-        return cairn_error(err, CAIRN_USAGE, "'%.40s' is no system identifier", request->system_id);
+    const IncarnationWish wish = {.first = system.ids, .first_count = system.count};
+    const uint64_t wanted = system.ids[0].system_id;
+    if (!incarnation_list_first(repository, cluster, &wish, incarnations, &count, &trouble, err) ||
+        (trouble.count > 0 && !refuse_to_guess(repository, cluster, &system, &trouble, err)))
+        return false;
+    incarnation_warn(&trouble);
     for (size_t i = count; i-- > 0;) { /* newest first */
         if (request->system_id == NULL || incarnations[i].system_id == wanted) {
             *incarnation_out = incarnations[i];

@@ -105,9 +105,9 @@ lags_text(const WalStatus *status, const WalStatusPlace *place, ByteWriter *text
         const WalStatusLag *lag = &status->lags[i];
         if (lag->problem[0] != '\0')
             byte_writer_format(text, "compared with '%s': %s\n", lag->repository, lag->problem);
-        else if (lag->lag.segments == 0)
+        if (lag->lag.segments == 0 && lag->problem[0] == '\0')
             byte_writer_format(text, "compared with '%s': lacks nothing\n", lag->repository);
-        else
+        if (lag->lag.segments > 0)
             byte_writer_format(text,
                                "compared with '%s': LACKS %" PRIu64
                                " segments, from %s to %s; bring them: "

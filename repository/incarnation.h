@@ -62,7 +62,11 @@ bool incarnation_list_first(Repository *repository, const char *cluster,
 bool incarnation_list(Repository *repository, const char *cluster,
                       Incarnation incarnations_out[INCARNATION_LIMIT], size_t *count_out,
                       IncarnationTrouble *trouble_out, CairnError *err) MUST_CHECK;
-/* For who goes on without them: a warning in the log, or nothing. */
+/* When err is about this record and not about the storage, which would say nothing of it: noted,
+   err is emptied. */
+bool incarnation_note_trouble(IncarnationTrouble *trouble, const char *cluster,
+                              const IncarnationId *id, CairnError *err) MUST_CHECK;
+/* For who goes on without them: a warning in the log, with the way out, or nothing. */
 void incarnation_warn(const IncarnationTrouble *trouble);
 
 #endif

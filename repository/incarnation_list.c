@@ -133,22 +133,28 @@ is_about_the_object(CairnErrorKind kind)
     return kind == CAIRN_CORRUPT || kind == CAIRN_UNSUPPORTED || kind == CAIRN_MISMATCH;
 }
 
-/* count records tell nothing, this one the first of them. */
-static bool
-note_trouble(Listing *listing, const IncarnationId *id, size_t count, CairnError *err)
+bool
+incarnation_note_trouble(IncarnationTrouble *trouble, const char *cluster, const IncarnationId *id,
+                         CairnError *err)
 {
-    IncarnationTrouble *trouble = listing->trouble;
     char name[INCARNATION_NAME_SIZE];
-    if (trouble == NULL || !is_about_the_object(err->kind))
+    if (!is_about_the_object(err->kind))
         return false;
     if (trouble->count == 0) {
         incarnation_name(name, id->system_id, id->major);
-        snprintf(trouble->object, sizeof trouble->object, "c/%s/i/%s", listing->cluster, name);
+        snprintf(trouble->object, sizeof trouble->object, "c/%s/i/%s", cluster, name);
         trouble->problem = *err;
     }
-    trouble->count += count;
+    trouble->count++;
     cairn_error_clear(err);
     return true;
+}
+
+static bool
+note_trouble(Listing *listing, const IncarnationId *id, CairnError *err)
+{
+    return listing->trouble != NULL &&
+           incarnation_note_trouble(listing->trouble, listing->cluster, id, err);
 }
 
 static bool
@@ -159,8 +165,9 @@ note_left_out(Listing *listing, const Candidate *first, CairnError *err)
     cairn_error(err, CAIRN_UNSUPPORTED,
                 "cluster '%s' has more than %d incarnations: '%s' is one too many",
                 listing->cluster, INCARNATION_LIMIT, name);
-    if (!note_trouble(listing, &first->id, listing->left_out, err))
+    if (!note_trouble(listing, &first->id, err))
         return false;
+    listing->trouble->count += listing->left_out - 1;
     listing->trouble->left_out = listing->left_out;
     return true;
 }
@@ -176,7 +183,7 @@ read_records(Listing *listing, CairnError *err)
         if (incarnation_get(listing->repository, listing->cluster, id->system_id, id->major, &found,
                             err))
             listing->incarnations[listing->read_count++] = found;
-        else if (!note_trouble(listing, id, 1, err))
+        else if (!note_trouble(listing, id, err))
             return false;
     }
     listing->left_out += listing->count - i;
@@ -232,6 +239,7 @@ incarnation_warn(const IncarnationTrouble *trouble)
                  trouble->left_out, INCARNATION_LIMIT);
     if (trouble->count > trouble->left_out)
         log_warn("%zu records of systems cannot be read, the first is '%s' (%s); what is stored of "
-                 "these systems is left as it is",
+                 "these systems is left as it is: if nobody here made that record, remove it on "
+                 "the repository host, else bring it back from a copy",
                  trouble->count - trouble->left_out, trouble->object, trouble->problem.message);
 }

@@ -134,7 +134,7 @@ verify_wal(Repository *repository, const char *cluster, KeyProof *proof, CairnEr
     SCOPED_MEMORY Incarnation *incarnations = calloc(INCARNATION_LIMIT, sizeof *incarnations);
     if (incarnations == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    if (!incarnation_list(repository, cluster, incarnations, &count, NULL, err))
+    if (!incarnation_list(repository, cluster, incarnations, &count, &proof->unread, err))
         return false;
     for (; count > 0 && !proof->has_wal; count--) {
         SCOPED(WalArchive)
@@ -143,6 +143,21 @@ verify_wal(Repository *repository, const char *cluster, KeyProof *proof, CairnEr
             return false;
     }
     return true;
+}
+
+static bool
+nothing_to_prove_with(const char *cluster, const KeyProof *proof, CairnError *err)
+{
+    if (proof->unread.count > 0) {
+        *err = proof->unread.problem;
+        cairn_error_wrap(err, "cluster '%s' has no backup, and whose WAL it has cannot be told",
+                         cluster);
+        return cairn_error_hint(err, "if nobody here made that record, remove it on the "
+                                     "repository host, else bring it back from a copy");
+    }
+    cairn_error(err, CAIRN_NOT_FOUND,
+                "cluster '%s' has neither a backup nor WAL to prove the key with", cluster);
+    return cairn_error_hint(err, "the key opens the repository; take a backup, then prove it");
 }
 
 bool
@@ -160,13 +175,8 @@ key_verify(Repository *repository, const char *cluster, KeyProof *proof_out, Cai
     if (!verify_backup(repository, cluster, &proof, err) ||
         !verify_wal(repository, cluster, &proof, err))
         return false;
-    if (!proof.has_backup && !proof.has_wal) {
-        cairn_error(err, CAIRN_NOT_FOUND,
-                    "cluster '%s' has neither a backup nor WAL to prove the key "
-                    "with",
-                    cluster);
-        return cairn_error_hint(err, "the key opens the repository; take a backup, then prove it");
-    }
+    if (!proof.has_backup && !proof.has_wal)
+        return nothing_to_prove_with(cluster, &proof, err);
     *proof_out = proof;
     return true;
 }

@@ -4,6 +4,9 @@
  *
  * For keys that lie in a safe: a slot that opens is not yet a page that can be read.
  *
+ * Where a record of a system cannot be read, the newest WAL of the others is asked, and the proof
+ * says so.
+ *
  * Errors: DENIED where the key opens metadata only (a sealed host); NOT_FOUND where there is
  * neither backup nor WAL; CORRUPT and storage errors pass through. Threads: one thread.
  */
@@ -12,6 +15,7 @@
 
 #include "postgres/wal_name.h"
 #include "repository/catalog.h"
+#include "repository/incarnation.h"
 
 typedef struct {
     bool has_backup;
@@ -20,6 +24,7 @@ typedef struct {
     uint64_t page_bytes; /* that were decrypted */
     bool has_wal;
     char segment[WAL_FILE_NAME_LIMIT];
+    IncarnationTrouble unread; /* systems whose WAL was not looked at */
 } KeyProof;
 
 bool key_verify(Repository *repository, const char *cluster, KeyProof *proof_out,

@@ -2,6 +2,7 @@
 
 #include "repository/catalog.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -144,6 +145,26 @@ compare_system(Repository *lacking, Repository *other, const char *cluster,
     return true;
 }
 
+static bool
+compare_known(Repository *lacking, Repository *other, const char *cluster, const Incarnation *known,
+              WalLag *lag, CairnError *err)
+{
+    const IncarnationId id = {.system_id = known->system_id, .major = known->major};
+    const bool is_first = lag->unread.count == 0;
+    Incarnation same;
+
+    if (incarnation_get(other, cluster, id.system_id, id.major, &same, err))
+        return compare_system(lacking, other, cluster, known, lag, err);
+    if (err->kind == CAIRN_NOT_FOUND) {
+        cairn_error_clear(err);
+        return true;
+    }
+    if (!incarnation_note_trouble(&lag->unread, cluster, &id, err))
+        return false;
+    lag->unread_in_other = lag->unread_in_other || is_first;
+    return true;
+}
+
 bool
 wal_lag_find(Repository *lacking, Repository *other, const char *cluster, WalLag *lag_out,
              CairnError *err)
@@ -154,17 +175,27 @@ wal_lag_find(Repository *lacking, Repository *other, const char *cluster, WalLag
     *lag_out = (WalLag){0};
     if (known == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    if (!incarnation_list(lacking, cluster, known, &count, NULL, err))
+    if (!incarnation_list(lacking, cluster, known, &count, &lag_out->unread, err))
         return false;
     for (size_t i = 0; i < count; i++) {
-        Incarnation same;
-        if (incarnation_get(other, cluster, known[i].system_id, known[i].major, &same, err)) {
-            if (!compare_system(lacking, other, cluster, &known[i], lag_out, err))
-                return false;
-        } else if (err->kind != CAIRN_NOT_FOUND) {
+        if (!compare_known(lacking, other, cluster, &known[i], lag_out, err))
             return false;
-        }
-        cairn_error_clear(err);
     }
     return true;
+}
+
+void
+wal_lag_unread_text(const WalLag *lag, const char *lacking, const char *other, char *text,
+                    size_t size)
+{
+    const IncarnationTrouble *unread = &lag->unread;
+
+    text[0] = '\0';
+    if (unread->count > 0)
+        snprintf(text, size,
+                 "%zu systems are not compared, since their records cannot be read; the first is "
+                 "'%s' in '%s' (%s); if nobody here made it, remove it on the repository host, "
+                 "else bring it back from a copy",
+                 unread->count, unread->object, lag->unread_in_other ? other : lacking,
+                 unread->problem.message);
 }

@@ -14,11 +14,17 @@
 typedef struct {
     uint64_t segments;
     char first[WAL_NAME_SIZE], last[WAL_NAME_SIZE]; /* "" when there are none */
+    IncarnationTrouble unread; /* systems that are not compared: a record cannot be read */
+    bool unread_in_other;      /* the first of these records: in `other` */
 } WalLag;
 
-/* Of every system that both know as this cluster. */
+/* Of every system that both know as this cluster, and whose records can be read. */
 bool wal_lag_find(Repository *lacking, Repository *other, const char *cluster, WalLag *lag_out,
                   CairnError *err) MUST_CHECK;
+
+/* What `unread` says, and what to do; "" when it says nothing. The names are the repositories'. */
+void wal_lag_unread_text(const WalLag *lag, const char *lacking, const char *other, char *text,
+                         size_t size);
 
 /* How many segments from `floor` on are in the runs `has` and not in `lacks`, both ascending; the
    first and last of them. */

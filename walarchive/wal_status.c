@@ -66,6 +66,9 @@ compare_with(const World *world, const WalStatusPlace *place, const RepositoryCo
     lag->repository = config->name;
     if (other == NULL || !wal_lag_find(own, other, place->cluster, &lag->lag, &err))
         snprintf(lag->problem, sizeof lag->problem, "%.500s", err.message);
+    else
+        wal_lag_unread_text(&lag->lag, place->repository->name, config->name, lag->problem,
+                            sizeof lag->problem);
 }
 
 static void

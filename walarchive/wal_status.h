@@ -30,7 +30,7 @@ typedef struct {
 typedef struct {
     const char *repository;
     WalLag lag;
-    char problem[512]; /* why nobody can tell; "" when it was told */
+    char problem[1024]; /* why nobody can tell, or not of all systems; "" when it was told */
 } WalStatusLag;
 
 typedef struct {

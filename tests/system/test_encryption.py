@@ -8,7 +8,7 @@ import pytest
 
 from support.compare import after_restore, digest, verify_backup
 from support.encryption import PASSPHRASE, EncryptedPgcairn, Keys, section
-from support.pgcairn import FAILED, OK, REFUSED, USAGE
+from support.pgcairn import DAMAGED, FAILED, OK, REFUSED, USAGE
 from support.process import is_root, run, start, wait_until
 
 READER = pathlib.Path(__file__).parents[2] / "tools" / "pgcairn-reader.py"
@@ -128,6 +128,21 @@ def test_key_verify_proves_the_key_with_a_page_and_a_segment(site):
     assert proof["backup"] == site.incremental and proof["file"].startswith("base/")
     assert proof["page_bytes"] >= 8192 and proof["wal"]
     assert proof["full"]["objects"] > 0 and proof["full"]["findings"] == 0
+
+
+def test_key_verify_goes_on_beside_a_system_s_record_that_cannot_be_read(site):
+    record, = site.host.objects("c/main/i/*")
+    rubbish = record.with_name(f"{1:016x}-15")
+    rubbish.write_bytes(b"rubbish")
+    try:
+        said = site.reader.run("key", "verify", expect=DAMAGED)
+        assert "decrypted and authenticated" in said.stdout and "WAL 0" in said.stdout
+        assert rubbish.name in said.stderr and "bring it back from a copy" in said.stderr
+        proof = site.reader.json("key", "verify", expect=DAMAGED)
+        assert proof["wal"] and proof["unreadable_record"].endswith(rubbish.name)
+    finally:
+        rubbish.unlink()
+    assert site.reader.json("key", "verify")["unreadable_record"] is None
 
 
 def test_check_says_what_is_encrypted_and_that_one_key_is_too_few(site):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from support.cluster import pg_major
-from support.pgcairn import FAILED, NOT_FOUND, OK, REFUSED, UNREACHABLE, USAGE
+from support.pgcairn import DAMAGED, FAILED, NOT_FOUND, OK, REFUSED, UNREACHABLE, USAGE
 from support.process import run
 
 
@@ -65,6 +65,44 @@ def test_init_refuses_another_server_under_a_known_name(workshop, site):
     assert refused.returncode == REFUSED and "--another-system" in refused.stderr
     checked = run(pgcairn.programs.pgcairn, "check", "--config", config, "--no-switch")
     assert checked.returncode == FAILED and "identity: FAILED" in checked.stdout
+
+
+def test_init_goes_on_beside_a_system_s_record_that_cannot_be_read(workshop):
+    cluster, pgcairn = workshop.archiving_server()
+    record, = pgcairn.objects("c/main/i/*")
+    rubbish = record.with_name(f"{1:016x}-15")
+    rubbish.write_bytes(b"rubbish")
+    said = pgcairn.run("init")
+    assert "is known already" in said.stdout
+    assert rubbish.name in said.stderr and "bring it back from a copy" in said.stderr
+
+    # Another server is a stranger as ever, to the systems that are known.
+    stranger = workshop.server()
+    pgcairn.conninfo = stranger.conninfo(user="pgcairn")
+    pgcairn.write_config()
+    refused = pgcairn.run("init", expect=REFUSED).stderr
+    assert f"known as system {int(record.name.split('-')[0], 16)}" in refused and rubbish.name in refused
+
+    # Where none is known, it was another one all the same: its record bears its identifier.
+    kept = record.read_bytes()
+    record.unlink()
+    refused = pgcairn.run("init", expect=DAMAGED).stderr
+    assert "has been another system than this server" in refused and "--another-system" in refused
+    assert pgcairn.objects("c/main/i/*") == [rubbish]
+    record.write_bytes(kept)
+
+    # Its own record is never passed over.
+    pgcairn.conninfo = cluster.conninfo(user="pgcairn")
+    pgcairn.write_config()
+    record.write_bytes(kept[:-1])
+    refused = pgcairn.run("init", "--another-system", expect=DAMAGED).stderr
+    assert record.name in refused and "the record of this very server" in refused
+
+    record.write_bytes(kept)
+    pgcairn.conninfo = stranger.conninfo(user="pgcairn")
+    pgcairn.write_config()
+    said = pgcairn.run("init", "--another-system")
+    assert "recorded" in said.stdout and rubbish.name in said.stderr
 
 
 def test_init_print_needs_nothing_and_what_it_prints_works(workshop, programs):

@@ -359,6 +359,34 @@ def test_repair_brings_what_the_other_has_holes_and_end(archiving):
         assert pgcairn.stored("near")[name].stat().st_size == len(bytes_[name])
 
 
+def compared(pgcairn):
+    """What check says of the first repository beside the other one."""
+    report = pgcairn.json("check", "--no-switch", expect=None)["repositories"]["near"]
+    return [one for one in report["results"] if one["name"] == "other-repositories"]
+
+
+def test_repositories_are_compared_beside_a_system_s_record_that_cannot_be_read(archiving):
+    pgcairn = archiving.pgcairn
+    newest = max(pgcairn.stored("near"))
+    path = pgcairn.stored("near")[newest]
+    kept = path.read_bytes()
+    path.unlink()
+    rubbish = pgcairn.places["near"] / "c/main/i" / f"{1:016x}-15"
+    rubbish.write_bytes(b"rubbish")
+    try:
+        unread, lacks = compared(pgcairn)
+        assert unread["status"] == lacks["status"] == "WARNING"
+        assert f"{rubbish.name}' in 'near'" in unread["text"] and newest in lacks["text"]
+        lag, = archiving.wal_json("status")["near"]["compared_with"]
+        assert lag["segments_lacking"] == 1 and rubbish.name in lag["problem"]
+        path.write_bytes(kept)
+        only, = compared(pgcairn)
+        assert only["status"] == "WARNING" and rubbish.name in only["text"]
+    finally:
+        rubbish.unlink()
+        path.write_bytes(kept)
+
+
 # -- copies
 
 

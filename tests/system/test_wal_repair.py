@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from support.cluster import make_directory
-from support.pgcairn import NOT_FOUND, OK, USAGE
+from support.cluster import make_directory, pg_major
+from support.pgcairn import DAMAGED, NOT_FOUND, OK, USAGE
 from support.process import must, owner, run, wait_until
 
 CONFLICT = 4
@@ -340,6 +340,36 @@ def test_what_cannot_be_acknowledged_is_refused(holed):
                 f"0/{number * SEGMENT:X}-0/{(number + 1) * SEGMENT:X}")
     hole, = holes(pgcairn)
     assert "by LSN" in hole["acknowledged"]
+
+
+def test_nothing_is_acknowledged_of_a_system_that_may_not_be_meant(holed):
+    """A decision is kept for ever, and a record that cannot be read may be that of the newest system."""
+    cluster, pgcairn, kept = holed
+    name, = take_out(pgcairn, cluster, kept, 5)
+    record, = pgcairn.objects("c/main/i/*")
+    system = str(int(record.name.split("-")[0], 16))
+    rubbish = record.with_name(f"{1:016x}-15")
+    rubbish.write_bytes(b"rubbish")
+    command = ("wal", "acknowledge-gap", "--reason", "lost", name)
+    try:
+        refused = pgcairn.run(*command, expect=DAMAGED).stderr
+        assert rubbish.name in refused and "--system ID" in refused
+        # Another system's record, and no such system.
+        pgcairn.run(*command, "--system", "4711", expect=NOT_FOUND)
+        refused = pgcairn.run(*command, "--system", "1", expect=DAMAGED).stderr
+        assert rubbish.name in refused and "bring it back" in refused
+        assert not holes(pgcairn)[0]["acknowledged"]
+        # The same system under another major version is as likely the one.
+        twin = record.with_name(record.name.replace(f"-{pg_major()}", "-18" if pg_major() != 18 else "-17"))
+        twin.write_bytes(b"rubbish")
+        refused = pgcairn.run(*command, "--system", system, expect=DAMAGED).stderr
+        assert twin.name in refused
+        twin.unlink()
+        said = pgcairn.run(*command, "--system", system)
+        assert "acknowledged" in said.stdout and rubbish.name in said.stderr
+        assert "lost" in holes(pgcairn)[0]["acknowledged"]
+    finally:
+        rubbish.unlink()
 
 
 def test_expire_and_collect_leave_acknowledgements(holed, workshop):

@@ -9,6 +9,9 @@
 #include <cmocka.h>
 
 #include "tests/unit/support/repository_fixture.h"
+#include "tests/unit/support/wal_fixture.h"
+
+#include <string.h>
 
 enum { SEGMENTS = 24, ROUNDS = 20000 };
 
@@ -67,10 +70,82 @@ test_every_lacking_segment_is_counted_once(void **state)
     }
 }
 
+/* -- two repositories */
+
+enum { SEGMENT_SIZE = 1 << 20 };
+
+static void
+plant(const WalFixture *fixture, const char *name)
+{
+    CairnError err = {0};
+
+    assert_true(storage_put(repository_storage(fixture->repository), name, "rubbish", 7, &err));
+}
+
+/* The other has segments 1 to 3, this one 1. */
+static void
+open_both(WalFixture *mine, WalFixture *theirs)
+{
+    wal_fixture_open(mine, SEGMENT_SIZE);
+    wal_fixture_open(theirs, SEGMENT_SIZE);
+    wal_fixture_store_segment(mine, 1, 1);
+    for (uint64_t segment = 1; segment <= 3; segment++)
+        wal_fixture_store_segment(theirs, 1, segment);
+}
+
+static void
+test_systems_that_can_be_read_are_compared_and_the_others_named(void **state)
+{
+    static WalFixture mine, theirs;
+    CairnError err = {0};
+    WalLag lag;
+    char text[2048];
+
+    (void)state;
+    open_both(&mine, &theirs);
+    assert_true(wal_lag_find(mine.repository, theirs.repository, "main", &lag, &err));
+    wal_lag_unread_text(&lag, "near", "far", text, sizeof text);
+    assert_string_equal(text, "");
+    plant(&mine, "c/main/i/0000000000000001-15");
+    assert_true(wal_lag_find(mine.repository, theirs.repository, "main", &lag, &err));
+    assert_int_equal(lag.segments, 2);
+    assert_string_equal(lag.first, "000000010000000000000002");
+    assert_string_equal(lag.last, "000000010000000000000003");
+    assert_int_equal(lag.unread.count, 1);
+    wal_lag_unread_text(&lag, "near", "far", text, sizeof text);
+    assert_non_null(strstr(text, "'c/main/i/0000000000000001-15' in 'near'"));
+    wal_fixture_close(&mine);
+    wal_fixture_close(&theirs);
+}
+
+static void
+test_a_record_that_only_the_other_cannot_read_is_named_as_its(void **state)
+{
+    static WalFixture mine, theirs;
+    CairnError err = {0};
+    WalLag lag;
+    char text[2048];
+    const Incarnation second = {.system_id = 2, .major = 15, .wal_segment_size = SEGMENT_SIZE};
+
+    (void)state;
+    open_both(&mine, &theirs);
+    assert_true(incarnation_record(mine.repository, "main", &second, &err));
+    plant(&theirs, "c/main/i/0000000000000002-15");
+    assert_true(wal_lag_find(mine.repository, theirs.repository, "main", &lag, &err));
+    assert_int_equal(lag.segments, 2);
+    assert_int_equal(lag.unread.count, 1);
+    wal_lag_unread_text(&lag, "near", "far", text, sizeof text);
+    assert_non_null(strstr(text, "'c/main/i/0000000000000002-15' in 'far'"));
+    wal_fixture_close(&mine);
+    wal_fixture_close(&theirs);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_systems_that_can_be_read_are_compared_and_the_others_named),
+        cmocka_unit_test(test_a_record_that_only_the_other_cannot_read_is_named_as_its),
         cmocka_unit_test(test_every_lacking_segment_is_counted_once),
     };
 
