@@ -1,8 +1,10 @@
 """A server that archives through pgcairn_archive, and a look at the module's helper process."""
 
+import contextlib
 import os
 import pathlib
 import shutil
+import signal
 
 from support.cluster import ROOT, pg_major, quoted
 from support.process import wait_until
@@ -56,6 +58,15 @@ class ModuleServer:
     def archiver(self):
         rows = self.cluster.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'archiver'")
         return rows[0][0] if rows else None
+
+    @contextlib.contextmanager
+    def archiver_held(self):
+        archiver = self.archiver()
+        os.kill(archiver, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(archiver, signal.SIGCONT)
 
     def helpers(self):
         """Process ids of everything that runs `pgcairn-wal serve` in the data directory."""
