@@ -40,12 +40,39 @@ log_level_parse(const char *name, LogLevel *level_out)
     return false;
 }
 
+/*
+ * A message in the making. It goes out in one write: others write to the same log, the server and
+ * processes beside us, and their lines would stand in the middle of ours.
+ */
+typedef struct {
+    FILE *out; /* standard error itself where memory is short */
+    char *text;
+    size_t size;
+} Message;
+
+static void
+message_begin(Message *message)
+{
+    *message = (Message){0};
+    message->out = open_memstream(&message->text, &message->size);
+    if (message->out == NULL)
+        message->out = stderr;
+}
+
+static void
+message_end(Message *message)
+{
+    if (message->out != stderr && fclose(message->out) == 0)
+        fwrite(message->text, 1, message->size, stderr);
+    free(message->text);
+}
+
 /* Names that a server or a disk chose stand in messages: no terminal shall obey them, and none
    shall begin a line that looks like ours. */
 static void
-put_plain(const char *text, const char *kept)
+put_plain(const Message *message, const char *text, const char *kept)
 {
-    plain_print(stderr, text, strlen(text), kept);
+    plain_print(message->out, text, strlen(text), kept);
 }
 
 void
@@ -69,12 +96,12 @@ log_message(LogLevel level, const char *format, ...)
         va_end(args);
     }
 
-    /* Locked as a whole, so that lines of several threads do not mix. */
-    flockfile(stderr);
-    fprintf(stderr, "%s: ", LEVEL_LABELS[level]);
-    put_plain(line != NULL ? line : short_line, "");
-    putc_unlocked('\n', stderr);
-    funlockfile(stderr);
+    Message message;
+    message_begin(&message);
+    fprintf(message.out, "%s: ", LEVEL_LABELS[level]);
+    put_plain(&message, line != NULL ? line : short_line, "");
+    putc('\n', message.out);
+    message_end(&message);
     free(line);
     errno = saved_errno;
 }
@@ -101,19 +128,20 @@ void
 log_error(const CairnError *err)
 {
     const char *hint = log_hint(err);
+    Message message;
 
-    flockfile(stderr);
-    fputs("ERROR: ", stderr);
-    put_plain(err->message, "");
+    message_begin(&message);
+    fputs("ERROR: ", message.out);
+    put_plain(&message, err->message, "");
     if (hint != NULL) {
-        fputs("\nHINT: ", stderr);
-        put_plain(hint, "\n");
+        fputs("\nHINT: ", message.out);
+        put_plain(&message, hint, "\n");
     }
-    putc_unlocked('\n', stderr);
+    putc('\n', message.out);
     if (log_level() >= LOG_LEVEL_DEBUG && err->file != NULL) {
-        fprintf(stderr, "DEBUG: %s at %s:%d, errno %d, sqlstate %s\n",
+        fprintf(message.out, "DEBUG: %s at %s:%d, errno %d, sqlstate %s\n",
                 cairn_error_kind_name(err->kind), err->file, err->line, err->system_errno,
                 err->sqlstate[0] != '\0' ? err->sqlstate : "-");
     }
-    funlockfile(stderr);
+    message_end(&message);
 }
