@@ -171,12 +171,8 @@ write_something(CheckRun *run, CairnError *err)
     return lsn != NULL;
 }
 
-/*
- * The segment that the switch completed. The position returned is one past the switch record, or,
- * when nothing was written since the last switch, the start of an unused segment: the byte before
- * it is in the segment that must arrive either way. (pg_walfile_name answers differently at
- * boundaries since 17.)
- */
+/* The segment that the switch completed. (pg_walfile_name answers differently at boundaries since
+   17.) */
 static bool
 switch_segment(CheckRun *run, char name_out[WAL_NAME_SIZE], CairnError *err)
 {
@@ -195,7 +191,7 @@ switch_segment(CheckRun *run, char name_out[WAL_NAME_SIZE], CairnError *err)
         timeline > UINT32_MAX)
         return cairn_error(err, CAIRN_UNSUPPORTED, "pg_switch_wal: answer not understood");
     wal_segment_name(name_out, (uint32_t)timeline,
-                     wal_segment_before(lsn, run->incarnation.wal_segment_size),
+                     wal_segment_switched(lsn, run->incarnation.wal_segment_size),
                      run->incarnation.wal_segment_size);
     return true;
 }

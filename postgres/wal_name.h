@@ -2,7 +2,8 @@
  * Names and positions of WAL: LSNs, timelines, segment numbers, file names (facts 5.1).
  *
  * Units: an LSN is a byte position; segment sizes are powers of two from 1 MiB to 1 GiB; ranges are
- * half-open. The segment that holds the byte before an LSN is wal_segment_before.
+ * half-open. The segment that holds the byte before an LSN is wal_segment_before; the one that
+ * pg_switch_wal completed when it answered an LSN is wal_segment_switched.
  */
 #ifndef PGCAIRN_POSTGRES_WAL_NAME_H
 #define PGCAIRN_POSTGRES_WAL_NAME_H
@@ -46,6 +47,19 @@ static inline uint64_t
 wal_segment_before(uint64_t lsn, uint32_t segment_size)
 {
     return (lsn - 1) / segment_size;
+}
+
+/*
+ * pg_switch_wal answers where its record ends, or, where nothing was written since the last switch,
+ * the start of the unused segment. A record that ends with its segment leaves nothing to fill, and
+ * its end counts as behind the next one's long page header, where else no switch can end.
+ */
+static inline uint64_t
+wal_segment_switched(uint64_t lsn, uint32_t segment_size)
+{
+    enum { LONG_PAGE_HEADER_SIZE = 40 };
+    const bool at_its_end = lsn % segment_size == LONG_PAGE_HEADER_SIZE;
+    return wal_segment_before(at_its_end ? lsn - LONG_PAGE_HEADER_SIZE : lsn, segment_size);
 }
 
 typedef enum {

@@ -49,6 +49,14 @@ def test_all_is_well(served):
     assert pgcairn.json("info", "--offline")["clusters"][0]["archiving"] is None
 
 
+def test_check_waits_for_the_segment_that_its_switch_ended(served):
+    """Also where the switch is the last thing that there is room for: a restore point and it take 128 bytes."""
+    cluster, pgcairn = served
+    with cluster.filled_segment(128):
+        report = pgcairn.json("check", "--timeout=20")
+    assert {entry["name"]: entry["status"] for entry in report["results"]}["wal-arrival"] == "OK"
+
+
 def test_whether_push_takes_along_what_is_ready_is_said(served):
     _, pgcairn = served
     spool = pgcairn.directory / "spool"

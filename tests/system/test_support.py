@@ -159,3 +159,16 @@ def test_run_system_counts_every_file_and_shows_only_what_failed(place):
     result = run_system(f"{place}/test_bad.py::test_second", place / "test_none.py")
     assert result.stdout.splitlines()[-1] == "1 passed, 0 failed, 1 skipped"
     assert run_system("-k", "nobody", place / "test_good.py").returncode == 1
+
+
+@pytest.mark.parametrize("left", [128, 104, 120, 136])
+def test_the_segment_that_a_switch_ended_is_named(workshop, left):
+    """A restore point takes 104 bytes, a switch 24: what ends with the segment, and what goes beyond."""
+    server = workshop.server(wal_segsize=1)
+    with server.filled_segment(left):
+        before = server.value("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
+        name = server.switch_wal()
+        server.sql("SELECT pg_create_restore_point('next')")
+        now = server.value("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
+    assert name == before if left != 120 else before < name
+    assert int(now, 16) == int(name, 16) + 1

@@ -138,6 +138,19 @@ test_the_segment_before_a_boundary_is_the_one_that_ends_there(void **state)
     assert_int_equal(wal_segment_before(UINT64_C(0x3000001), 16 * MIB), 3);
 }
 
+/* The answers of pg_switch_wal are PostgreSQL's own, tests/system/test_support.py asks it. */
+static void
+test_the_segment_that_a_switch_completed(void **state)
+{
+    (void)state;
+    assert_int_equal(wal_segment_switched(UINT64_C(0x3000078), MIB), 48);
+    assert_int_equal(wal_segment_switched(UINT64_C(0x30FFFF8), MIB), 48);
+    assert_int_equal(wal_segment_switched(UINT64_C(0x3100000), MIB), 48); /* nothing to switch */
+    assert_int_equal(wal_segment_switched(UINT64_C(0x3100028), MIB),
+                     48); /* ends with the segment */
+    assert_int_equal(wal_segment_switched(UINT64_C(0x3100030), MIB), 49); /* 8 bytes in the next */
+}
+
 static void
 test_archivable_names_are_told_apart(void **state)
 {
@@ -226,6 +239,7 @@ main(void)
         cmocka_unit_test(test_segment_names_follow_the_segment_size),
         cmocka_unit_test(test_a_low_part_beyond_the_segment_size_is_no_segment),
         cmocka_unit_test(test_the_segment_before_a_boundary_is_the_one_that_ends_there),
+        cmocka_unit_test(test_the_segment_that_a_switch_completed),
         cmocka_unit_test(test_archivable_names_are_told_apart),
         cmocka_unit_test(test_other_names_are_refused),
         cmocka_unit_test(test_magics_and_majors_belong_together),

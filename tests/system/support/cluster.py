@@ -215,9 +215,36 @@ class Cluster:
     # -- WAL
 
     def switch_wal(self):
-        """Ends the current segment; its name."""
+        """Ends the current segment; its name.
+
+        The position answered may be the end of that segment, which is the next one's since 17, or lie
+        behind the next one's page header of 40 bytes, where the record was the last that had room.
+        """
         self.sql("SELECT pg_create_restore_point('switch')")
-        return self.value("SELECT pg_walfile_name(pg_switch_wal())")
+        return self.value("SELECT pg_walfile_name(pg_switch_wal() - 41)")
+
+    @contextlib.contextmanager
+    def filled_segment(self, left):
+        """So many bytes are left in the current segment, a multiple of 8; nothing else is written meanwhile."""
+        writer = self.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'")
+        os.kill(writer, signal.SIGSTOP)
+        try:
+            while self._left_in_segment() > 8192 - 24:
+                self._write_record(4096)
+            self._write_record(self._left_in_segment() - left)
+            assert self._left_in_segment() == left
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(writer, signal.SIGCONT)
+
+    def _left_in_segment(self):
+        return self.value("SELECT size - (pg_current_wal_insert_lsn() - '0/0') % size FROM "
+                          "(SELECT setting::numeric AS size FROM pg_settings WHERE name = 'wal_segment_size') s")
+
+    def _write_record(self, size):
+        """Of so many bytes, page headers not counted; 54 of them are not its content."""
+        self.sql("SELECT pg_logical_emit_message(false, '', repeat('x', %s))", size - 54)
 
     def archive_all(self, seconds=WAIT_SECONDS):
         """Waits until everything written so far is in the archive."""
