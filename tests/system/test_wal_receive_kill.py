@@ -1,6 +1,7 @@
 """Receiver and primary killed at random under load: nothing that was acknowledged is missing (kill_rounds.py)."""
 
 import contextlib
+import signal
 import threading
 import time
 
@@ -78,6 +79,28 @@ def test_kill_9_of_both_loses_no_acknowledged_byte(workshop, receivers, round_nu
     report(f"both {round_number}", kills=2, acknowledged_rows=kept, missing=0)
 
 
+def wait_commits_wait(cluster, receiver):
+    """The server's checkpointer turns waiting on, a moment after everybody else knows of it: tried with a receiver
+    that does not answer."""
+    wait_until("the receiver is the synchronous one", lambda: cluster.value(
+        "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == 1)
+    receiver.process.send_signal(signal.SIGSTOP)
+    commits = []
+
+    def waits():
+        if not commits or not commits[-1].is_alive():
+            commits.append(threading.Thread(target=cluster.sql, args=("SELECT pg_logical_emit_message(true, '', '')",)))
+            commits[-1].start()
+        return cluster.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+
+    try:
+        wait_until("a commit waits", waits)
+    finally:
+        receiver.process.send_signal(signal.SIGCONT)
+        for commit in commits:
+            commit.join()
+
+
 @pytest.mark.parametrize("round_number", range(kill_rounds(3)))
 def test_kill_9_of_the_primary_loses_no_acknowledged_commit(workshop, receivers, round_number):
     cluster, pgcairn, receiver = server_with_receiver(
@@ -86,8 +109,7 @@ def test_kill_9_of_the_primary_loses_no_acknowledged_commit(workshop, receivers,
     pgcairn.backup("--wal-timeout=60")
     cluster.configure(synchronous_standby_names="'pgcairn_sync'")
     cluster.reload()
-    wait_until("commits wait", lambda: cluster.value(
-        "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == 1)
+    wait_commits_wait(cluster, receiver)
     chance = chance_of(f"primary {round_number}")
     done = [0, 0, 0, 0]
 

@@ -15,7 +15,8 @@ def kill_rounds(default):
 
 
 def chance_of(test):
-    """Another sequence for each test, or round, of one seed."""
+    """Another sequence for each test, or round, of one seed, which a failure shows."""
+    print(f"{test}: PGCAIRN_KILL_SEED={SEED}")
     return random.Random(f"{SEED} {test}")
 
 
