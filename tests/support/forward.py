@@ -1,5 +1,6 @@
-"""forward.py PORT FILE: forwards connections to the Unix socket that FILE names at that moment.
+"""forward.py DESCRIPTOR FILE: forwards connections to the Unix socket that FILE names at that moment.
 
+They come to the listening socket DESCRIPTOR, which its owner keeps open, so that nobody else gets its port.
 Where FILE has several lines, each connection takes the first away; the last stays.
 SIGUSR1 freezes those that there are, as a firewall does that forgets them; new ones work.
 """
@@ -34,8 +35,8 @@ def take(target):
     return first
 
 
-def serve(port, target):
-    listener = socket.create_server(("127.0.0.1", port))
+def serve(descriptor, target):
+    listener = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGUSR1, lambda *_: frozen.update(alive))
     while True:
         client, _ = listener.accept()

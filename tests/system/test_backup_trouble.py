@@ -1,8 +1,5 @@
 """The network, the server or the repository goes away under a backup, or another server takes over."""
 
-import contextlib
-import time
-
 import pytest
 
 from support.compare import digest, verify_backup
@@ -33,6 +30,7 @@ class Site:
 
     def start_backup(self, *options):
         """One that takes some seconds, and the moment when enough of it has come."""
+        wait_until("no other is sent any more", lambda: not self.server.sql("SELECT 1 FROM pg_stat_progress_basebackup"))
         with open(self.log, "w", encoding="utf-8") as log:
             process = self.pgcairn.start("backup", "--type=full", "--start-fast", f"--max-rate={self.rate}", "--log-level=info",
                                          "--wal-timeout=30", *options, stderr=log)
@@ -83,7 +81,8 @@ def site(module_workshop):
 def test_a_network_gone_for_a_while_costs_time_only(site):
     backup = site.start_backup()
     site.network.stop()
-    time.sleep(3.5)  # longer than server-timeout: it is being asked when the network comes back
+    before = site.network.connections()
+    wait_until("the server is being asked", lambda: site.network.connections() > before)
     assert backup.poll() is None
     site.network.go_on()
     assert backup.wait(timeout=60) == OK, site.output()

@@ -11,6 +11,7 @@ import sys
 from support.cluster import PORT, ROOT
 from support.process import wait_until
 
+ESTABLISHED = "01"
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
 
 
@@ -20,9 +21,8 @@ class Network:
     def __init__(self, directory, server):
         self.directory = pathlib.Path(directory)
         self.lead_to(server)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.listener = socket.create_server(("127.0.0.1", 0))  # kept, or others could get its port
+        self.port = self.listener.getsockname()[1]
         self.process = None
         self.start()
 
@@ -36,8 +36,9 @@ class Network:
         return f"host=127.0.0.1 port={self.port} user={user} dbname=postgres"
 
     def start(self):
-        self.process = subprocess.Popen([sys.executable, ROOT / "tests/support/forward.py", str(self.port),
-                                         self.directory / "network"])
+        descriptor = self.listener.fileno()
+        self.process = subprocess.Popen([sys.executable, ROOT / "tests/support/forward.py", str(descriptor),
+                                         self.directory / "network"], pass_fds=[descriptor])
         wait_until("the network works", self.answers)
 
     def answers(self):
@@ -47,6 +48,12 @@ class Network:
             connection.recv(1)
             return True
         return False
+
+    def connections(self):
+        """How many there are, also those that nobody has taken yet."""
+        lines = pathlib.Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+        return sum(words[1].endswith(f":{self.port:04X}") and words[3] == ESTABLISHED
+                   for words in map(str.split, lines))
 
     def stop(self):
         """Nothing comes through, and nobody is told: the kernel goes on to answer for the process."""
@@ -61,9 +68,13 @@ class Network:
 
     def cut(self):
         """Connections are reset, as by a failover that takes an address along; new ones work at once."""
-        self.close()
+        self._end()
         self.start()
 
-    def close(self):
+    def _end(self):
         self.process.kill()
         self.process.wait()
+
+    def close(self):
+        self._end()
+        self.listener.close()
