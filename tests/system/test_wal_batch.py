@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import time
 
 import pytest
@@ -11,7 +10,7 @@ from support.batch import Batch, second_directory
 from support.cluster import make_directory
 from support.disk import SmallDisk
 from support.kill_rounds import chance_of, kill_rounds, report
-from support.process import is_root, run, wait_until
+from support.process import is_root, must, run, wait_until
 
 FAILED = 1
 PUSHED_AHEAD = "was pushed ahead"
@@ -77,12 +76,69 @@ def session_and_errors(pid):
         return None
 
 
-def test_the_process_ends_by_itself_and_is_in_nobodys_way(waiting):
-    process = waiting.pgcairn.start_push(f"pg_wal/{waiting.ready()[0]}", cwd=waiting.cluster.data)
+# What push-ahead opens below pg_wal is not opened before HOLD is gone. (push itself opens from its own directory.)
+HOLDING_OPEN = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int
+openat(int at, const char *path, int flags, ...)
+{
+    int (*real)(int, const char *, int, ...) = dlsym(RTLD_NEXT, "openat");
+    va_list args;
+
+    va_start(args, flags);
+    const mode_t mode = va_arg(args, mode_t);
+    va_end(args);
+    while (at != AT_FDCWD && strncmp(path, "pg_wal/0", 8) == 0 && access(getenv("HOLD"), F_OK) == 0)
+        usleep(10000);
+    return real(at, path, flags, mode);
+}
+
+int
+openat64(int at, const char *path, int flags, ...)
+{
+    va_list args;
+
+    va_start(args, flags);
+    const mode_t mode = va_arg(args, mode_t);
+    va_end(args);
+    return openat(at, path, flags, mode);
+}
+"""
+
+
+@pytest.fixture
+def held(waiting, workshop):
+    """A push of the first file, and what it starts is there, with all its threads, until the file is removed."""
+    library, hold = workshop.directory / "hold.so", workshop.directory / "hold"
+    source = library.with_suffix(".c")
+    source.write_text(HOLDING_OPEN, encoding="utf-8")
+    must("gcc", "-shared", "-fPIC", "-o", library, source, as_root=True)
+    hold.touch()
+
+    def start():
+        return waiting.pgcairn.start_push(f"pg_wal/{waiting.ready()[0]}", cwd=waiting.cluster.data,
+                                          env={"LD_PRELOAD": library, "HOLD": hold})
+
+    yield start, hold
+    hold.unlink(missing_ok=True)
+    waiting.wait_idle()
+
+
+def test_the_process_ends_by_itself_and_is_in_nobodys_way(waiting, held):
+    start, hold = held
+    process = start()
     session, errors = wait_until("it is seen", lambda: next(
         filter(None, map(session_and_errors, waiting.processes("push-ahead"))), None))
     assert session != os.getsid(0) and errors == "/dev/null"
     assert process.wait(timeout=60) == 0, process.communicate()
+    hold.unlink()
     process.communicate()
     waiting.wait_idle()
     assert not waiting.cluster.has_processes()
@@ -248,10 +304,11 @@ def test_a_copy_that_may_not_archive_has_no_records_either(waiting):
     assert "pgcairn adopt" in waiting.push(others[0], expect=FAILED)
 
 
-def test_jobs_of_the_configuration_are_threads(waiting):
-    """They stay for a second after the last file; without the key there are two, and one that watches the time."""
+def test_jobs_of_the_configuration_are_threads(waiting, held):
+    """Without the key there are two, and one that watches the time."""
     waiting.pgcairn.write_config(general={**waiting.general, "jobs": 6})
-    process = waiting.pgcairn.start_push(f"pg_wal/{waiting.ready()[0]}", cwd=waiting.cluster.data)
+    start, _ = held
+    process = start()
     wait_until("six threads push ahead", lambda: any(
         threads(number) >= 6 for number in waiting.processes("push-ahead")))
     _, errors = process.communicate(timeout=60)
@@ -267,12 +324,9 @@ def threads(pid):
 
 def test_the_archiver_pushes_in_batches_under_load(workshop):
     batch = Batch(workshop)
-    # Held back, so that there is a backlog however fast the archiver is beside the load.
-    archiver = batch.archiver()
-    os.kill(archiver, signal.SIGSTOP)
-    for _ in range(4):
-        batch.write(25)
-    os.kill(archiver, signal.SIGCONT)
+    with batch.held_back():
+        for _ in range(4):
+            batch.write(25)
     batch.cluster.archive_all(300)
     failed = batch.cluster.value("SELECT failed_count FROM pg_stat_archiver")
     assert failed == 0, batch.cluster.log_tail()
@@ -295,12 +349,15 @@ def test_killed_at_random_no_acknowledged_segment_is_missing(workshop):
     chance = chance_of("push")
     rounds = kill_rounds(15)
     killed = {"push": 0, "push-ahead": 0}
-    for _ in range(rounds):
-        batch.write(8)
-        which = chance.choice(["push", "push-ahead"])
+    for number in range(rounds):
+        with batch.held_back() as archiver:
+            batch.write(8)
+        which = ("push", "push-ahead")[number % 2]
+        # After pushes that were killed the archiver rests for a second.
+        wait_until("it works on what waits", lambda what=which: batch.processes(what) or not batch.ready())
         until = time.monotonic() + 0.05 + chance.random() / 2
         while time.monotonic() < until:
-            victims = batch.pushing() if which == "push" else batch.processes(which)
+            victims = batch.pushing(archiver) if which == "push" else batch.processes(which)
             if victims and chance.random() < 0.5:
                 batch.kill(victims)
                 killed[which] += len(victims)

@@ -9,7 +9,7 @@ import shutil
 import signal
 
 from support.cluster import make_directory, quoted, remove_tree
-from support.process import must, owner, run, wait_until
+from support.process import has_ended, must, owner, run, wait_until
 
 # kill -9 of the command would end the archiver for ten seconds; to the server it is a failure like others.
 SURVIVING = "{} || exit 1"
@@ -92,19 +92,30 @@ class Batch:
                     found.append(int(path.split("/")[2]))
         return found
 
-    def pushing(self):
+    @staticmethod
+    def pushing(archiver):
         """Ids of what the archiver's shell runs, found before it ends: a search of all processes takes longer."""
-        found = [self.archiver()]
+        found = [archiver]
         for _ in "shell", "push":
             children = []
             for pid in found:
                 with contextlib.suppress(OSError):
                     children += pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
             found = children
-        return [int(pid) for pid in found]
+        return [int(pid) for pid in found if not has_ended(int(pid))]
 
     def archiver(self):
         return self.cluster.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'archiver'")
+
+    @contextlib.contextmanager
+    def held_back(self):
+        """The archiver does nothing meanwhile, and has a backlog then, however fast it is beside the load."""
+        archiver = self.archiver()
+        os.kill(archiver, signal.SIGSTOP)
+        try:
+            yield archiver
+        finally:
+            os.kill(archiver, signal.SIGCONT)
 
     def kill(self, pids):
         for pid in pids:
@@ -122,7 +133,8 @@ class Batch:
             wait_until("no process of push is left", none_left)
 
     def wait_idle(self):
-        wait_until("nothing is pushed ahead any more", lambda: not self.processes("push-ahead"))
+        """Also one that has been forked, and is a push as yet by its command line."""
+        wait_until("nothing is pushed ahead any more", lambda: not self.processes())
 
     # -- what is where
 
