@@ -12,7 +12,7 @@ from support.network import Network
 from support.pgcairn import FAILED, NOT_FOUND, OK, REFUSED
 from support.process import wait_until
 from support.receiver import (LOAD_TABLE, fill, flush_lsn, is_gapless, pieces, pieces_reach, segments, server_with_receiver,
-                              wait_flushed, wait_stored)
+                              wait_flushed, wait_gone, wait_stored)
 
 
 # -- alone and beside push
@@ -30,6 +30,7 @@ def test_receive_alone_feeds_backup_and_restore(workshop, receivers):
     wait_stored(pgcairn, cluster.switch_wal())
     expected = digest(cluster)
     receiver.stop()
+    wait_gone(cluster)
     assert "no receiver streams" in pgcairn.run("check", "--no-switch", expect=FAILED).stdout
 
     assert is_gapless(segments(pgcairn))
@@ -118,9 +119,9 @@ def test_the_original_reaches_a_target_in_the_tail(workshop, receivers):
     assert cluster.value("SHOW archive_mode") == "on"
 
 
-def newest_pieces(pgcairn):
+def newest_pieces(pgcairn, behind=""):
     """Those of the newest segment, by offset."""
-    names = pieces(pgcairn)
+    names = [name for name in pieces(pgcairn) if name[:24] > behind]
     newest = max((name[:24] for name in names), default="")
     return sorted((name for name in names if name.startswith(newest)),
                   key=lambda name: name.rsplit(".", 1)[1])
@@ -131,9 +132,10 @@ def test_damage_in_the_tail_is_no_end_of_wal(workshop, receivers):
     cluster.sql(LOAD_TABLE)
     pgcairn.backup("--wal-timeout=60")
     fill(cluster, 50)  # a piece may end in the middle of a transaction: these come back in any case
-    cluster.switch_wal()
+    name = cluster.switch_wal()
     rows = 50
-    while len(newest_pieces(pgcairn)) < 3:
+    # Pieces of that segment itself would not do: it is whole.
+    while len(newest_pieces(pgcairn, behind=name)) < 3:
         fill(cluster, 50)
         rows += 50
         wait_until("the tail is stored", pieces_reach(pgcairn, receiver, wait_flushed(cluster)))
@@ -282,6 +284,7 @@ def test_a_part_of_a_run_without_slot_is_not_gone_on_with(workshop, receivers):
     cluster.sql(LOAD_TABLE)
     cluster.sql("CHECKPOINT")
     fill(cluster, 9000)
+    cluster.switch_wal()  # so that what comes now does not fill a segment
     receiver = receivers(pgcairn, slot=None).start().says("receiving from")
     fill(cluster, 50)
     wait_flushed(cluster)
@@ -390,7 +393,7 @@ def test_what_only_waits_in_the_spool_is_not_acknowledged(workshop, receivers):
         if again < 2:
             cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
             wait_until("the connection ends and comes back",
-                       lambda count=again + 2: receiver.output().count("receiving from") == count)
+                       lambda count=again + 2: receiver.output().count("receiving from") >= count)
     os.chmod(pgcairn.repository, 0o750)
     wait_flushed(cluster)
     receiver.stop()
@@ -415,9 +418,10 @@ def test_a_network_that_swallows_everything_is_left(workshop, receivers):
         # Quiet for longer than the limit: the server answers when it is asked.
         time.sleep(6)
         assert "said nothing" not in receiver.output()
+        before = receiver.output().count("receiving from")
         network.freeze()
         receiver.says("the server said nothing for")
-        wait_until("it receives again", lambda: receiver.output().count("receiving from") == 2)
+        wait_until("it receives again", lambda: receiver.output().count("receiving from") > before)
         fill(cluster)
         wait_flushed(cluster)
         wait_stored(pgcairn, cluster.switch_wal())
@@ -453,6 +457,9 @@ def test_an_invalidated_slot_is_named_and_the_gap_is_recorded(workshop, receiver
     assert cluster.value("SELECT wal_status FROM pg_replication_slots") == "lost"
     if running:
         os.chmod(pgcairn.repository, 0o750)
+        # Half a minute may pass, and as long again until it connects.
+        wait_until("the repository is back", lambda: "the repository is back" in receiver.output()
+                   or receiver.process.poll() is not None)
     else:
         receiver.start()
     code = receiver.ends()

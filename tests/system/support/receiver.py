@@ -79,10 +79,15 @@ def is_gapless(names):
 
 
 def flush_lsn(cluster):
-    """What the server was told is safe."""
-    rows = cluster.sql("SELECT flush_lsn FROM pg_stat_replication "
-                       "WHERE application_name LIKE 'pgcairn%%'")
-    return lsn_number(rows[0][0]) if rows and rows[0][0] else 0
+    """What the server was told is safe: by a connection that may end already, and the next one beside it."""
+    told = cluster.sql("SELECT max(flush_lsn) FROM pg_stat_replication WHERE application_name LIKE 'pgcairn%%'")[0][0]
+    return lsn_number(told) if told else 0
+
+
+def wait_gone(cluster):
+    """A receiver that has ended is gone for the server, too, which may see it a moment later."""
+    wait_until("no walsender is left", lambda: not cluster.value(
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'"))
 
 
 def wait_flushed(cluster):
