@@ -280,7 +280,7 @@ def test_other_content_under_the_name_is_refused(workshop):
     server.reconfigure(command=server.pgcairn.programs.wal)
     server.wait_log("stored with other content")
     assert server.is_ready(name)
-    assert server.stat()[1] > 0
+    wait_until("it is counted", lambda: server.stat()[1] > 0)
 
 
 # -- the helper's end, and the server's

@@ -82,10 +82,12 @@ class ModuleServer:
         return found
 
     def helper(self):
-        """The one helper, once it runs."""
-        found = wait_until("a helper process runs", self.helpers)
-        assert len(found) == 1, found
-        return found[0]
+        """The one helper, once it runs, and no other any more."""
+        def only_one():
+            found = self.helpers()
+            return len(found) == 1 and found[0]
+
+        return wait_until("one helper process runs", only_one)
 
     def waits_for_helper(self):
         """Whether the archiver has sent its request, and the answer has not come: the module's own wait event tells."""

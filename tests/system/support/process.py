@@ -64,10 +64,11 @@ def catches(pid, number):
 
 
 def has_ended(pid):
-    """Also when nobody has asked yet how. Until then its files may still be open."""
+    """With all its threads, also when nobody has asked yet how. Until then its files may still be open."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] in "ZX"
+            ended = stat.read().rsplit(")", 1)[1].split()[0] in "ZX"
+        return ended and len(os.listdir(f"/proc/{pid}/task")) <= 1
     except (FileNotFoundError, ProcessLookupError):
         return True
 
