@@ -168,9 +168,16 @@ def test_another_turn_of_recovery_discards_the_window(archived, workshop):
 
 
 def flip(path):
+    """The file system's clock stands still for some milliseconds: until the inode shows that it was written."""
+    before = path.stat().st_mtime_ns
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+
+    def shows():
+        path.write_bytes(content)
+        return path.stat().st_mtime_ns != before
+
+    wait_until("its inode shows it", shows)
 
 
 def flip_what_is_old(path):
@@ -239,6 +246,7 @@ def test_recoveries_side_by_side_never_meet(archived, workshop):
             pgcairn, stored(pgcairn)[1], workshop, cluster)
         assert get(pgcairn, names[6], two, "--prefetch", "2") == plain(
             pgcairn, stored(pgcairn)[6], workshop, cluster)
+        wait_ready(spool, names[3])
         # A history file begins or ends a recovery: its own spool goes, the other stays.
         get(pgcairn, "00000009.history", one, expect=ABSENT)
         assert len(spools(spool)) == 1

@@ -17,7 +17,6 @@ def server_that_stopped_archiving(workshop):
     pgcairn.backup()
     server.configure(archive_command="'false'")
     server.reload()
-    server.sql("SELECT pg_sleep(0.2)")
     server.sql("INSERT INTO t SELECT generate_series(1, 1000)")
     expected = digest(server)
     server.sql("SELECT pg_switch_wal()")
@@ -113,6 +112,7 @@ def test_what_a_copy_wrote_is_never_taken_for_the_original_s(workshop):
     server, pgcairn = workshop.archiving_server(wal_segsize=1)
     server.sql("CREATE TABLE t (n int)")
     pgcairn.backup()
+    server.archive_all()  # also the file that tells of the backup
     copy = workshop.restore(pgcairn)
     copy.start_restored()
     copy.sql("CREATE TABLE of_the_copy (n int)")
