@@ -25,7 +25,7 @@ typedef struct {
     bool paused;
     int64_t paused_ms; /* since when */
     int64_t heard_ms;  /* when the server said something, or we would not listen */
-    bool asked;        /* since then, to say anything */
+    int64_t asked_ms;  /* since then, to say anything; 0: it was not */
 } Session;
 
 /* -- reporting -- */
@@ -74,7 +74,9 @@ report(Session *session, bool always, CairnError *err)
 
 /*
  * The server's own sign of life comes every wal_sender_timeout / 2, which may be never. Keepalives
- * of TCP see a peer that is gone, but not a proxy that answers in its place.
+ * of TCP see a peer that is gone, but not a proxy that answers in its place. It is given up half of
+ * the limit after it was asked, and not before: who stood still himself, with his virtual machine
+ * perhaps, has heard nothing either.
  */
 static bool
 mind_silence(Session *session, const WalStreamEvent *event, CairnError *err)
@@ -84,17 +86,17 @@ mind_silence(Session *session, const WalStreamEvent *event, CairnError *err)
 
     if (event->kind != WAL_STREAM_NOTHING || session->paused) {
         session->heard_ms = now;
-        session->asked = false;
+        session->asked_ms = 0;
         return true;
     }
-    if (now - session->heard_ms >= limit) {
+    if (session->asked_ms != 0 && now - session->asked_ms >= limit / 2) {
         return cairn_error(err, CAIRN_UNAVAILABLE,
                            "the server said nothing for %" PRId64 " s, though asked to",
                            (now - session->heard_ms) / 1000);
     }
-    if (session->asked || now - session->heard_ms < limit / 2)
+    if (session->asked_ms != 0 || now - session->heard_ms < limit / 2)
         return true;
-    session->asked = true;
+    session->asked_ms = now;
     return send_report(session, true, true, err);
 }
 
@@ -212,7 +214,8 @@ wait_time_ms(const Session *session)
     const Receive *receive = session->receive;
     int64_t until = session->report_at_ms;
     const int64_t limit = receive->options->server_timeout_ms;
-    const int64_t minded = session->heard_ms + (session->asked ? limit : limit / 2);
+    const int64_t minded =
+        (session->asked_ms != 0 ? session->asked_ms : session->heard_ms) + limit / 2;
 
     if (minded < until)
         until = minded;

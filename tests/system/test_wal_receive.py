@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import time
 
 import pytest
@@ -429,6 +430,23 @@ def test_a_network_that_swallows_everything_is_left(workshop, receivers):
         assert is_gapless(segments(pgcairn))
     finally:
         network.close()
+
+
+def test_who_stood_still_himself_asks_before_he_leaves(workshop, receivers):
+    # The server says nothing by itself.
+    cluster = workshop.server(wal_segsize=1, settings={"wal_sender_timeout": "0"})
+    pgcairn = workshop.pgcairn(cluster)
+    pgcairn.write_config(general={"server-timeout": 4})
+    pgcairn.init()
+    receiver = receivers(pgcairn).start().says("receiving from")
+    wait_flushed(cluster)
+    receiver.process.send_signal(signal.SIGSTOP)
+    time.sleep(5)  # longer than the limit
+    receiver.process.send_signal(signal.SIGCONT)
+    cluster.sql(LOAD_TABLE)
+    wait_flushed(cluster)
+    receiver.stop()
+    assert "said nothing" not in receiver.output()
 
 
 @pytest.mark.parametrize("running", [False, True])
