@@ -203,7 +203,9 @@ def test_a_full_pg_wal_is_foretold_and_survived(workshop):
         disk.grow()
         start_on(disk, cluster)
         assert cluster.value("SELECT count(DISTINCT n) FROM rows") >= acknowledged > 0
-        cluster.archive_all()
+        name = cluster.switch_wal()  # pg_wal cannot be looked into from here
+        wait_until(f"{name} is archived", lambda: cluster.value(
+            "SELECT last_archived_wal >= %s FROM pg_stat_archiver", name))
         assert pgcairn.info()["recoverable"]["gaps"] == 0
     finally:
         cluster.destroy()
