@@ -25,18 +25,41 @@
 #include <unistd.h>
 
 /* The short patience is for a disk that hangs; one that only is slow must not be taken for it. */
-enum { MIB = 1 << 20, FIRST = 5, PATIENCE_MS = 60000, SHORT_MS = 200, TESTS_LIMIT = 8 };
+enum {
+    MIB = 1 << 20,
+    FIRST = 5,
+    PATIENCE_MS = 60000,
+    SHORT_MS = 200,
+    PATH_SIZE = 400,
+    TESTS_LIMIT = 8
+};
 
 #define NAME "000000010000000000000005"
 #define OTHER_NAME "000000010000000000000006"
 
-/* A disk on which whatever has "far" in its path hangs, as a dead mount does. */
+/* A disk on which whatever has "far" in its path hangs, as a dead mount does. What is under `near`
+ * waits until `awaited` calls hang: however late their threads come, patience begins behind that.
+ */
 static struct {
     pthread_mutex_t mutex;
-    pthread_cond_t released;
+    pthread_cond_t changed;
     bool hangs;
-    unsigned hanging;
-} hang = {.mutex = PTHREAD_MUTEX_INITIALIZER, .released = PTHREAD_COND_INITIALIZER};
+    unsigned hanging, awaited;
+    const char *near;
+} hang = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+/* Under the mutex. A far one that never comes fails the test, not the machine it runs on. */
+static void
+await_hanging(void)
+{
+    struct timespec limit;
+
+    clock_gettime(CLOCK_REALTIME, &limit);
+    limit.tv_sec += 60;
+    while (hang.hangs && hang.hanging < hang.awaited &&
+           pthread_cond_timedwait(&hang.changed, &hang.mutex, &limit) == 0)
+        continue;
+}
 
 /* Or one that takes nothing any more, and how often it was opened. */
 static struct {
@@ -56,27 +79,54 @@ hanging_openat(const Disk *disk, int directory_fd, const char *path, int flags, 
     }
     dying.opened += strstr(path, "/far") != NULL;
     pthread_mutex_lock(&hang.mutex);
-    while (hang.hangs && strstr(path, "/far") != NULL) {
+    if (hang.hangs && strstr(path, "/far") != NULL) {
         hang.hanging++;
-        pthread_cond_wait(&hang.released, &hang.mutex);
+        pthread_cond_broadcast(&hang.changed);
+        while (hang.hangs)
+            pthread_cond_wait(&hang.changed, &hang.mutex);
         hang.hanging--;
+    } else if (strcmp(path, hang.near) == 0) {
+        await_hanging();
     }
     pthread_mutex_unlock(&hang.mutex);
     return real->openat(real, directory_fd, path, flags, mode);
 }
 
 static void
-set_hang(bool hangs)
+set_hang(bool hangs, unsigned awaited)
 {
     pthread_mutex_lock(&hang.mutex);
     hang.hangs = hangs;
-    pthread_cond_broadcast(&hang.released);
+    hang.awaited = awaited;
+    pthread_cond_broadcast(&hang.changed);
     pthread_mutex_unlock(&hang.mutex);
+}
+
+static unsigned
+count_hanging(void)
+{
+    pthread_mutex_lock(&hang.mutex);
+    const unsigned hanging = hang.hanging;
+    pthread_mutex_unlock(&hang.mutex);
+    return hanging;
+}
+
+/* Stands still once it is set: how old a record is, the test says. */
+static _Atomic int64_t stopped_us;
+
+static int64_t
+wall_us(const Clock *clock)
+{
+    const Clock *real = world_real()->clock;
+
+    (void)clock;
+    return stopped_us != 0 ? stopped_us : real->wall_us(real);
 }
 
 typedef struct {
     WalFixture wal;
     Disk disk;
+    Clock clock;
     World world;
     RepositoryConfig near, far;
     char far_root[300];
@@ -145,6 +195,11 @@ setup(void **state)
     fixture->disk.openat = hanging_openat;
     fixture->world = *world_real();
     fixture->world.disk = &fixture->disk;
+    fixture->clock = *world_real()->clock;
+    fixture->clock.wall_us = wall_us;
+    fixture->world.clock = &fixture->clock;
+    stopped_us = 0;
+    hang.near = fixture->wal.root; /* nobody is there yet */
     snprintf(data, sizeof data, "%s", scratch_directory());
     memcpy(fixture->data, data, sizeof data);
     snprintf(fixture->far_root, sizeof fixture->far_root, "%s/far", data);
@@ -175,16 +230,16 @@ setup(void **state)
     return 0;
 }
 
-/* What was left behind goes on when the disk is back, with what belongs to the test. */
+/* What was left behind goes on when the disk is back, with what belongs to the test. However long
+ * that takes: who waits in vain is ended by tests/run-unit. */
 static void
 wait_for_threads(const Fixture *fixture)
 {
     const struct timespec step = {.tv_nsec = 2000000};
 
-    set_hang(false);
-    for (int i = 0; i < 5000 && count_threads() > fixture->thread_count; i++)
+    set_hang(false, 0);
+    while (count_threads() > fixture->thread_count)
         nanosleep(&step, NULL);
-    assert_int_equal(count_threads(), fixture->thread_count);
 }
 
 static int
@@ -276,26 +331,6 @@ test_where_none_is_required_all_are(void **state)
     assert_int_equal(rename(fixture->away, fixture->far_root), 0);
 }
 
-static unsigned
-count_hanging(void)
-{
-    pthread_mutex_lock(&hang.mutex);
-    const unsigned hanging = hang.hanging;
-    pthread_mutex_unlock(&hang.mutex);
-    return hanging;
-}
-
-/* A thread that is left behind may not have come to the disk yet. */
-static void
-wait_hanging(unsigned count)
-{
-    const struct timespec step = {.tv_nsec = 2000000};
-
-    for (int i = 0; i < 5000 && count_hanging() < count; i++)
-        nanosleep(&step, NULL);
-    assert_int_equal(count_hanging(), count);
-}
-
 /* Its thread is left behind; here it ends when the disk is back. */
 static void
 test_one_that_is_not_required_and_hangs_is_left_behind(void **state)
@@ -303,48 +338,101 @@ test_one_that_is_not_required_and_hangs_is_left_behind(void **state)
     Fixture *fixture = *state;
     CairnError err = {0};
     WalPushedAll pushed;
-    const struct timespec step = {.tv_nsec = 2000000};
 
     fixture->far.required = "no";
     fixture->all.patience_ms = SHORT_MS;
-    set_hang(true);
+    set_hang(true, 1);
     assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
     assert_true(pushed.left_behind);
     assert_false(pushed.ones[0].done);
     assert_int_equal(pushed.ones[0].err.kind, CAIRN_UNAVAILABLE);
     assert_true(pushed.ones[1].done && has(fixture, &fixture->near));
-    wait_hanging(1);
-    set_hang(false);
-    for (int i = 0; i < 5000 && !has(fixture, &fixture->far); i++)
-        nanosleep(&step, NULL);
+    assert_int_equal(count_hanging(), 1);
+    wait_for_threads(fixture);
     assert_true(has(fixture, &fixture->far));
 }
 
-/* The record of the one that did not answer, in whichever of the spools; aged where `seconds` is
- * not 0. */
+/* The only file of that name in whichever of the spools; false where there is none. */
 static bool
-find_absence(const char *spool_path, int64_t seconds)
+find_in_spools(const char *spool_path, const char *name, char path_out[PATH_SIZE])
 {
-    char pattern[300];
+    char pattern[PATH_SIZE];
     glob_t found;
 
-    snprintf(pattern, sizeof pattern, "%s/*/absent", spool_path);
+    snprintf(pattern, sizeof pattern, "%s/*/%s", spool_path, name);
     const bool there = glob(pattern, 0, NULL, &found) == 0 && found.gl_pathc == 1;
-    if (there && seconds != 0) {
-        struct timespec times[2];
-        clock_gettime(CLOCK_REALTIME, &times[0]);
-        times[0].tv_sec -= seconds;
-        times[1] = times[0];
-        assert_int_equal(utimensat(AT_FDCWD, found.gl_pathv[0], times, 0), 0);
-    }
+    if (there)
+        snprintf(path_out, PATH_SIZE, "%s", found.gl_pathv[0]);
     globfree(&found);
     return there;
+}
+
+static bool
+has_absence(const char *spool_path)
+{
+    char path[PATH_SIZE];
+
+    return find_in_spools(spool_path, "absent", path);
+}
+
+/* The record of the one that did not answer, as if made so long before the stopped clock. */
+static void
+age_absence(const char *spool_path, int64_t age_us)
+{
+    char path[PATH_SIZE];
+    const int64_t at_us = stopped_us - age_us;
+    const struct timespec at = {.tv_sec = at_us / 1000000, .tv_nsec = at_us % 1000000 * 1000};
+    const struct timespec times[2] = {at, at};
+
+    assert_true(find_in_spools(spool_path, "absent", path));
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+/* The near one has to go to its disk again. */
+static void
+forget_near(const char *spool_path)
+{
+    char path[PATH_SIZE];
+
+    assert_true(find_in_spools(spool_path, NAME ".ok", path));
+    assert_int_equal(unlink(path), 0);
+}
+
+/* The far one hangs as the so-many-th; the near one goes on behind it. */
+static void
+leave_behind(Fixture *fixture, unsigned number)
+{
+    CairnError err = {0};
+    WalPushedAll pushed;
+
+    fixture->all.patience_ms = SHORT_MS;
+    set_hang(true, number);
+    assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
+    assert_true(pushed.left_behind);
+    assert_int_equal(count_hanging(), number);
+    fixture->all.patience_ms = PATIENCE_MS;
+}
+
+static void
+expect_not_tried(Fixture *fixture, const char *message)
+{
+    CairnError err = {0};
+    WalPushedAll pushed;
+    const unsigned before = count_hanging();
+
+    assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
+    assert_false(pushed.left_behind || pushed.ones[0].done);
+    assert_true(pushed.ones[0].pushed.not_tried && pushed.ones[1].done);
+    assert_int_equal(pushed.ones[0].err.kind, CAIRN_UNAVAILABLE);
+    assert_non_null(strstr(pushed.ones[0].err.message, message));
+    assert_int_equal(count_hanging(), before); /* nobody else went there */
 }
 
 /* Until a minute has passed; and never when the answer rests on it. */
 static void
 test_one_that_did_not_answer_is_not_waited_for_at_each_call(void **state)
 {
+    static const int64_t minute_us = 60 * INT64_C(1000000);
     Fixture *fixture = *state;
     CairnError err = {0};
     WalPushedAll pushed;
@@ -355,29 +443,22 @@ test_one_that_did_not_answer_is_not_waited_for_at_each_call(void **state)
 
     fixture->all.pushes[0].batch = fixture->all.pushes[1].batch = &fixture->batch;
     fixture->far.required = "no";
-    fixture->all.patience_ms = SHORT_MS;
-    set_hang(true);
-    assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
-    assert_true(pushed.left_behind && find_absence(spool_path, 0));
-    wait_hanging(1);
-    assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
-    assert_false(pushed.left_behind || pushed.ones[0].done);
-    assert_true(pushed.ones[0].pushed.not_tried && pushed.ones[1].done);
-    assert_int_equal(pushed.ones[0].err.kind, CAIRN_UNAVAILABLE);
-    assert_non_null(strstr(pushed.ones[0].err.message, "not tried, nor in the next 60 s"));
-    assert_int_equal(count_hanging(), 1); /* nobody else went there */
+    stopped_us = wall_us(&fixture->clock) + minute_us; /* files are old by then */
+    leave_behind(fixture, 1);
+    age_absence(spool_path, 0);
+    expect_not_tried(fixture, "not tried, nor in the next 60 s");
+    age_absence(spool_path, minute_us - 1);
+    expect_not_tried(fixture, "not tried, nor in the next 1 s");
 
     /* Too old, and too new by a clock that was put back: it is asked. */
-    static const int64_t ages[] = {61, -10};
-    for (size_t i = 0; i < 2; i++) {
-        assert_true(find_absence(spool_path, ages[i]));
-        assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
-        assert_true(pushed.left_behind);
-        wait_hanging((unsigned)i + 2);
+    static const int64_t ages_us[] = {60 * INT64_C(1000000), -1};
+    for (unsigned i = 0; i < 2; i++) {
+        age_absence(spool_path, ages_us[i]);
+        forget_near(spool_path);
+        leave_behind(fixture, i + 2);
     }
     /* Required: whatever was remembered. */
     fixture->far.required = "yes";
-    fixture->all.patience_ms = PATIENCE_MS;
     wait_for_threads(fixture);
     assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
     assert_true(pushed.ones[0].done && has(fixture, &fixture->far));
@@ -385,7 +466,7 @@ test_one_that_did_not_answer_is_not_waited_for_at_each_call(void **state)
     fixture->far.required = "no";
     assert_true(wal_push_all(&fixture->world, &fixture->all, &pushed, &err));
     assert_true(pushed.ones[0].done);
-    assert_false(find_absence(spool_path, 0));
+    assert_false(has_absence(spool_path));
 }
 
 /* A server waits for the answer: whether somebody gave the file up is not asked of one that does
@@ -418,18 +499,34 @@ test_one_that_was_open_and_does_not_answer_is_waited_for_once(void **state)
 }
 
 static void *
-do_nothing(void *context)
+tell_number(void *context)
 {
-    return context;
+    *(pid_t *)context = gettid();
+    return NULL;
+}
+
+/* A sanitizer may start a thread of its own with the first one, which counts. That one itself is
+ * listed for a moment after it was joined, and must not be counted. */
+static void
+start_and_end_a_thread(void)
+{
+    const struct timespec step = {.tv_nsec = 2000000};
+    pthread_t thread;
+    pid_t number = 0;
+    char path[64];
+
+    if (pthread_create(&thread, NULL, tell_number, &number) != 0)
+        return;
+    pthread_join(thread, NULL);
+    snprintf(path, sizeof path, "/proc/self/task/%d", (int)number);
+    while (access(path, F_OK) == 0)
+        nanosleep(&step, NULL);
 }
 
 int
 main(void)
 {
-    /* With the first thread a sanitizer may start one of its own, which counts. */
-    pthread_t first;
-    if (pthread_create(&first, NULL, do_nothing, NULL) == 0)
-        pthread_join(first, NULL);
+    start_and_end_a_thread();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_both_get_it_and_the_next_call_finds_it, setup,
                                         teardown),
