@@ -18,6 +18,8 @@
 #define LABEL "LABEL: pg_basebackup base backup\n"
 #define TIMELINE "START TIMELINE: 1\n"
 
+enum { TEXT_SIZE = 1024 };
+
 /* Parses a copy of exactly size bytes, so that a read past the end is seen by the sanitizer. */
 static CairnErrorKind
 parse(const char *text, size_t size, BackupLabel *label)
@@ -68,6 +70,13 @@ test_backup_label_parse_reads_standby_and_other_segment_sizes(void **state)
 }
 
 static void
+append(char text[TEXT_SIZE], const char *line)
+{
+    const size_t size = strlen(text);
+    snprintf(text + size, TEXT_SIZE - size, "%s", line);
+}
+
+static void
 test_backup_label_parse_refuses_every_missing_or_moved_line(void **state)
 {
     (void)state;
@@ -75,12 +84,12 @@ test_backup_label_parse_refuses_every_missing_or_moved_line(void **state)
     enum { LINES = sizeof lines / sizeof lines[0] };
 
     for (size_t missing = 0; missing < LINES; missing++) {
-        char text[1024] = "";
-        char swapped[1024] = "";
+        char text[TEXT_SIZE] = "";
+        char swapped[TEXT_SIZE] = "";
         for (size_t i = 0; i < LINES; i++) {
             if (i != missing)
-                strcat(text, lines[i]);
-            strcat(swapped, lines[i == missing ? (i + 1) % LINES : i]);
+                append(text, lines[i]);
+            append(swapped, lines[i == missing ? (i + 1) % LINES : i]);
         }
         assert_int_equal(kind_of(text), CAIRN_CORRUPT);
         assert_int_equal(kind_of(swapped), CAIRN_CORRUPT);

@@ -368,8 +368,8 @@ test_listings_do_not_go_deeper_than_names_of_ours(void **state)
     open_lab(&lab);
     lab_backup(&lab, 1, &(LabBackup){.packs = 1, .map_packs = 1});
     put(&lab, "c/main/w/0000000000000001-17/00000001/00000000/000000010000000000000001");
-    for (int i = 0; i < 100; i++)
-        strcat(deep, "/a");
+    for (size_t i = strlen(deep), end = i + 200; i < end; i += 2)
+        memcpy(deep + i, "/a", sizeof "/a");
     put(&lab, deep);
     forget();
     assert_true(renew_run(lab.repository, &(RenewOptions){0}, &report, &err));

@@ -122,8 +122,10 @@ test_what_is_not_said_has_its_default(void **state)
 }
 
 /* The names of a list, joined; "" when it is refused. */
+enum { LIST_SIZE = 256 };
+
 static void
-list_of(const Config *config, const char *names, char text[256])
+list_of(const Config *config, const char *names, char text[LIST_SIZE])
 {
     const RepositoryConfig *list[CONFIG_REPOSITORIES_LIMIT];
     CairnError err = {0};
@@ -134,8 +136,8 @@ list_of(const Config *config, const char *names, char text[256])
         return;
     }
     for (size_t i = 0; i < count; i++) {
-        strcat(text, i > 0 ? " " : "");
-        strcat(text, list[i]->name);
+        const size_t size = strlen(text);
+        snprintf(text + size, LIST_SIZE - size, "%s%s", i > 0 ? " " : "", list[i]->name);
     }
 }
 
@@ -149,7 +151,7 @@ test_a_list_of_repositories_keeps_its_order_and_names_each_once(void **state)
         const char *names, *expected;
     } CASES[] = {{"b, a", "b a"}, {"a", "a"}, {" a ,\tb ", "a b"}, {"a,a", ""}, {"a,,b", ""},
                  {"a, x", ""},    {"", ""},   {",", ""},           {"a,", "a"}, {NULL, ""}};
-    char text[256];
+    char text[LIST_SIZE];
     for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
         list_of(config, CASES[i].names, text);
         assert_string_equal(text, CASES[i].expected);

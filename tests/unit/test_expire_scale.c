@@ -146,7 +146,7 @@ fill(Repository *repository, int64_t now_us)
         const BackupId bid = test_backup_id(i + 1);
         const int64_t stopped_us = now_us - (int64_t)(BACKUPS - i) * HOUR;
         timestamp_format_label(label, stopped_us);
-        strcat(label, "F");
+        memcpy(label + strlen(label), "F", sizeof "F");
         SCOPED(Fate) fate = test_fate(&bid, label);
         fate->system_id = SYSTEM_ID;
         fate->start_timeline = fate->stop_timeline = 1;

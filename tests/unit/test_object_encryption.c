@@ -173,7 +173,8 @@ test_what_is_stored_is_read_back_and_shows_nothing(void **state)
         assert_true(read_framed(repository, FRAMED_NAME, &framed, &err));
         const uint8_t *bytes = bytes_of(repository, FRAMED_NAME, &size);
         assert_int_equal(bytes[AT_AEAD], 1);
-        for (char c = 'a'; c < 'a' + FRAMES; c++) {
+        for (int i = 0; i < FRAMES; i++) {
+            const char c = (char)('a' + i);
             const char run[8] = {c, c, c, c, c, c, c, c};
             assert_null(memmem(bytes, size, run, sizeof run));
         }

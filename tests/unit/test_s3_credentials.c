@@ -571,7 +571,7 @@ ask(void *context)
     CairnError err = {0};
     if (!s3_credential_source_get(asker->source, &credentials, &err))
         asker->kind = err.kind;
-    strcpy(asker->access_key, credentials.access_key);
+    memcpy(asker->access_key, credentials.access_key, sizeof asker->access_key);
     return NULL;
 }
 
