@@ -42,7 +42,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     CairnError err = {0};
     if (size < 1)
         return 0;
-    SshLiar liar = {.bytes = data + 1, .size = size - 1, .welcomes = (data[0] & 1) != 0};
+    SshLiar liar = {
+        .bytes = data + 1, .size = size - 1, .welcomes = (data[0] & 1) != 0, .by_real_clock = true};
     Storage *storage = ssh_liar_connect(&liar, &err);
     if (storage != NULL)
         use(storage);

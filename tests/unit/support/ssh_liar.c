@@ -2,6 +2,7 @@
 
 #include "storage/ssh_protocol.h"
 
+#include <stddef.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -67,7 +68,7 @@ lie(void *context)
     if (!liar->silent)
         shutdown(liar->fd, SHUT_WR);
     while (recv(liar->fd, heard, sizeof heard, 0) > 0)
-        continue;
+        atomic_store(&liar->is_overdue, liar->silent);
     return NULL;
 }
 
@@ -87,16 +88,29 @@ start(void *context, SshChild *child_out, CairnError *err)
     return true;
 }
 
+static int64_t
+liar_ns(const Clock *clock)
+{
+    SshLiar *liar = (SshLiar *)((uintptr_t)clock - offsetof(SshLiar, clock));
+    if (atomic_load(&liar->is_overdue))
+        atomic_fetch_add(&liar->now_ns, INT64_C(1000000000));
+    return atomic_load(&liar->now_ns);
+}
+
 Storage *
 ssh_liar_connect(SshLiar *liar, CairnError *err)
 {
+    liar->clock = *world_real()->clock;
+    liar->clock.monotonic_ns = liar_ns;
+    liar->world = *world_real();
+    liar->world.clock = &liar->clock;
     const SshStorageOptions options = {.host = "liar",
                                        .start = start,
                                        .context = liar,
                                        .connect_ms = PATIENCE_MS,
                                        .stall_ms = PATIENCE_MS,
                                        .reconnect_ms = 0};
-    return ssh_storage_over(world_real(), &options, err);
+    return ssh_storage_over(liar->by_real_clock ? world_real() : &liar->world, &options, err);
 }
 
 void
