@@ -17,6 +17,8 @@
 
 #include <cmocka.h>
 
+#include <time.h>
+
 #include <stdio.h>
 
 enum { HOUR = 3600 };
@@ -316,6 +318,15 @@ enum { MANY = 1000, PARENTS = 30 };
 enum { MANY = 10000, PARENTS = 30 };
 #endif
 
+/* What others do on this machine meanwhile is not counted. */
+static int64_t
+cpu_ms(void)
+{
+    struct timespec now;
+    assert_int_equal(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now), 0);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 /* As a daily full with hourly incrementals leaves them: each names a few packs of each since the
  * last full. */
 static void
@@ -338,19 +349,18 @@ test_many_backups_are_collected_in_seconds(void **state)
         const BackupId bid = test_backup_id(i);
         lab_expire(&lab, &bid);
     }
-    const Clock *clock = world_real()->clock;
-    const int64_t begin_ns = clock->monotonic_ns(clock);
+    const int64_t begin_ms = cpu_ms();
     lab_collect(&lab, HOUR);
     lab_pass(&lab, HOUR);
     const CollectReport report = lab_collect(&lab, HOUR);
-    const int64_t took_ms = (clock->monotonic_ns(clock) - begin_ns) / 1000000;
-    print_message("%d backups, two runs: %lld ms\n", MANY, (long long)took_ms);
+    const int64_t took_ms = cpu_ms() - begin_ms;
+    print_message("%d backups, two runs: %lld ms of CPU\n", MANY, (long long)took_ms);
     assert_int_equal(report.backups_swept, MANY - 100);
     for (uint64_t i = MANY - 99; i <= MANY; i++) {
         const BackupId bid = test_backup_id(i);
         assert_true(lab_is_whole(&lab, &bid));
     }
-    assert_true(took_ms < 120000); /* seconds; sanitizers and a busy machine included */
+    assert_true(took_ms < 120000); /* seconds; sanitizers included */
 }
 
 int
