@@ -240,10 +240,10 @@ class HostileProxy:
 
         copy = None
         while True:
-            kind = stream.read(1)
-            if not kind:
-                return
-            (length,) = struct.unpack("!I", stream.read(4))
+            head = stream.read(5)
+            if len(head) < 5:
+                return  # hung up, maybe in the middle of a message
+            kind, (length,) = head[:1], struct.unpack("!I", head[1:])
             body = stream.read(length - 4)
             if kind == b"H":
                 copy = CopyEditor(self.edit, send)
