@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import socket
 import subprocess
 import time
 
@@ -71,6 +72,21 @@ def has_ended(pid):
         return ended and len(os.listdir(f"/proc/{pid}/task")) <= 1
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def free_port():
+    """A port of the loopback interface that stays free for a minute, but for a server.
+
+    A connection that was closed on our side keeps it from whoever wants any port; servers set SO_REUSEADDR.
+    """
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.listen()
+        with socket.create_connection(listener.getsockname()) as client:
+            listener.accept()[0].close()
+            client.recv(1)
+        return listener.getsockname()[1]
 
 
 def explain(command, result):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from support.cluster import make_directory
-from support.process import environment, must, owner, run, start, wait_until
+from support.process import environment, free_port, must, owner, run, start, wait_until
 
 SSHD = "/usr/sbin/sshd"
 
@@ -39,12 +39,6 @@ Host *
     BatchMode yes
     LogLevel ERROR
 """
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class SshHost:
