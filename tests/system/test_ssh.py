@@ -359,15 +359,21 @@ def test_a_connection_that_is_cut_during_backup(pair, workshop):
     """Whatever is killed, and when: a backup that is reported is whole, and the next one succeeds."""
     pair.cluster.sql("CREATE TABLE big AS SELECT n, md5(n::text) || md5((n + 1)::text) AS text "
                      "FROM generate_series(1, 120000) AS n")
+
+    def temporary():
+        return set(pair.host.repository.glob("c/main/b/*/p/*/.*.tmp"))
+
     rng = random.Random(4711)
     codes = []
     for round_number in range(2):
-        process = pair.db.start("backup", "--type=full", "--start-fast", "--no-progress", "--max-rate", "16MB")
+        left = temporary()  # of the round before
+        process = pair.db.start("backup", "--type=full", "--start-fast", "--no-progress", "--max-rate",
+                                "16MB" if round_number == 0 else "2MB")
         wait_until("ssh runs", pair.sshd.clients)
         if round_number == 0:
             time.sleep(rng.uniform(0.1, 0.9))
         else:  # and once where it must hurt, however busy the machine is
-            wait_until("a pack is on its way", lambda: [*pair.host.repository.glob("c/main/b/*/p/*/.*.tmp")])
+            wait_until("a pack is on its way", lambda left=left: temporary() - left)
         for pid in (pair.sshd.clients if round_number % 2 else pair.sshd.servers)():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
