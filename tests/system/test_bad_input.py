@@ -416,7 +416,7 @@ def test_restore_whose_space_is_taken_meanwhile_exits_with_7(stopped_server, wor
 def start_slow_backup(server, pgcairn):
     """A backup in the middle of its copy."""
     server.sql("CREATE TABLE slow AS SELECT repeat(md5(n::text), 60) FROM generate_series(1, 6000) n")
-    backup = pgcairn.start("backup", "--type=full", "--start-fast", "--max-rate=4MB", stderr=-1, text=True)
+    backup = pgcairn.start("backup", "--type=full", "--start-fast", "--max-rate=2MB", stderr=-1, text=True)
     wait_until("the backup streams", lambda: server.value(
         "SELECT count(*) FROM pg_stat_progress_basebackup WHERE backup_streamed > 1000000"))
     return backup

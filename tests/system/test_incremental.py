@@ -158,8 +158,8 @@ def test_a_killed_backup_is_salvaged(workshop, kind):
     server.sql("CREATE TABLE noise AS SELECT gen_random_bytes(1000) AS b FROM generate_series(1, 180000)")
     server.sql("CHECKPOINT")
     expected = digest(server)
-    backup = pgcairn.start("backup", f"--type={kind}", "--start-fast", "--max-rate=60MB")
     before = len(pgcairn.objects("c/main/b/*/fate"))
+    backup = pgcairn.start("backup", f"--type={kind}", "--start-fast", "--max-rate=20MB")
     attempts = pgcairn.repository
 
     def durable_packs():
