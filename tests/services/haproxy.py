@@ -62,7 +62,8 @@ class FaultProxy:
         self.restart()
 
     def restart(self):
-        """Up again after stop(), on the same port and without faults."""
+        """Up again, on the same port and without faults."""
+        self.stop()  # two could listen on one port, each with faults of its own
         self.socket.unlink(missing_ok=True)
         self.daemon = Daemon(self.directory, "requests", "haproxy", "-db", "-f", self.directory / "faults.cfg")
         try:

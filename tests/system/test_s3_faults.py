@@ -38,8 +38,9 @@ def site(s3_server, module_workshop):
 
 @pytest.fixture
 def quiet(site):
-    """The same, with no faults before and after the test."""
+    """The same, with no faults before and after the test, and nobody else on the way."""
     assert site.pgcairn.cluster.is_running()
+    site.rest()
     site.proxy.quiet()
     site.proxy.limit()
     site.proxy.forget()
@@ -115,7 +116,7 @@ def test_faults_come_about(quiet):
     client.delete(bucket.name, "probe")
     # The proxy writes its log when an answer has gone, which may be after it has come.
     wait_until("both requests are in the log", lambda: [request.method for request in proxy.requests()][-2:]
-               == ["PUT", "DELETE"], seconds=10)
+               == ["PUT", "DELETE"])
 
 
 # -- all goes through
@@ -220,7 +221,8 @@ def test_what_does_not_help_is_not_repeated(quiet, name):
     """Rights that went, a token that ran out, a clock that is off: said at once, and after it all is well."""
     at_most, word = HOPELESS[name]
     quiet.fill(2000)
-    next_segment(quiet)  # the archiver rests: its requests would count
+    next_segment(quiet)
+    quiet.rest()  # the archiver's requests would count
     quiet.proxy.forget()
     quiet.proxy.set(**{name: 100})
     began = time.monotonic()
@@ -363,11 +365,10 @@ def test_a_dead_store_is_waited_for_once_a_file_and_with_overflow_path_once_a_mi
         site.pgcairn.write_config(repository=site.section(site.endpoint),
                                   general={**site.general, "overflow-path": overflow})
         assert "NOT OFF THIS HOST" in site.push(names[0]).stderr
-        began = time.monotonic()
         for name in names[1:3]:
-            said = site.push(name).stderr
+            said = site.push(name, "--log-level=debug").stderr
             assert "NOT OFF THIS HOST" in said and "was out of reach at" in said
-        assert time.monotonic() - began < 5
+            assert ": attempt " not in said
         # No failure rests on what is remembered: where overflow-path does not help, the store is asked.
         overflow.chmod(0)
         said = site.push(names[3], "--log-level=debug", expect=FAILED).stderr

@@ -1,7 +1,6 @@
 """A server whose archiver pushes in batches, and what the processes of push leave behind."""
 
 import contextlib
-import glob
 import hashlib
 import os
 import pathlib
@@ -83,14 +82,7 @@ class Batch:
 
     def processes(self, command=None):
         """Ids of running programs that use this configuration: push, push-ahead, or both."""
-        found = []
-        for path in glob.glob("/proc/[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                words = pathlib.Path(path).read_bytes().split(b"\0")
-                if (bytes(self.pgcairn.config) in words and words[0].endswith(b"pgcairn-wal")
-                        and (command is None or command.encode() in words)):
-                    found.append(int(path.split("/")[2]))
-        return found
+        return self.pgcairn.wal_processes(command)
 
     @staticmethod
     def pushing(archiver):

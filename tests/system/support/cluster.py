@@ -251,6 +251,10 @@ class Cluster:
         name = self.switch_wal()
         wait_until(f"{name} is archived", lambda: self.has_archived(name), seconds)
 
+    def is_all_archived(self):
+        """Nothing is ready, so no archive_command runs either."""
+        return not any((self.data / "pg_wal/archive_status").glob("*.ready"))
+
     def has_archived(self, name):
         return (self.data / "pg_wal/archive_status" / f"{name}.done").exists() or not (
             self.data / "pg_wal" / name).exists()

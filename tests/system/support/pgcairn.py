@@ -1,6 +1,8 @@
 """A repository on disk, its configuration file, and the two programs run against it."""
 
+import contextlib
 import dataclasses
+import glob
 import json
 import os
 import pathlib
@@ -76,6 +78,17 @@ class Pgcairn:
 
     def start_push(self, path, *arguments, **options):
         return start(self.programs.wal, "push", "--config", self.config, *arguments, path, **CAPTURED, **options)
+
+    def wal_processes(self, command=None):
+        """Ids of running pgcairn-wal with this configuration: all, or those with this command."""
+        found = []
+        for path in glob.glob("/proc/[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = pathlib.Path(path).read_bytes().split(b"\0")
+                if (bytes(self.config) in words and words[0].endswith(b"pgcairn-wal")
+                        and (command is None or command.encode() in words)):
+                    found.append(int(path.split("/")[2]))
+        return found
 
     def json(self, *arguments, **options):
         """The object that a command ends with under --output=json."""

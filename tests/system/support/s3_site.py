@@ -1,6 +1,7 @@
 """Servers whose repository is in a bucket, and what tests of that do all the time."""
 
 from support.compare import digest, verify_backup
+from support.process import wait_until
 
 
 class Site:
@@ -33,6 +34,12 @@ class Site:
         self.cluster.sql("INSERT INTO t SELECT coalesce((SELECT max(round) FROM t), 0) + 1, n, "
                          "md5(n::text || random()::text) FROM generate_series(1, %s) n", rows)
         self.cluster.sql("CHECKPOINT")
+
+    def rest(self):
+        """Until nothing is left to archive, nor runs on: pushing ahead goes on for a while, and takes what is new."""
+        # After three failures an archiver sleeps for a minute.
+        wait_until("all is archived", self.cluster.is_all_archived, 120)
+        wait_until("no push is left", lambda: not self.pgcairn.wal_processes())
 
     def push(self, name, *arguments, **options):
         """One segment of pg_wal, as archive_command does it."""
