@@ -6,7 +6,7 @@ import pytest
 
 from support.cluster import pg_major
 from support.pgcairn import DAMAGED, FAILED, NOT_FOUND, OK, REFUSED, UNREACHABLE, USAGE
-from support.process import run
+from support.process import run, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,8 @@ def test_doctor_says_what_each_condition_is_for(site):
 
 
 def test_check_leaves_nothing_in_the_repository(site):
-    _, pgcairn = site
+    cluster, pgcairn = site
+    wait_until("nothing arrives any more", cluster.is_all_archived)
     before = pgcairn.objects()
     pgcairn.run("check", "--no-switch")
     assert pgcairn.objects() == before

@@ -410,7 +410,8 @@ def copy(pgcairn, *arguments, to="vault", expect=OK):
 
 @pytest.fixture
 def vault(archiving):
-    """An empty place for a copy, in the end too."""
+    """An empty place for a copy, in the end too. What is copied stands still: all is archived."""
+    wait_until("nothing arrives any more", archiving.cluster.is_all_archived)
     yield archiving.pgcairn
     for name in ("vault", "usb"):
         remove_tree(archiving.pgcairn.places[name])
