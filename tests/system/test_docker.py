@@ -129,8 +129,9 @@ def storage_driver():
 @pytest.fixture(scope="module", autouse=True)
 def podman():
     """podman with settings and storage of its own, and the base image in it."""
-    run(ROOT / "tools/install-dependencies", "--containers", timeout=600)
-    base = run(ROOT / "tests/matrix", "base", "bookworm", timeout=600).strip()
+    run(ROOT / "tools/install-dependencies", "--containers", timeout=BUILD_TIMEOUT_SECONDS)
+    # It has a limit of its own for a slow mirror, and says so when it comes to that.
+    base = run(ROOT / "tests/matrix", "base", "bookworm", timeout=BUILD_TIMEOUT_SECONDS).strip()
     STATE.mkdir(parents=True, exist_ok=True)
     (STATE / "containers.conf").write_text(CONTAINERS_CONF, encoding="ascii")
     (STATE / "storage.conf").write_text(
