@@ -149,10 +149,11 @@ secret_run_command(const World *world, const char *command, int timeout_s, Cairn
 {
     SCOPED(Secret) secret = secret_new(SECRET_TEXT_LIMIT, err);
     Child child = {.pid = -1, .output = -1};
+    const Clock *clock = world->clock;
+    /* The shell's start is counted too, however long it is before we run again. */
+    const int64_t deadline_ns = clock->monotonic_ns(clock) + timeout_s * INT64_C(1000000000);
     if (secret == NULL || !start(command, &child, err))
         return NULL;
-    const Clock *clock = world->clock;
-    const int64_t deadline_ns = clock->monotonic_ns(clock) + timeout_s * INT64_C(1000000000);
     const bool whole = read_output(world, &child, timeout_s, deadline_ns, secret, err);
     close(child.output);
     if (!whole)
