@@ -313,6 +313,7 @@ typedef struct {
     Incoming *in;
     WalSegmentReader *stored; /* NULL: the incoming file */
     bool asked_beyond;        /* valid WAL goes on in the next segment */
+    bool switched;            /* or ends with a switch to it */
 } SegmentPages;
 
 static bool
@@ -368,6 +369,7 @@ find_used_size(SegmentPages *pages, uint64_t *used_out, CairnError *err)
         if (found)
             end_lsn = record.end_lsn;
         if (found && record.kind == WAL_RECORD_SWITCH) {
+            pages->switched = true;
             end_lsn = switch_end(&record);
             break;
         }
@@ -484,6 +486,28 @@ settle_with_stored(Incoming *in, bool *tail_differs_out, CairnError *err)
     if (!storage_make_durable(repository_storage(in->store->repository), in->name, err))
         return false;
     *tail_differs_out = tail_differs;
+    return true;
+}
+
+bool
+wal_store_is_finished(WalStore *store, const char *file_name, int fd, bool *finished_out,
+                      CairnError *err)
+{
+    Incoming in = {
+        .store = store,
+        .world = repository_world(store->repository),
+        .file_name = file_name,
+        .fd = fd,
+    };
+    SegmentPages pages = {.in = &in};
+    uint64_t unused;
+
+    if (!wal_file_name_parse(file_name, &in.file, err) || !check_size(&in, err))
+        return false;
+    in.index.start_lsn = wal_file_start_lsn(&in.file, store->incarnation->wal_segment_size);
+    if (!find_used_size(&pages, &unused, err))
+        return false;
+    *finished_out = pages.asked_beyond || pages.switched;
     return true;
 }
 

@@ -43,6 +43,11 @@ const Incarnation *wal_store_incarnation(const WalStore *store);
 bool wal_store_put(WalStore *store, const char *file_name, int fd, bool *existed_out,
                    bool *tail_differs_out, CairnError *err) MUST_CHECK;
 
+/* Of a segment in a file: do its records go on into the next one, or end with a switch to it? Where
+   neither is so it was still being written, or is damaged. */
+bool wal_store_is_finished(WalStore *store, const char *file_name, int fd, bool *finished_out,
+                           CairnError *err) MUST_CHECK;
+
 /* Write the whole file (zero tail included) to fd at offset 0. Every frame and the keyed digest are
    verified before true; what fd holds after false is garbage. NOT_FOUND: proven absent. */
 bool wal_store_fetch(WalStore *store, const char *file_name, int fd, CairnError *err) MUST_CHECK;

@@ -32,7 +32,7 @@ bool wal_files_find_owner(const World *world, int pgdata_fd, WalFilesOwner *owne
 
 typedef struct {
     size_t count;                    /* files that were new to the repository */
-    char partial[WAL_NAME_SIZE + 8]; /* the first of those stored as .partial; empty: none is */
+    char partial[WAL_NAME_SIZE + 8]; /* stored so: the newest timeline's first; empty: none is */
     uint64_t partial_lsn;
 } Rescued;
 
@@ -40,8 +40,9 @@ typedef struct {
  * Every file of the old pg_wal that waits to be archived (.ready), stored; and the segment that was
  * being written, from the last checkpoint on, as .partial. pgdata_fd: the old data directory.
  *
- * Where pg_wal has no archive_status, every file there waits: a segment that the next one follows
- * is stored whole, any other as .partial; a warning says so.
+ * Where pg_wal has no archive_status, every file there waits: a segment that the next one follows,
+ * and whose records go on into it, is stored whole, any other as .partial; a warning says so.
+ * MISMATCH when there is WAL of another system.
  */
 bool wal_files_rescue(WalStore *store, const World *world, int pgdata_fd, uint64_t checkpoint_lsn,
                       Rescued *rescued_out, CairnError *err) MUST_CHECK;

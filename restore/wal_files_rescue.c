@@ -20,25 +20,30 @@ typedef struct {
     bool status_missing; /* there is no archive_status: what is archived nobody can tell */
     uint64_t checkpoint_lsn;
     Rescued *rescued;
-    WalFilesOwner *owner; /* of the search for it */
+    uint32_t partial_timeline; /* of rescued->partial */
+    WalFilesOwner *owner;      /* of the search for it */
     bool any_waits;
 } Rescue;
+
+static int
+open_wal(const Rescue *rescue, const char *name)
+{
+    const Disk *disk = rescue->world->disk;
+
+    return disk->openat(disk, rescue->wal_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
+                        0);
+}
 
 static bool
 put_file(Rescue *rescue, const char *name, const char *archive_name, CairnError *err)
 {
-    const Disk *disk = rescue->world->disk;
     bool existed;
     bool tail_differs;
 
-    const int fd =
-        disk->openat(disk, rescue->wal_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
+    SCOPED_FD fd = open_wal(rescue, name);
     if (fd < 0)
         return errno == ENOENT || cairn_error_errno(err, "unable to open 'pg_wal/%s'", name);
-    const bool stored =
-        wal_store_put(rescue->store, archive_name, fd, &existed, &tail_differs, err);
-    disk->close(disk, fd);
-    if (!stored)
+    if (!wal_store_put(rescue->store, archive_name, fd, &existed, &tail_differs, err))
         return cairn_error_wrap(err, "unable to rescue 'pg_wal/%s'", name);
     if (!existed) {
         log_info("rescued %s, which was not archived yet", archive_name);
@@ -51,12 +56,10 @@ put_file(Rescue *rescue, const char *name, const char *archive_name, CairnError 
 static bool
 read_identity(const Rescue *rescue, const char *name, WalIdentity *identity_out)
 {
-    const Disk *disk = rescue->world->disk;
     uint8_t page[WAL_LONG_HEADER_SIZE];
     CairnError ignored = {0};
 
-    SCOPED_FD fd =
-        disk->openat(disk, rescue->wal_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
+    SCOPED_FD fd = open_wal(rescue, name);
     return fd >= 0 &&
            file_pread(rescue->world, fd, page, sizeof page, 0, "a WAL segment", &ignored) &&
            wal_identity_read(page, sizeof page, identity_out, &ignored);
@@ -76,13 +79,43 @@ has_status(const Rescue *rescue, const char *name, const char *status, bool *has
            cairn_error_errno(err, "unable to examine 'pg_wal/archive_status/%s'", path);
 }
 
+/* Of several, the first of the newest timeline is told: an older one ended before. */
+static void
+note_partial(Rescue *rescue, const char *partial, uint32_t timeline, uint64_t start_lsn)
+{
+    Rescued *rescued = rescue->rescued;
+    const bool first = rescued->partial[0] == '\0' || timeline > rescue->partial_timeline;
+
+    if (!first && (timeline < rescue->partial_timeline || start_lsn >= rescued->partial_lsn))
+        return;
+    snprintf(rescued->partial, sizeof rescued->partial, "%s", partial);
+    rescued->partial_lsn = start_lsn;
+    rescue->partial_timeline = timeline;
+}
+
+static bool
+put_partial(Rescue *rescue, const char *name, CairnError *err)
+{
+    const uint32_t segment_size = wal_store_incarnation(rescue->store)->wal_segment_size;
+    char partial[WAL_NAME_SIZE + 8];
+    uint32_t timeline;
+    uint64_t number;
+
+    if (!wal_segment_parse(name, segment_size, &timeline, &number))
+        return true;
+    snprintf(partial, sizeof partial, "%s.partial", name);
+    if (!put_file(rescue, name, partial, err))
+        return false;
+    note_partial(rescue, partial, timeline, number * segment_size);
+    return true;
+}
+
 /* The one that was being written, or one that is only kept to be written later (then it is no WAL).
  */
 static bool
 put_unfinished(Rescue *rescue, const char *name, CairnError *err)
 {
     const uint32_t segment_size = wal_store_incarnation(rescue->store)->wal_segment_size;
-    char partial[WAL_NAME_SIZE + 8];
     uint32_t timeline;
     uint64_t number;
     CairnError problem = {0};
@@ -92,16 +125,8 @@ put_unfinished(Rescue *rescue, const char *name, CairnError *err)
          number < wal_segment_of(rescue->checkpoint_lsn, segment_size))) {
         return true;
     }
-    snprintf(partial, sizeof partial, "%s.partial", name);
-    if (put_file(rescue, name, partial, &problem)) {
-        const uint64_t start_lsn = number * segment_size;
-        Rescued *rescued = rescue->rescued;
-        if (rescued->partial[0] == '\0' || start_lsn < rescued->partial_lsn) {
-            memcpy(rescued->partial, partial, sizeof partial);
-            rescued->partial_lsn = start_lsn;
-        }
+    if (put_partial(rescue, name, &problem))
         return true;
-    }
     if (problem.kind == CAIRN_MISMATCH || problem.kind == CAIRN_CORRUPT)
         return true;
     *err = problem;
@@ -120,7 +145,8 @@ is_followed(const Rescue *rescue, const char *name)
     uint32_t timeline;
     uint64_t number;
 
-    if (!wal_segment_parse(name, segment_size, &timeline, &number))
+    if (!wal_segment_parse(name, segment_size, &timeline, &number) ||
+        number >= wal_segment_of(UINT64_MAX, segment_size)) /* there is no next one */
         return false;
     wal_segment_name(next, timeline, number + 1, segment_size);
     return read_identity(rescue, next, &identity) && identity.system_id == incarnation->system_id &&
@@ -128,14 +154,78 @@ is_followed(const Rescue *rescue, const char *name)
            identity.lsn == (number + 1) * segment_size;
 }
 
+static bool
+is_foreign(const Rescue *rescue, const char *name)
+{
+    const Incarnation *ours = wal_store_incarnation(rescue->store);
+    WalIdentity identity;
+
+    return read_identity(rescue, name, &identity) &&
+           (identity.system_id != ours->system_id || identity.major != ours->major);
+}
+
+/* Is it stored, with the same records? Nothing is to be done then. */
+static bool
+is_archived(Rescue *rescue, const char *name, bool *archived_out, CairnError *err)
+{
+    CairnError difference = {0};
+    bool present;
+
+    if (!wal_store_has(rescue->store, name, &present, err))
+        return false;
+    *archived_out = present && put_file(rescue, name, name, &difference);
+    if (difference.kind == CAIRN_OK || difference.kind == CAIRN_CONFLICT ||
+        difference.kind == CAIRN_MISMATCH || difference.kind == CAIRN_CORRUPT)
+        return true;
+    *err = difference;
+    return false;
+}
+
+/*
+ * In a copy of a running server's directory half a segment may lie beside the next one, which was
+ * copied later. As a whole one it would end every recovery there, without a word.
+ */
+static bool
+put_followed(Rescue *rescue, const char *name, CairnError *err)
+{
+    bool finished;
+
+    SCOPED_FD fd = open_wal(rescue, name);
+    if (fd < 0)
+        return errno == ENOENT || cairn_error_errno(err, "unable to open 'pg_wal/%s'", name);
+    if (!wal_store_is_finished(rescue->store, name, fd, &finished, err))
+        return cairn_error_wrap(err, "unable to rescue 'pg_wal/%s'", name);
+    if (finished)
+        return put_file(rescue, name, name, err);
+    if (!put_partial(rescue, name, err))
+        return false;
+    log_warn("the old 'pg_wal/%s' breaks off, though the next segment was begun: it is stored as "
+             ".partial",
+             name);
+    return true;
+}
+
 /* As if it waited: it is never wrong to keep too much. But one that was being written must not
  * stand for the whole segment. */
 static bool
 rescue_unknown(Rescue *rescue, const char *name, WalFileKind kind, CairnError *err)
 {
-    if (kind == WAL_FILE_SEGMENT && !is_followed(rescue, name))
-        return put_unfinished(rescue, name, err);
-    return put_file(rescue, name, name, err);
+    const uint32_t segment_size = wal_store_incarnation(rescue->store)->wal_segment_size;
+    uint32_t timeline;
+    uint64_t number;
+    bool archived;
+
+    /* Another system's is refused: what a server keeps to be written later was its own once. */
+    if (kind != WAL_FILE_SEGMENT || is_foreign(rescue, name))
+        return put_file(rescue, name, name, err);
+    if (!wal_segment_parse(name, segment_size, &timeline, &number))
+        return true; /* no segment of this system */
+    if (!is_archived(rescue, name, &archived, err))
+        return false;
+    if (archived)
+        return true;
+    return is_followed(rescue, name) ? put_followed(rescue, name, err)
+                                     : put_unfinished(rescue, name, err);
 }
 
 static bool

@@ -198,6 +198,119 @@ test_an_archive_status_that_cannot_be_opened_is_not_missing(void **state)
     assert_false(wal_files_rescue(fixture->store, world_real(), fd, 0, &rescued, &err));
 }
 
+/* A directory with pg_wal and nothing in it. */
+static int
+bare_directory(void)
+{
+    const int fd = open(scratch_directory(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(mkdirat(fd, "pg_wal", 0700), 0);
+    return fd;
+}
+
+/* As where a running server's directory was copied: 6 while it was written, 7 later. 8 was
+ * switched away from, and is whole so. */
+static void
+test_without_archive_status_half_a_segment_never_stands_for_a_whole_one(void **state)
+{
+    WalFixture *fixture = *state;
+    CairnError err = {0};
+    Rescued rescued;
+    size_t used;
+    SCOPED_FD fd = bare_directory();
+    SCOPED_MEMORY uint8_t *switched = wal_fixture_short_segment(fixture, 1, 8, true, &used);
+
+    lay_segment(fixture, fd, "000000010000000000000006", 6, false);
+    lay_segment(fixture, fd, "000000010000000000000007", 7, true);
+    lay(fd, "000000010000000000000008", switched, fixture->segment_size);
+    lay_segment(fixture, fd, "000000010000000000000009", 9, false);
+    assert_true(wal_files_rescue(fixture->store, world_real(), fd, 0, &rescued, &err));
+    assert_false(is_stored(fixture, "000000010000000000000006"));
+    assert_true(is_stored(fixture, "000000010000000000000006.partial"));
+    assert_true(is_stored(fixture, "000000010000000000000007"));
+    assert_true(is_stored(fixture, "000000010000000000000008"));
+    assert_true(is_stored(fixture, "000000010000000000000009.partial"));
+    assert_int_equal(rescued.count, 4);
+    assert_string_equal(rescued.partial, "000000010000000000000006.partial");
+}
+
+/* The last one may be whole and archived, as where recovery left a timeline in it. */
+static void
+test_without_archive_status_what_is_stored_whole_is_not_rescued_once_more(void **state)
+{
+    WalFixture *fixture = *state;
+    CairnError err = {0};
+    Rescued rescued;
+    SCOPED_FD fd = bare_directory();
+    SCOPED_MEMORY uint8_t *archived = wal_fixture_segment(fixture, 1, 2);
+
+    wal_fixture_store(fixture, "000000010000000000000002", archived, fixture->segment_size);
+    lay(fd, "000000010000000000000002", archived, fixture->segment_size);
+    assert_true(wal_files_rescue(fixture->store, world_real(), fd, 0, &rescued, &err));
+    assert_int_equal(rescued.count, 0);
+    assert_string_equal(rescued.partial, "");
+    assert_false(is_stored(fixture, "000000010000000000000002.partial"));
+    /* One that reads on otherwise is kept beside it. */
+    wal_fixture_store_segment(fixture, 1, 3);
+    lay_segment(fixture, fd, "000000010000000000000003", 3, true);
+    assert_true(wal_files_rescue(fixture->store, world_real(), fd, 0, &rescued, &err));
+    assert_int_equal(rescued.count, 1);
+    assert_true(is_stored(fixture, "000000010000000000000003.partial"));
+}
+
+/* What is told to be not replayed is what was written last. */
+static void
+test_without_archive_status_an_old_timeline_does_not_hide_the_newest_end(void **state)
+{
+    WalFixture *fixture = *state;
+    CairnError err = {0};
+    Rescued rescued;
+    SCOPED_FD fd = bare_directory();
+
+    lay_segment(fixture, fd, "000000010000000000000009", 9, false);
+    lay_segment(fixture, fd, "00000002000000000000000C", 12, false);
+    for (uint64_t checkpoint = 0; checkpoint <= 12; checkpoint += 12) {
+        assert_true(
+            wal_files_rescue(fixture->store, world_real(), fd, checkpoint << 20, &rescued, &err));
+        assert_string_equal(rescued.partial, "00000002000000000000000C.partial");
+        assert_true(rescued.partial_lsn == UINT64_C(12) << 20);
+        assert_true(is_stored(fixture, "000000010000000000000009.partial"));
+    }
+}
+
+/* As where another server's disk is mounted there: it is not ours to replace. */
+static void
+test_without_archive_status_wal_of_another_system_is_not_passed_over(void **state)
+{
+    enum { SYSTEM_ID_AT = 24 };
+    WalFixture *fixture = *state;
+    CairnError err = {0};
+    Rescued rescued;
+    SCOPED_FD fd = bare_directory();
+    SCOPED_MEMORY uint8_t *segment = wal_fixture_segment(fixture, 1, 3);
+
+    segment[SYSTEM_ID_AT] ^= 1;
+    lay(fd, "000000010000000000000003", segment, fixture->segment_size);
+    assert_false(wal_files_rescue(fixture->store, world_real(), fd, 0, &rescued, &err));
+    assert_int_equal(err.kind, CAIRN_MISMATCH);
+    assert_non_null(strstr(err.message, "belongs to system"));
+}
+
+static void
+test_behind_the_last_segment_that_can_be_named_there_is_none(void **state)
+{
+    WalFixture *fixture = *state;
+    CairnError err = {0};
+    Rescued rescued;
+    SCOPED_FD fd = bare_directory();
+
+    lay(fd, "00000001FFFFFFFF00000FFF", "x", 1);
+    lay(fd, "00000001FFFFFFFF00001000", "x", 1);
+    assert_true(wal_files_rescue(fixture->store, world_real(), fd, 0, &rescued, &err));
+    assert_int_equal(rescued.count, 0);
+}
+
 int
 main(void)
 {
@@ -208,6 +321,11 @@ main(void)
         WAL_FIXTURE_TEST(test_without_archive_status_all_is_kept),
         WAL_FIXTURE_TEST(test_without_archive_status_damage_is_no_reason_to_drop_a_segment),
         WAL_FIXTURE_TEST(test_an_archive_status_that_cannot_be_opened_is_not_missing),
+        WAL_FIXTURE_TEST(test_without_archive_status_half_a_segment_never_stands_for_a_whole_one),
+        WAL_FIXTURE_TEST(test_without_archive_status_what_is_stored_whole_is_not_rescued_once_more),
+        WAL_FIXTURE_TEST(test_without_archive_status_an_old_timeline_does_not_hide_the_newest_end),
+        WAL_FIXTURE_TEST(test_without_archive_status_wal_of_another_system_is_not_passed_over),
+        WAL_FIXTURE_TEST(test_behind_the_last_segment_that_can_be_named_there_is_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
