@@ -98,9 +98,10 @@ refuse_stranger(const KnownSystems *systems, const char *cluster, const Incarnat
         *err = systems->trouble.problem;
         cairn_error_wrap(err, "cluster '%s' has been another system than this server", cluster);
         return cairn_error_hint(
-            err, "nobody can tell which: if nobody here made that record, remove it on the "
-                 "repository host, else bring it back from a copy; after pg_upgrade or a new "
-                 "initdb of the same cluster: pgcairn init --another-system");
+            err,
+            "nobody can tell which: %s; after pg_upgrade or a new initdb of the same cluster: "
+            "pgcairn init --another-system",
+            incarnation_remedy(&systems->trouble.problem));
     }
     if (count == 0)
         return true;

@@ -119,20 +119,21 @@ static bool
 refuse_to_guess(Repository *repository, const char *cluster, const WantedSystem *wanted,
                 const IncarnationTrouble *trouble, CairnError *err)
 {
-    static const char REMEDY[] = "if nobody here made that record, remove it on the repository "
-                                 "host, else bring it back from a copy";
     Incarnation unused;
 
     if (wanted->count == 0) {
         *err = trouble->problem;
         cairn_error_wrap(err, "which of the cluster's systems is the newest cannot be told");
-        return cairn_error_hint(err, "say which one has the hole: --system ID; %s", REMEDY);
+        return cairn_error_hint(err, "say which one has the hole: --system ID; %s",
+                                incarnation_remedy(&trouble->problem));
     }
     for (size_t i = 0; i < wanted->count; i++) {
         if (!incarnation_get(repository, cluster, wanted->ids[i].system_id, wanted->ids[i].major,
                              &unused, err) &&
             err->kind != CAIRN_NOT_FOUND)
-            return err->kind == CAIRN_CORRUPT ? cairn_error_hint(err, "%s", REMEDY) : false;
+            return err->kind == CAIRN_CORRUPT || err->kind == CAIRN_MISMATCH
+                       ? cairn_error_hint(err, "%s", incarnation_remedy(err))
+                       : false;
         cairn_error_clear(err);
     }
     return true;

@@ -66,6 +66,9 @@ bool incarnation_list(Repository *repository, const char *cluster,
    err is emptied. */
 bool incarnation_note_trouble(IncarnationTrouble *trouble, const char *cluster,
                               const IncarnationId *id, CairnError *err) MUST_CHECK;
+/* What to do about a record that cannot be read: a problem's own hint where another version made
+   it. Borrowed from the problem, or static. */
+const char *incarnation_remedy(const CairnError *problem);
 /* For who goes on without them: a warning in the log, with the way out, or nothing. */
 void incarnation_warn(const IncarnationTrouble *trouble);
 

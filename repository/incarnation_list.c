@@ -230,6 +230,15 @@ incarnation_list(Repository *repository, const char *cluster,
                                   trouble_out, err);
 }
 
+const char *
+incarnation_remedy(const CairnError *problem)
+{
+    return problem->kind == CAIRN_UNSUPPORTED && problem->hint[0] != '\0'
+               ? problem->hint
+               : "if nobody here made that record, remove it on the repository host, else bring it "
+                 "back from a copy";
+}
+
 void
 incarnation_warn(const IncarnationTrouble *trouble)
 {
@@ -239,7 +248,7 @@ incarnation_warn(const IncarnationTrouble *trouble)
                  trouble->left_out, INCARNATION_LIMIT);
     if (trouble->count > trouble->left_out)
         log_warn("%zu records of systems cannot be read, the first is '%s' (%s); what is stored of "
-                 "these systems is left as it is: if nobody here made that record, remove it on "
-                 "the repository host, else bring it back from a copy",
-                 trouble->count - trouble->left_out, trouble->object, trouble->problem.message);
+                 "these systems is left as it is: %s",
+                 trouble->count - trouble->left_out, trouble->object, trouble->problem.message,
+                 incarnation_remedy(&trouble->problem));
 }

@@ -152,8 +152,7 @@ nothing_to_prove_with(const char *cluster, const KeyProof *proof, CairnError *er
         *err = proof->unread.problem;
         cairn_error_wrap(err, "cluster '%s' has no backup, and whose WAL it has cannot be told",
                          cluster);
-        return cairn_error_hint(err, "if nobody here made that record, remove it on the "
-                                     "repository host, else bring it back from a copy");
+        return cairn_error_hint(err, "%s", incarnation_remedy(&proof->unread.problem));
     }
     cairn_error(err, CAIRN_NOT_FOUND,
                 "cluster '%s' has neither a backup nor WAL to prove the key with", cluster);

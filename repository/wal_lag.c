@@ -194,8 +194,7 @@ wal_lag_unread_text(const WalLag *lag, const char *lacking, const char *other, c
     if (unread->count > 0)
         snprintf(text, size,
                  "%zu systems are not compared, since their records cannot be read; the first is "
-                 "'%s' in '%s' (%s); if nobody here made it, remove it on the repository host, "
-                 "else bring it back from a copy",
+                 "'%s' in '%s' (%s); %s",
                  unread->count, unread->object, lag->unread_in_other ? other : lacking,
-                 unread->problem.message);
+                 unread->problem.message, incarnation_remedy(&unread->problem));
 }

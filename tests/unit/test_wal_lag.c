@@ -140,12 +140,33 @@ test_a_record_that_only_the_other_cannot_read_is_named_as_its(void **state)
     wal_fixture_close(&theirs);
 }
 
+/* What a newer pgcairn wrote is nothing to be removed. */
+static void
+test_what_another_version_wrote_is_not_said_to_be_removed(void **state)
+{
+    WalLag lag = {.unread = {.count = 1, .object = "c/main/i/0000000000000001-15"}};
+    char text[2048];
+
+    (void)state;
+    cairn_error(&lag.unread.problem, CAIRN_UNSUPPORTED, "format 2");
+    cairn_error_hint(&lag.unread.problem, "use a newer one");
+    wal_lag_unread_text(&lag, "near", "far", text, sizeof text);
+    assert_non_null(strstr(text, "use a newer one"));
+    assert_null(strstr(text, "remove"));
+    cairn_error_clear(&lag.unread.problem);
+    cairn_error(&lag.unread.problem, CAIRN_MISMATCH, "another's");
+    cairn_error_hint(&lag.unread.problem, "somebody has access");
+    wal_lag_unread_text(&lag, "near", "far", text, sizeof text);
+    assert_non_null(strstr(text, "remove"));
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_systems_that_can_be_read_are_compared_and_the_others_named),
         cmocka_unit_test(test_a_record_that_only_the_other_cannot_read_is_named_as_its),
+        cmocka_unit_test(test_what_another_version_wrote_is_not_said_to_be_removed),
         cmocka_unit_test(test_every_lacking_segment_is_counted_once),
     };
 
