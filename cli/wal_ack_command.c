@@ -107,7 +107,8 @@ parse_system(const AckRequest *request, WantedSystem *wanted_out, CairnError *er
         return true;
     errno = 0;
     const uint64_t id = strtoull(request->system_id, &end, 10);
-    if (errno != 0 || *end != '\0' || end == request->system_id)
+    /* strtoull takes spaces and signs too, and makes some number of them. */
+    if (errno != 0 || *end != '\0' || request->system_id[0] < '0' || request->system_id[0] > '9')
         return cairn_error(err, CAIRN_USAGE, "'%.40s' is no system identifier", request->system_id);
     for (int major = POSTGRES_MAJOR_MIN; major <= POSTGRES_MAJOR_MAX; major++)
         wanted_out->ids[wanted_out->count++] = (IncarnationId){.system_id = id, .major = major};

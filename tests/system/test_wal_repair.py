@@ -356,6 +356,8 @@ def test_nothing_is_acknowledged_of_a_system_that_may_not_be_meant(holed):
         assert rubbish.name in refused and "--system ID" in refused
         # Another system's record, and no such system.
         pgcairn.run(*command, "--system", "4711", expect=NOT_FOUND)
+        for odd in (f"-{2 ** 64 - int(system)}", f" {system}", f"+{system}", ""):
+            pgcairn.run(*command, f"--system={odd}", expect=USAGE)
         refused = pgcairn.run(*command, "--system", "1", expect=DAMAGED).stderr
         assert rubbish.name in refused and "bring it back" in refused
         assert not holes(pgcairn)[0]["acknowledged"]
