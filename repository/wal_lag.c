@@ -170,17 +170,18 @@ wal_lag_find(Repository *lacking, Repository *other, const char *cluster, WalLag
              CairnError *err)
 {
     SCOPED_MEMORY Incarnation *known = calloc(INCARNATION_LIMIT, sizeof *known);
+    WalLag lag = {0};
     size_t count = 0;
 
-    *lag_out = (WalLag){0};
     if (known == NULL)
         return cairn_error(err, CAIRN_INTERNAL, "out of memory");
-    if (!incarnation_list(lacking, cluster, known, &count, &lag_out->unread, err))
+    if (!incarnation_list(lacking, cluster, known, &count, &lag.unread, err))
         return false;
     for (size_t i = 0; i < count; i++) {
-        if (!compare_known(lacking, other, cluster, &known[i], lag_out, err))
+        if (!compare_known(lacking, other, cluster, &known[i], &lag, err))
             return false;
     }
+    *lag_out = lag;
     return true;
 }
 

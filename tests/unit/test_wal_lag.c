@@ -11,6 +11,7 @@
 #include "tests/unit/support/repository_fixture.h"
 #include "tests/unit/support/wal_fixture.h"
 
+#include <errno.h>
 #include <string.h>
 
 enum { SEGMENTS = 24, ROUNDS = 20000 };
@@ -140,6 +141,32 @@ test_a_record_that_only_the_other_cannot_read_is_named_as_its(void **state)
     wal_fixture_close(&theirs);
 }
 
+/* Of the systems before the one that failed there is a count, but it is not the answer. */
+static void
+test_a_comparison_that_fails_has_counted_nothing(void **state)
+{
+    static WalFixture mine, theirs;
+    CairnError err = {0};
+    const Incarnation second = {.system_id = 2, .major = 15, .wal_segment_size = SEGMENT_SIZE};
+    bool done = false;
+
+    (void)state;
+    open_both(&mine, &theirs);
+    assert_true(incarnation_record(mine.repository, "main", &second, &err));
+    assert_true(incarnation_record(theirs.repository, "main", &second, &err));
+    for (unsigned call = 1; !done; call++) {
+        WalLag lag = {0};
+        fault_disk_reset(&theirs.disk);
+        theirs.disk.fail[FAULT_OPEN] = (Fault){.at_call = call, .error = EIO};
+        done = wal_lag_find(mine.repository, theirs.repository, "main", &lag, &err);
+        cairn_error_clear(&err);
+        assert_int_equal(lag.segments, done ? 2 : 0);
+        assert_true(done || lag.first[0] == '\0');
+    }
+    wal_fixture_close(&mine);
+    wal_fixture_close(&theirs);
+}
+
 /* What a newer pgcairn wrote is nothing to be removed. */
 static void
 test_what_another_version_wrote_is_not_said_to_be_removed(void **state)
@@ -166,6 +193,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_systems_that_can_be_read_are_compared_and_the_others_named),
         cmocka_unit_test(test_a_record_that_only_the_other_cannot_read_is_named_as_its),
+        cmocka_unit_test(test_a_comparison_that_fails_has_counted_nothing),
         cmocka_unit_test(test_what_another_version_wrote_is_not_said_to_be_removed),
         cmocka_unit_test(test_every_lacking_segment_is_counted_once),
     };
