@@ -212,6 +212,7 @@ def test_backup_ended_at_any_moment_leaves_nothing_or_a_whole_one(bench):
         where = f"{signal} at {call.name} {call.count}"
         before = bench.attempt_names()
         result, hit = bench.disturb(backup(), call, signal)
+        points.hits += hit
         check_status(result, signal, hit, where)
         committed = bench.committed()
         assert known <= committed, where
@@ -231,9 +232,8 @@ def test_backup_ended_at_any_moment_leaves_nothing_or_a_whole_one(bench):
             bench.examine()
             known = bench.start_over()
     bench.examine()
-    report(f"backup, {len(points)} points", outcomes)
-    hits = sum(number for what, number in outcomes.items() if what[0] == "hit")
-    assert hits >= 0.75 * len(points), outcomes
+    report(f"backup, {points.tried} points", outcomes)
+    assert points.are_enough(), outcomes
 
 
 # -- restore
@@ -349,6 +349,7 @@ def test_restore_ended_at_any_moment_never_looks_whole_and_can_be_repeated(resto
         where = f"{signal} at {call.name} {call.count}"
         cluster = restores.new_cluster()
         result, hit = restores.bench.disturb(restores.command(cluster), call, signal)
+        points.hits += hit
         check_status(result, signal, hit, where)
         visible = check_ended_restore(restores, cluster, result, where)
         outcomes["hit" if hit else "missed", result.returncode,
@@ -360,9 +361,8 @@ def test_restore_ended_at_any_moment_never_looks_whole_and_can_be_repeated(resto
         if number % 25 == 0:
             restores.starts(cluster)
         restores.shop.discard(cluster)
-    report(f"restore, {len(points)} points", outcomes)
-    hits = sum(count for what, count in outcomes.items() if what[0] == "hit")
-    assert hits >= 0.75 * len(points), outcomes
+    report(f"restore, {points.tried} points", outcomes)
+    assert points.are_enough(), outcomes
 
 
 def test_replacing_a_cluster_ended_at_any_moment_leaves_the_old_the_new_or_none(restores):
@@ -387,6 +387,7 @@ def test_replacing_a_cluster_ended_at_any_moment_leaves_the_old_the_new_or_none(
         where = f"{signal} at {call.name} {call.count}"
         cluster = make_old()
         result, hit = restores.bench.disturb(restores.command(cluster, *replace), call, signal)
+        points.hits += hit
         check_status(result, signal, hit, where)
         visible = restores.is_visible(cluster)
         is_new = visible and not (cluster.data / "pgcairn.identity").exists()
@@ -397,6 +398,5 @@ def test_replacing_a_cluster_ended_at_any_moment_leaves_the_old_the_new_or_none(
                  "new" if is_new else "old" if visible else "none"] += 1
         restores.again(cluster, *replace)
         restores.shop.discard(cluster)
-    report(f"replacing a cluster, {len(points)} points", outcomes)
-    hits = sum(count for what, count in outcomes.items() if what[0] == "hit")
-    assert hits >= 0.75 * len(points), outcomes
+    report(f"replacing a cluster, {points.tried} points", outcomes)
+    assert points.are_enough(), outcomes

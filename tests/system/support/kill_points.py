@@ -1,6 +1,7 @@
 """At which system calls a program is ended, and what it may answer."""
 
 import collections
+import itertools
 import os
 
 from support.inject import KILLED, TERMINATED, handles_signals
@@ -49,17 +50,40 @@ class Candidates:
                 and self.before[call.name] < call.count <= self.limit.get(call.name, 0))
 
     def choose(self, chance, points, of_each_kind=True):
-        """Calls and their signals: some of each kind, and some at random."""
+        """Points: some calls of each kind, and some at random."""
         kinds = collections.defaultdict(set)
         for call in self.calls:
             kinds[call.name].add(call._replace(arguments=""))
         chosen = []
         for calls in map(sorted, kinds.values() if of_each_kind else ()):
             chosen += dict.fromkeys([calls[0], calls[len(calls) // 2], calls[-1]])
-        chosen += [call._replace(arguments="") for call in chance.choices(self.calls, k=points)]
-        first = chance.randrange(2)
-        return [(call, ("KILL", "TERM")[(number + first) % 2])
-                for number, call in enumerate(chosen)]
+        drawn = (chance.choice(self.calls)._replace(arguments="") for _ in itertools.count())
+        chosen += itertools.islice(drawn, points)
+        return Points(chosen, drawn, chance.randrange(2))
+
+
+class Points:
+    """Calls at which a program is to be ended, each with its signal.
+
+    A run may end before it makes a call so often: what it asks of the server, and what it looks for, depends on
+    what has come by then. Three quarters of what was chosen must be hit; until then more are drawn, to thrice as many.
+    """
+
+    def __init__(self, chosen, drawn, first):
+        self.calls = itertools.chain(chosen, itertools.islice(drawn, 2 * len(chosen)))
+        self.planned = len(chosen)
+        self.first = first
+        self.tried = self.hits = 0
+
+    def are_enough(self):
+        return self.hits >= 0.75 * self.planned
+
+    def __iter__(self):
+        for call in self.calls:
+            if self.tried >= self.planned and self.are_enough():
+                return
+            self.tried += 1
+            yield call, ("KILL", "TERM")[(self.tried + self.first) % 2]
 
 
 def check_status(result, signal, hit, where):
