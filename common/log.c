@@ -62,8 +62,12 @@ message_begin(Message *message)
 static void
 message_end(Message *message)
 {
-    if (message->out != stderr && fclose(message->out) == 0)
-        fwrite(message->text, 1, message->size, stderr);
+    if (message->out != stderr) {
+        if (fclose(message->out) == 0)
+            fwrite(message->text, 1, message->size, stderr);
+        else /* memory ran out on the way */
+            fputs("ERROR: out of memory: a message is lost here\n", stderr);
+    }
     free(message->text);
 }
 
